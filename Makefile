@@ -1,0 +1,92 @@
+# make help lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -e -u -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+# Targets share an environment; tests run in parallel by TEST_JOBS instead.
+.NOTPARALLEL:
+
+VENV ?= .venv
+PYTHON ?=
+TEST_JOBS ?= 2
+PYTEST_ARGS ?=
+
+NEW_VENV ?= .venv312
+NEW_PYTHON ?=
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-done
+PYTEST_OPTS := -n $(TEST_JOBS) --dist loadfile --durations 10
+SHELL_FILES := $(shell find .ci tools egs2 -type f \( -name "*.sh" -o -path .ci/run \) 2>/dev/null)
+
+.PHONY: always help setup test test-new lint format clean clean-venv
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@echo
+	@echo "Options (make TARGET NAME=value):"
+	@echo "  PYTHON       Python for $(VENV); default: the first of 3.11, 3.12, 3.13 that works"
+	@echo "  VENV         the environment [$(VENV)]"
+	@echo "  TEST_JOBS    processes for the tests [$(TEST_JOBS)]"
+	@echo "  PYTEST_ARGS  more for pytest, for example PYTEST_ARGS='-k gate -x'"
+	@echo "  NEW_PYTHON   Python 3.12 or 3.13 for test-new; default: the first that works"
+
+setup: $(STAMP)  ## build .venv: ESPnet, torch, this checkout and the test tools
+	@echo "[setup] $(VENV) is ready. Next: 'make test', or README.md for the AN4 recipe"
+	@echo "[setup] (to work in it: . $(VENV)/bin/activate)"
+
+# The stamp is made last, so a failed install leaves none; a change of setup.py installs again.
+$(STAMP): setup.py
+	@python='$(PYTHON)'; \
+	if [ -z "$${python}" ]; then \
+	    python=$$(tools/find_python.sh 3.11 3.12 3.13) || { \
+	        echo "[setup] error: no working Python 3.11, 3.12 or 3.13 was found." >&2; \
+	        echo "[setup] Install one (Debian: apt install python3 python3-venv; uv: uv python install 3.11)" >&2; \
+	        echo "[setup] or name it: make setup PYTHON=/path/to/python3.11" >&2; \
+	        exit 1; }; \
+	fi; \
+	tools/make_venv.sh "$(VENV)" "$${python}"
+	@$(PY) $(PY_VERSION) >$@
+
+# Another PYTHON than the environment has builds it anew.
+PY_VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+ifneq ($(PYTHON),)
+ifneq ($(shell $(PYTHON) $(PY_VERSION) 2>/dev/null),$(shell cat $(STAMP) 2>/dev/null))
+$(STAMP): always
+endif
+endif
+
+# One thread a process, or the processes of the tests fight for the cores.
+test: setup  ## run all tests (builds the environment first)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(PYTEST_OPTS) $(PYTEST_ARGS)
+
+test-new:  ## run the unit tests against ESPnet 202611 too (Python 3.12 or 3.13, in .venv312)
+	@python='$(NEW_PYTHON)'; \
+	if [ -z "$${python}" ]; then \
+	    python=$$(tools/find_python.sh 3.12 3.13) || { \
+	        echo "error: no working Python 3.12 or 3.13 was found; name one: make test-new NEW_PYTHON=/path/to/python3.12" >&2; \
+	        exit 1; }; \
+	fi; \
+	$(MAKE) --no-print-directory test VENV='$(NEW_VENV)' PYTHON="$${python}" \
+	    PYTEST_ARGS='-m "not slow" $(PYTEST_ARGS)'
+
+# All checkers run, whatever the first one finds.
+lint: setup  ## ruff, mypy, shellcheck
+	@status=0; \
+	run() { echo "$$*" | cut -c -100; "$$@" || status=1; }; \
+	run $(PY) -m ruff check .; \
+	run $(PY) -m ruff format --check .; \
+	run $(PY) -m mypy; \
+	run $(VENV)/bin/shellcheck --severity=warning $(SHELL_FILES); \
+	exit $${status}
+
+format: setup  ## let ruff format and sort the imports
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+
+clean:  ## remove caches and build outputs; environments and experiments stay
+	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+clean-venv:  ## remove .venv and .venv312
+	rm -rf -- $(VENV) $(NEW_VENV)

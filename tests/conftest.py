@@ -1,0 +1,23 @@
+"""Settings of all tests."""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+# No deadline: the time of one example says nothing on a machine that trains beside the tests.
+# In CI the examples are the same in each run; elsewhere each run tries others.
+hypothesis.settings.register_profile(
+    "layerskip", deadline=None, derandomize=os.environ.get("CI") == "true"
+)
+hypothesis.settings.load_profile("layerskip")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
