@@ -1,0 +1,1 @@
+"""Encoders with dynamic layer-skipping: subclasses of ESPnet's, same parameter names."""

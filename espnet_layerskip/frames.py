@@ -1,0 +1,114 @@
+"""The frames of a batch on their way through the layers, and the trace of what was skipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from espnet_layerskip.packing import PackedIndex, gather_frames, pack_index, scatter_frames
+
+
+@dataclass(frozen=True)
+class GateTrace:
+    """What one gate saw and decided.
+
+    Attributes:
+        layer_idx: 1-based layer after which the gate sits.
+        keep_mask: (B, T) bool, True = the frame went on.
+        blank_prob: (B, T) float32, p(blank); a frame dropped by an earlier gate keeps the
+            value which that gate saw.
+    """
+
+    layer_idx: int
+    keep_mask: torch.Tensor
+    blank_prob: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SkipTrace:
+    """Which frames of a batch skipped layers, in encoder frames.
+
+    Attributes:
+        valid_mask: (B, T) bool, True = real frame.
+        gates: One GateTrace a gate, from the lowest layer up; at least one.
+    """
+
+    valid_mask: torch.Tensor
+    gates: list[GateTrace]
+
+    @property
+    def keep_mask(self) -> torch.Tensor:
+        """(B, T) bool, True = the frame went through every layer."""
+        return self.gates[-1].keep_mask
+
+    def blank_prob(self) -> torch.Tensor:
+        """Return p(blank) (B, T) that the last gate to see each frame gave it, float32."""
+        return self.gates[-1].blank_prob
+
+    def depth(self, num_layers: int) -> torch.Tensor:
+        """Return how many layers each frame ran, (B, T) int64; 0 on padding."""
+        depth = torch.full_like(self.keep_mask, num_layers, dtype=torch.long)
+        for gate in reversed(self.gates):
+            depth = depth.masked_fill(~gate.keep_mask, gate.layer_idx)
+        return depth.masked_fill(~self.valid_mask, 0)
+
+    def num_frames(self) -> int:
+        """Return the number of real frames."""
+        return int(self.valid_mask.sum())
+
+    def num_skipped(self) -> int:
+        """Return the number of real frames that skipped at least one layer."""
+        return int((self.valid_mask & ~self.keep_mask).sum())
+
+    def skip_ratio(self) -> float:
+        """Return the share of real frames that skipped at least one layer."""
+        return self.num_skipped() / max(1, self.num_frames())
+
+    def utterance(self, row: int) -> SkipTrace:
+        """Return the trace of one utterance, cut to its own length: (1, T_row)."""
+        cut = (slice(row, row + 1), slice(0, int(self.valid_mask[row].sum())))
+        gates = [GateTrace(g.layer_idx, g.keep_mask[cut], g.blank_prob[cut]) for g in self.gates]
+        return SkipTrace(self.valid_mask[cut], gates)
+
+
+@dataclass
+class Frames:
+    """The frames that a layer works on.
+
+    Attributes:
+        x: Active frames (B, M, D); M = T until a gate has dropped frames.
+        pos_emb: ESPnet's positional embedding of the full length, or None.
+        valid_mask: (B, T) bool, or None where nothing is padded.
+        index: Where the active frames sit in the full length; None = all are active.
+        frozen: (B, T, D) states at the last gate, which skipped frames keep; None before.
+        context: What a kept frame sees of the others: packed, packed_original or full.
+    """
+
+    x: torch.Tensor
+    pos_emb: torch.Tensor | None
+    valid_mask: torch.Tensor | None
+    index: PackedIndex | None = None
+    frozen: torch.Tensor | None = None
+    context: str = "packed"
+    _mask: torch.Tensor | None = field(default=None, repr=False)
+
+    def mask(self) -> torch.Tensor | None:
+        """Return (B, M) bool of the active frames, True = may be attended; None = all."""
+        if self.index is None:
+            return self.valid_mask
+        return self._mask
+
+    def full(self) -> torch.Tensor:
+        """Return the states at full length (B, T, D): skipped frames as they were frozen."""
+        if self.index is None:
+            return self.x
+        assert self.frozen is not None
+        return scatter_frames(self.frozen, self.x, self.index)
+
+    def keep(self, keep_mask: torch.Tensor) -> None:
+        """Freeze the present states and go on with the frames of ``keep_mask`` (B, T)."""
+        self.frozen = self.full()
+        self.index = pack_index(keep_mask)
+        self.x = gather_frames(self.frozen, self.index)
+        self._mask = self.index.attention_mask() if self.index.is_padded else None

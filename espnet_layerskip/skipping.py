@@ -1,0 +1,261 @@
+"""The walk over the layers of an encoder with blank gates: shared by all encoders.
+
+An encoder mixes :class:`LayerSkipMixin` in and implements ``run_layer``; the mixin decides
+which frames each layer sees, moves them, and records what was skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from espnet_layerskip.frames import Frames, GateTrace, SkipTrace
+from espnet_layerskip.gate import BlankGate, check_extension, check_threshold
+from espnet_layerskip.packing import scatter_frames
+
+SKIP_CONTEXTS = ("packed", "packed_original", "full")
+
+
+class LayerSkipMixin:
+    """Options, gates and the walk over the layers.
+
+    The host encoder has ``encoders`` (layers), ``after_norm``/``normalize_before``,
+    ``interctc_layer_idx``, ``interctc_use_conditioning`` and ``conditioning_layer`` as
+    ESPnet's encoders do, and implements ``run_layer(layer, frames) -> x``.
+    """
+
+    # of the host encoder
+    encoders: Any
+    after_norm: Any
+    conditioning_layer: Any
+    interctc_layer_idx: list[int]
+    interctc_use_conditioning: bool
+    normalize_before: bool
+    training: bool
+    # of the mixin
+    gate_layer_idx: list[int]
+    last_skip: SkipTrace | None
+
+    def init_skipping(
+        self,
+        num_blocks: int,
+        gate_layer_idx: Sequence[int],
+        blank_threshold: float,
+        spike_extension: Sequence[int],
+        skip_context: str,
+        min_spike_ratio: float,
+        train_skip_prob: float,
+        train_spike_extensions: Sequence[Sequence[int]],
+    ) -> None:
+        """Check and store the options; see the encoder's docstring for their meaning."""
+        if any(isinstance(i, bool) or not isinstance(i, int) for i in gate_layer_idx) or any(
+            not 0 < i < num_blocks for i in gate_layer_idx
+        ):
+            raise ValueError(
+                f"gate_layer_idx must hold layers between 1 and {num_blocks - 1} (1-based; a gate "
+                f"after the last layer {num_blocks} saves nothing), but got {list(gate_layer_idx)}"
+            )
+        if not 0.0 <= train_skip_prob <= 1.0:
+            raise ValueError(f"train_skip_prob must be in [0, 1], but got {train_skip_prob}")
+        self.gate_layer_idx = sorted(set(gate_layer_idx))
+        self.min_spike_ratio = min_spike_ratio
+        self.train_skip_prob = train_skip_prob
+        self.train_spike_extensions = [check_extension(e) for e in train_spike_extensions]
+        self._collect = False
+        self._skip: bool | None = None
+        self._exit_layer: int | None = None
+        self.last_skip = None
+        self.blank_threshold = blank_threshold
+        self.spike_extension = spike_extension  # type: ignore[assignment]
+        self.skip_context = skip_context
+        BlankGate(self.blank_threshold, self.spike_extension, min_spike_ratio)
+
+    @property
+    def blank_threshold(self) -> float:
+        """A frame is skipped where p(blank) > this; in (0, 1], 1.0 = off."""
+        return self._blank_threshold
+
+    @blank_threshold.setter
+    def blank_threshold(self, value: float) -> None:
+        self._blank_threshold = check_threshold(value)
+
+    @property
+    def spike_extension(self) -> tuple[int, int]:
+        """Frames (left, right) of each spike that run too."""
+        return self._spike_extension
+
+    @spike_extension.setter
+    def spike_extension(self, value: Sequence[int]) -> None:
+        self._spike_extension = check_extension(value)
+
+    @property
+    def skip_context(self) -> str:
+        """What a kept frame sees of the others in the upper layers."""
+        return self._skip_context
+
+    @skip_context.setter
+    def skip_context(self, value: str) -> None:
+        if value not in SKIP_CONTEXTS:
+            raise ValueError(f"skip_context must be one of {SKIP_CONTEXTS}, but got {value!r}")
+        self.check_context(value)
+        self._skip_context = value
+
+    @property
+    def exit_layer(self) -> int | None:
+        """Static early exit: every frame stops after this gate layer; None = no exit."""
+        return self._exit_layer
+
+    @exit_layer.setter
+    def exit_layer(self, value: int | None) -> None:
+        if value is not None and value not in self.gate_layer_idx:
+            raise ValueError(
+                f"exit_layer must be None or one of the gate layers {self.gate_layer_idx}, "
+                f"which have a trained head, but got {value!r}"
+            )
+        self._exit_layer = value
+
+    def check_context(self, context: str) -> None:
+        """Raise ValueError if this encoder cannot run ``context``; for encoders to override."""
+
+    @contextmanager
+    def mode(self, skip: bool | None = None, intermediates: bool = False) -> Iterator[None]:
+        """Inside the block: force skipping on or off, return the intermediate outputs.
+
+        Args:
+            skip: True/False = on/off whatever the mode; None = on in evaluation and with
+                probability ``train_skip_prob`` a batch in training.
+            intermediates: Return ``(out, [(layer_idx, h), ...])`` in evaluation too.
+        """
+        previous = self._skip, self._collect
+        self._skip, self._collect = skip, intermediates
+        try:
+            yield
+        finally:
+            self._skip, self._collect = previous
+
+    def active_gates(self) -> dict[int, BlankGate]:
+        """Return the gates of this forward by layer; draws at random in training."""
+        skip = self._skip
+        if skip is None:
+            skip = not self.training or bool(torch.rand(()) < self.train_skip_prob)
+        extension = self.spike_extension
+        if self.training and self.train_spike_extensions:
+            draw = int(torch.randint(len(self.train_spike_extensions), ()))
+            extension = self.train_spike_extensions[draw]
+        gate = BlankGate(self.blank_threshold, extension, self.min_spike_ratio)
+        if not skip or gate.is_off or self._exit_layer is not None:
+            return {}
+        return dict.fromkeys(self.gate_layer_idx, gate)
+
+    def run_layer(self, layer: Any, frames: Frames) -> torch.Tensor:
+        """Return the active frames (B, M, D) after one layer."""
+        raise NotImplementedError(f"{type(self).__name__} must implement run_layer")
+
+    def run_layers(
+        self,
+        x: torch.Tensor,
+        pos_emb: torch.Tensor | None,
+        valid_mask: torch.Tensor,
+        ctc: Any,
+        return_all_hs: bool = False,
+    ) -> tuple[torch.Tensor, list[Any]]:
+        """Run all layers, dropping frames at the gates.
+
+        Args:
+            x: Subsampled features (B, T, D).
+            pos_emb: ESPnet's positional embedding, or None.
+            valid_mask: (B, T) bool, True = real frame.
+            ctc: The CTC head; its blank probability drives the gates.
+            return_all_hs: Return the states of every layer (full length), ungated.
+
+        Returns:
+            (B, T, D) states before ``after_norm``, and the intermediate outputs: a list of
+            (layer_idx, normalised states (B, T, D)), or of states with ``return_all_hs``.
+        """
+        all_valid = bool(valid_mask.all())
+        frames = Frames(x, pos_emb, None if all_valid else valid_mask, context=self.skip_context)
+        gates = {} if return_all_hs else self.active_gates()
+        wanted = self._wanted_layers()
+        traces: list[GateTrace] = []
+        outs: list[Any] = []
+        self.last_skip = None
+        for layer_idx, layer in enumerate(self.encoders, 1):
+            frames.x = self.run_layer(layer, frames)
+            if return_all_hs:
+                outs.append(frames.x)
+            elif layer_idx in wanted:
+                outs.append((layer_idx, self._normalised(frames.full())))
+            if layer_idx == self._exit_layer:
+                break
+            if layer_idx in gates:
+                gate = gates[layer_idx]
+                traces.append(self._gate(layer_idx, gate, frames, valid_mask, traces, ctc))
+            if self.interctc_use_conditioning and layer_idx in self.interctc_layer_idx:
+                frames.x = frames.x + self._condition(frames.x, layer_idx, ctc)
+        if traces:
+            self.last_skip = SkipTrace(valid_mask, traces)
+        return frames.full(), outs
+
+    def _wanted_layers(self) -> set[int]:
+        if not (self.training or self._collect):
+            return set()
+        return {*self.interctc_layer_idx, *self.gate_layer_idx}
+
+    def _gate(
+        self,
+        layer_idx: int,
+        gate: BlankGate,
+        frames: Frames,
+        valid_mask: torch.Tensor,
+        traces: list[GateTrace],
+        ctc: Any,
+    ) -> GateTrace:
+        """Decide at one gate and drop the frames from ``frames``."""
+        if ctc is None:
+            raise ValueError(
+                "skipping needs the CTC head: call the encoder with ctc=model.ctc (ESPnet's "
+                "model.encode does), or set blank_threshold to 1.0"
+            )
+        with torch.no_grad():
+            blank = head_blank_prob(ctc, self._normalised(frames.x), layer_idx)
+            if frames.index is not None:
+                wide = scatter_frames(
+                    traces[-1].blank_prob[..., None], blank[..., None], frames.index
+                )
+                blank = wide.squeeze(-1)
+            keep = gate(blank, valid_mask)
+            if traces:
+                keep &= traces[-1].keep_mask
+        if not bool((keep == (traces[-1].keep_mask if traces else valid_mask)).all()):
+            frames.keep(keep)
+        return GateTrace(layer_idx, keep, blank)
+
+    def _normalised(self, x: torch.Tensor) -> torch.Tensor:
+        normed: torch.Tensor = self.after_norm(x) if self.normalize_before else x
+        return normed
+
+    def _condition(self, x: torch.Tensor, layer_idx: int, ctc: Any) -> torch.Tensor:
+        """Return the self-conditioning term (B, M, D) of an intermediate CTC layer."""
+        term: torch.Tensor = self.conditioning_layer(
+            head_softmax(ctc, self._normalised(x), layer_idx)
+        )
+        return term
+
+
+def head_blank_prob(ctc: Any, h: torch.Tensor, layer_idx: int) -> torch.Tensor:
+    """Return p(blank) (B, T) float32 by our head or by ESPnet's own."""
+    if hasattr(ctc, "blank_prob"):
+        prob: torch.Tensor = ctc.blank_prob(h, layer_idx)
+        return prob
+    return ctc.softmax(h)[..., 0].float()  # type: ignore[no-any-return]
+
+
+def head_softmax(ctc: Any, h: torch.Tensor, layer_idx: int) -> torch.Tensor:
+    """Return the token probabilities (B, T, V) by our head or by ESPnet's own."""
+    if hasattr(ctc, "layer"):
+        with ctc.layer(layer_idx):
+            return ctc.softmax(h)  # type: ignore[no-any-return]
+    return ctc.softmax(h)  # type: ignore[no-any-return]
