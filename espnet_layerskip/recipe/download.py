@@ -1,0 +1,82 @@
+"""Download of a corpus archive: goes on where it stopped, verified before it is used."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+DEFAULT_URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
+TIMEOUT_SECONDS = 60
+CHUNK_BYTES = 1 << 20
+
+
+def fetch_archive(url: str, directory: Path) -> Path:
+    """Download ``url`` into ``directory`` unless it is there; return the file.
+
+    A download that was cut off lies beside it as NAME.part and is continued.
+
+    Raises:
+        ValueError: The server cannot be reached or refuses, or the connection ended early.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / (url.rstrip("/").rsplit("/", 1)[-1] or "archive")
+    if target.is_file():
+        logging.info("%s is there already", target)
+        return target
+    part = target.with_name(target.name + ".part")
+    have = part.stat().st_size if part.is_file() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    logging.info("downloading %s%s", url, f" from byte {have}" if have else "")
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
+            resumed = have > 0 and getattr(reply, "status", None) == 206
+            length = reply.headers.get("Content-Length")
+            expected = (have if resumed else 0) + int(length) if length else None
+            with part.open("ab" if resumed else "wb") as out:
+                shutil.copyfileobj(reply, out, CHUNK_BYTES)
+    except urllib.error.HTTPError as err:
+        if err.code == 416 and have:
+            part.unlink()
+            return fetch_archive(url, directory)
+        raise ValueError(f"{url}: the server answered {err.code} {err.reason}") from err
+    except (urllib.error.URLError, OSError, ValueError) as err:
+        reason = getattr(err, "reason", err)
+        raise ValueError(
+            f"{url}: cannot be downloaded ({reason}). Without a network, fetch the corpus "
+            "elsewhere and give its directory with --an4_root; another address goes with --an4_url"
+        ) from err
+    size = part.stat().st_size
+    if expected is not None and size != expected:
+        raise ValueError(f"{url}: {size} of {expected} bytes came; run it again to go on")
+    os.replace(part, target)
+    return target
+
+
+def unpack(archive: Path, directory: Path) -> None:
+    """Unpack a tar archive; a directory that was unpacked in full before is left as it is.
+
+    Raises:
+        ValueError: The archive is broken or holds unsafe paths; it says to remove it.
+    """
+    stat = archive.stat()
+    stamp = f"{archive.name} {stat.st_size} {stat.st_mtime_ns}\n"
+    done = directory / ".unpacked"
+    if done.is_file() and done.read_text(encoding="utf-8") == stamp:
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(directory, filter="data")
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as err:
+        raise ValueError(
+            f"{archive}: not a whole tar archive ({err}): remove it, try again"
+        ) from err
+    done.write_text(stamp, encoding="utf-8")

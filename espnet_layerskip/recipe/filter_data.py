@@ -1,0 +1,79 @@
+"""Stage 4: leave out utterances that are too short, too long, or have no transcript.
+
+Example::
+
+    python -m espnet_layerskip.recipe.filter_data --fs 16k dump/raw/org/train dump/raw/train
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from pathlib import Path
+
+from espnet_layerskip.recipe.audio import parse_rate
+from espnet_layerskip.recipe.tables import DataDir, read_table, run_main, write_table
+
+
+def filter_data_dir(
+    source: Path, target: Path, *, rate: int, min_seconds: float, max_seconds: float
+) -> dict[str, str]:
+    """Copy ``source`` to ``target`` without what cannot be trained on.
+
+    Returns:
+        Why each utterance that was left out was left out, by its id.
+
+    Raises:
+        ValueError: Nothing is left, or the limits cross.
+    """
+    if not 0 <= min_seconds < max_seconds:
+        raise ValueError(
+            f"min_wav_duration {min_seconds} s must be below max_wav_duration {max_seconds} s"
+        )
+    data = DataDir.load(source)
+    samples = {utt: int(n) for utt, n in read_table(source / "utt2num_samples").items()}
+    dropped: dict[str, str] = {}
+    for utt in sorted(data.wav):
+        seconds = samples[utt] / rate
+        if not data.text[utt]:
+            dropped[utt] = "its transcript is empty"
+        elif seconds <= min_seconds:
+            dropped[utt] = f"{seconds:.2f} s is not above min_wav_duration {min_seconds} s"
+        elif seconds >= max_seconds:
+            dropped[utt] = f"{seconds:.2f} s is not below max_wav_duration {max_seconds} s"
+    kept = [utt for utt in data.wav if utt not in dropped]
+    if not kept:
+        first = next(iter(dropped.items()))
+        raise ValueError(f"{source}: no utterance is left; e.g. {first[0]}: {first[1]}")
+    data.subset(kept).save(target)
+    write_table(target / "utt2num_samples", {utt: str(samples[utt]) for utt in kept})
+    for name in ("feats_type", "audio_format"):
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
+    return dropped
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Remove long, short and empty utterances")
+    parser.add_argument("--fs", default="16k", help="Sampling rate of the formatted audio")
+    parser.add_argument("--min_wav_duration", type=float, default=0.1, help="Seconds")
+    parser.add_argument("--max_wav_duration", type=float, default=20.0, help="Seconds")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    args = parser.parse_args()
+    dropped = filter_data_dir(
+        args.source,
+        args.target,
+        rate=parse_rate(args.fs),
+        min_seconds=args.min_wav_duration,
+        max_seconds=args.max_wav_duration,
+    )
+    for utt, why in dropped.items():
+        logging.warning("left out: %s: %s", utt, why)
+    logging.info("%s -> %s: %d left out", args.source, args.target, len(dropped))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,120 @@
+"""Stage 3: write the audio of a data directory as mono FLAC (or WAV) at one sampling rate.
+
+Example::
+
+    python -m espnet_layerskip.recipe.format_wav_scp --nj 4 --fs 16k data/test dump/raw/test
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from espnet_layerskip.recipe.audio import (
+    check_entry,
+    parse_rate,
+    read_audio,
+    refuse_pipes,
+    resample,
+    write_audio,
+)
+from espnet_layerskip.recipe.tables import DataDir, run_main, write_table, write_text
+
+AUDIO_FORMATS = ("flac", "wav")
+
+
+def format_one(
+    item: tuple[str, str], out_dir: Path, suffix: str, rate: int
+) -> tuple[str, int, str]:
+    """Convert one utterance; return its id, number of samples, and what was wrong ('': nothing)."""
+    utt, entry = item
+    try:
+        if "/" in utt:
+            raise ValueError(f"{utt}: an utterance id with '/' cannot be a file's name")
+        x, source_rate = read_audio(check_entry(utt, entry))
+        y = resample(x, source_rate, rate)
+        write_audio(out_dir / f"{utt}.{suffix}", y, rate)
+    except (ValueError, OSError) as err:
+        message = str(err)
+        return utt, 0, message if message.startswith(f"{utt}:") else f"{utt}: {message}"
+    return utt, len(y), ""
+
+
+def format_data_dir(
+    source: Path,
+    target: Path,
+    *,
+    fs: str = "16k",
+    audio_format: str = "flac",
+    nj: int = 1,
+    skip_broken: bool = False,
+) -> list[str]:
+    """Write ``target`` (audio in target/data, wav.scp, utt2num_samples and the other tables).
+
+    Returns:
+        What was wrong with each utterance that was left out.
+
+    Raises:
+        ValueError: A pipe in wav.scp; any broken audio file unless ``skip_broken``; an audio
+            format that is not one of flac, wav.
+    """
+    if audio_format not in AUDIO_FORMATS:
+        raise ValueError(f"audio_format '{audio_format}': choose one of {', '.join(AUDIO_FORMATS)}")
+    rate = parse_rate(fs)
+    data = DataDir.load(source)
+    refuse_pipes(data.wav)
+    convert = partial(format_one, out_dir=target / "data", suffix=audio_format, rate=rate)
+    items = sorted(data.wav.items())
+    if nj > 1:
+        with ProcessPoolExecutor(min(nj, len(items))) as pool:
+            results = list(pool.map(convert, items, chunksize=16))
+    else:
+        results = [convert(item) for item in items]
+    broken = [message for _, _, message in results if message]
+    if broken and not skip_broken:
+        raise ValueError(
+            f"{source}: {len(broken)} of {len(items)} utterance(s) cannot be used:\n  "
+            + "\n  ".join(broken)
+            + "\nRepair or remove them, or leave them out with --skip_broken_audio true"
+        )
+    good = {utt: samples for utt, samples, message in results if not message}
+    if not good:
+        raise ValueError(f"{source}: no utterance is left; first problem: {broken[0]}")
+    kept = data.subset(good)
+    kept.wav = {utt: f"{target}/data/{utt}.{audio_format}" for utt in good}
+    kept.save(target)
+    write_table(target / "utt2num_samples", {utt: str(n) for utt, n in good.items()})
+    write_text(target / "feats_type", "raw\n")
+    write_text(target / "audio_format", f"{audio_format}\n")
+    hours = sum(good.values()) / rate / 3600
+    logging.info("%s: %d utterances, %.2f h -> %s", source, len(good), hours, target)
+    return broken
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Write a data directory's audio in one format")
+    parser.add_argument("--fs", default="16k", help="Sampling rate, e.g. 16k")
+    parser.add_argument("--audio_format", default="flac", help="flac or wav")
+    parser.add_argument("--nj", type=int, default=1, help="Number of processes")
+    parser.add_argument("--skip_broken_audio", choices=("true", "false"), default="false")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    args = parser.parse_args()
+    broken = format_data_dir(
+        args.source,
+        args.target,
+        fs=args.fs,
+        audio_format=args.audio_format,
+        nj=args.nj,
+        skip_broken=args.skip_broken_audio == "true",
+    )
+    for message in broken:
+        logging.warning("left out: %s", message)
+
+
+if __name__ == "__main__":
+    run_main(main)

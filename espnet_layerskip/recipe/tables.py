@@ -1,0 +1,141 @@
+"""Kaldi tables (``id value`` a line) and data directories (wav.scp, text, utt2spk)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a command of this package; a bad input ends it with one readable line and status 1."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout)
+    try:
+        main()
+    except (ValueError, OSError) as err:
+        sys.stdout.flush()
+        print(f"ERROR: {err}", file=sys.stderr)
+        sys.exit(1)
+
+
+def some(names: Iterable[str], limit: int = 10) -> str:
+    """Join names for a message: the first ``limit``, then how many more there are."""
+    all_names = sorted(names)
+    shown = ", ".join(all_names[:limit])
+    more = len(all_names) - limit
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def read_table(path: Path | str, *, allow_empty_value: bool = False) -> dict[str, str]:
+    """Read ``id value`` lines, in the file's order.
+
+    Raises:
+        ValueError: A missing file, an empty table, an id that comes twice, or (unless
+            ``allow_empty_value``) an id without a value; the message names file, line and id.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; a table of 'id value' lines is needed here")
+    table: dict[str, str] = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            parts = line.split(maxsplit=1)
+            if not parts:
+                continue
+            key = parts[0]
+            value = parts[1].rstrip() if len(parts) == 2 else ""
+            if key in table:
+                raise ValueError(f"{path}:{number}: the id '{key}' comes a second time")
+            if not value and not allow_empty_value:
+                raise ValueError(f"{path}:{number}: nothing follows the id '{key}'")
+            table[key] = value
+    if not table:
+        raise ValueError(f"{path}: the file is empty; 'id value' lines are needed")
+    return table
+
+
+def write_table(path: Path | str, table: Mapping[str, str]) -> None:
+    """Write ``id value`` lines sorted by id (C order), replacing the file in one step."""
+    lines = [f"{key} {table[key]}".rstrip() for key in sorted(table)]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file in one step: a reader sees the old content or the new, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+@dataclass
+class DataDir:
+    """A Kaldi data directory: one audio file, transcript and speaker for each utterance."""
+
+    wav: dict[str, str]
+    text: dict[str, str]
+    utt2spk: dict[str, str]
+
+    @classmethod
+    def load(cls, path: Path | str) -> DataDir:
+        """Read and check a directory.
+
+        Raises:
+            ValueError: A missing directory or file, or tables whose ids differ.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise ValueError(
+                f"{path}: no such data directory; it should hold wav.scp, text and utt2spk "
+                "(stage 1, local/data.sh, writes data/, stages 3 and 4 write the dump directory)"
+            )
+        missing = [n for n in ("wav.scp", "text", "utt2spk") if not (path / n).is_file()]
+        if missing:
+            found = sorted(p.name for p in path.iterdir())
+            raise ValueError(f"{path}: {some(missing)} missing; found {some(found) or 'nothing'}")
+        if (path / "segments").exists():
+            raise ValueError(
+                f"{path}/segments: segments are not supported; write one audio file an utterance"
+            )
+        data = cls(
+            read_table(path / "wav.scp"),
+            read_table(path / "text", allow_empty_value=True),
+            read_table(path / "utt2spk"),
+        )
+        for name, ids in (("text", data.text.keys()), ("utt2spk", data.utt2spk.keys())):
+            for has, lacks, diff in (
+                ("wav.scp", name, data.wav.keys() - ids),
+                (name, "wav.scp", ids - data.wav.keys()),
+            ):
+                if diff:
+                    raise ValueError(
+                        f"{path}: {len(diff)} id(s) are in {has} but not in {lacks}: {some(diff)}"
+                    )
+        return data
+
+    def subset(self, ids: Iterable[str]) -> DataDir:
+        """Return the data of the given utterances."""
+        keep = set(ids)
+        return DataDir(
+            *(
+                {k: v for k, v in t.items() if k in keep}
+                for t in (self.wav, self.text, self.utt2spk)
+            )
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write wav.scp, text, utt2spk and spk2utt, sorted by id."""
+        path = Path(path)
+        spk2utt: dict[str, list[str]] = {}
+        for utt in sorted(self.utt2spk):
+            spk2utt.setdefault(self.utt2spk[utt], []).append(utt)
+        write_table(path / "wav.scp", self.wav)
+        write_table(path / "text", self.text)
+        write_table(path / "utt2spk", self.utt2spk)
+        write_table(path / "spk2utt", {spk: " ".join(utts) for spk, utts in spk2utt.items()})
