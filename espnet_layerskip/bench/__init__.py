@@ -1,0 +1,1 @@
+"""Measuring: interleaved timing, counted FLOPs, and accuracy of the same weights and settings."""

@@ -1,0 +1,189 @@
+"""Compare experiments: accuracy over seeds with intervals, skip ratio, encoder time and FLOPs.
+
+Scope: the encoder only, batch 1, the whole test set; transcripts by greedy search in the
+same process. Experiments are loaded once, decodings are kept (see `cache`), times are taken
+anew and interleaved between all rows, with the first experiment of each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from espnet_layerskip.bench.cache import (
+    DecodingCache,
+    cache_key,
+    code_digest,
+    speech_digest,
+)
+from espnet_layerskip.bench.decode import Decoded, Scores, decode_test_set, score
+from espnet_layerskip.bench.experiment import Experiment, load_experiment
+from espnet_layerskip.bench.inputs import TestSet, load_test_set
+from espnet_layerskip.bench.rows import Row
+from espnet_layerskip.bench.scoring import error_rate
+from espnet_layerskip.bench.settings import can_skip
+from espnet_layerskip.bench.systems import Skipped, System
+from espnet_layerskip.bench.timing import Case, Timing, num_threads, time_interleaved
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One experiment of a row on the test set."""
+
+    exp: str
+    system: System
+    decoded: Decoded
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A measured row.
+
+    Attributes:
+        row: What was asked for.
+        seeds: One result for each experiment; empty where the row failed.
+        timing: Encoder time for the whole test set with the first experiment; None = not timed.
+        failure: Why there is no result; empty = there is one.
+    """
+
+    row: Row
+    seeds: tuple[SeedResult, ...] = ()
+    timing: Timing | None = None
+    failure: str = ""
+
+    def rates(self, kind: str) -> list[float]:
+        """Return "wer", "cer" or "ter" in percent, for each experiment."""
+        return [error_rate(seed.scores.total(kind)) for seed in self.seeds]
+
+    def utterance_errors(self) -> list[float]:
+        """Return the word errors of each utterance, averaged over the experiments."""
+        per_seed = [[c.errors for c in seed.scores.wer.values()] for seed in self.seeds]
+        return [sum(errors) / len(per_seed) for errors in zip(*per_seed, strict=True)]
+
+    def num_words(self) -> list[int]:
+        """Return the reference words of each utterance."""
+        return [c.words for c in self.seeds[0].scores.wer.values()]
+
+    def skipped(self) -> Skipped:
+        """Return what was skipped, over all experiments."""
+        return sum((seed.decoded.skipped for seed in self.seeds), Skipped())
+
+    @property
+    def full_depth(self) -> bool:
+        """True if every frame runs every layer."""
+        return bool(self.seeds) and self.seeds[0].system.settings.full_depth
+
+    @property
+    def is_stock(self) -> bool:
+        """True for an encoder without gates."""
+        return bool(self.seeds) and not can_skip(self.seeds[0].system.encoder)
+
+
+class Comparison:
+    """Measures rows on one test set.
+
+    Args:
+        data_dir: With wav.scp, text and utt2spk.
+        cache: Where decodings are kept.
+        model_file: Checkpoint name in every experiment; None takes each one's default.
+        log: Is told what is going on.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        cache: DecodingCache,
+        model_file: str | None = None,
+        log: Callable[[str], object] = print,
+    ):
+        self.data_dir, self.cache, self.model_file, self.log = data_dir, cache, model_file, log
+        self.experiments: dict[str, Experiment] = {}
+        self.num_decoded = 0
+        self._data: TestSet | None = None
+        self._fixed_key: tuple[str, str] = ("", "")
+
+    def measure(self, rows: Sequence[Row], repeats: int, threads: int) -> list[RowResult]:
+        """Decode and score every row, then time all of them; a row that fails says why.
+
+        Args:
+            rows: Rows with names of their own.
+            repeats: Timed passes over the test set; 0 = no timing.
+            threads: PyTorch threads while timing.
+
+        Raises:
+            ValueError: If the test set cannot be read.
+        """
+        results = [self._measure_row(row) for row in rows]
+        timed = [r for r in results if r.seeds]
+        if repeats == 0 or not timed:
+            return results
+        self.log(f"timing: {len(timed)} rows, {repeats} repeats, {threads} threads")
+        with num_threads(threads):
+            times = self._time(timed, repeats)
+        return [replace(r, timing=times.get(r.row.name)) for r in results]
+
+    def test_set(self) -> TestSet:
+        """Return the test set that `measure` read."""
+        if self._data is None:
+            raise ValueError("no test set was read: call measure first, with a row that loads")
+        return self._data
+
+    def _measure_row(self, row: Row) -> RowResult:
+        self.log(f"row: {row.name} ({', '.join(row.exps)}) {row.settings.describe()}")
+        try:
+            loaded = [self._experiment(exp) for exp in row.exps]
+        except (ValueError, RuntimeError, OSError) as e:
+            return self._failed(row, e)
+        data = self._test_set(loaded[0].speech2text.sample_rate)
+        try:
+            seeds = zip(row.exps, loaded, strict=True)
+            return RowResult(row, tuple(self._seed(exp, e, row, data) for exp, e in seeds))
+        except (ValueError, RuntimeError) as e:
+            return self._failed(row, e)
+
+    def _failed(self, row: Row, error: Exception) -> RowResult:
+        self.log(f"row {row.name} failed: {error}")
+        return RowResult(row, failure=str(error))
+
+    def _seed(self, exp: str, experiment: Experiment, row: Row, data: TestSet) -> SeedResult:
+        rate = experiment.speech2text.sample_rate
+        if rate != data.speech[0].rate:
+            raise ValueError(
+                f"{exp} takes {rate} Hz, but the first row takes {data.speech[0].rate} Hz: "
+                "compare experiments of one sampling rate"
+            )
+        system = System(experiment, row.settings)
+        config = repr(sorted(vars(experiment.speech2text.asr_train_args).items()))
+        key = cache_key([experiment.sha256, config, system.settings.describe(), *self._fixed_key])
+        decoded = self.cache.get(key)
+        if decoded is None:
+            decoded = decode_test_set(system, data)
+            self.num_decoded += 1
+            self.cache.put(key, decoded)
+        return SeedResult(exp, system, decoded, score(system, data, decoded))
+
+    def _experiment(self, exp: str) -> Experiment:
+        if exp not in self.experiments:
+            self.experiments[exp] = load_experiment(exp, self.model_file)
+        return self.experiments[exp]
+
+    def _test_set(self, sample_rate: int) -> TestSet:
+        if self._data is None:
+            self._data = load_test_set(self.data_dir, sample_rate)
+            self._fixed_key = (speech_digest(self._data), code_digest())
+        return self._data
+
+    def _time(self, results: Sequence[RowResult], repeats: int) -> dict[str, Timing]:
+        assert self._data is not None
+        inputs = []
+        for speech in self._data.speech:
+            cases = {}
+            for result in results:
+                system = result.seeds[0].system
+                batch = system.batch([speech])
+                cases[result.row.name] = Case(partial(system.encode, batch), system.prepare)
+            inputs.append(cases)
+        return time_interleaved(inputs, repeats)

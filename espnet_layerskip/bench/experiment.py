@@ -1,0 +1,60 @@
+"""Experiments to measure: a trained model as its folder says, loaded once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from espnet_layerskip.bench.settings import SkipSettings
+from espnet_layerskip.inference import load_model
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A loaded experiment.
+
+    Attributes:
+        speech2text: Greedy `espnet_layerskip.Speech2Text`.
+        encoder: Its encoder, as it was loaded.
+        stored: Skipping settings that the experiment's configuration says.
+        checkpoint: File name of its weights.
+        sha256: Of that file, as ``sha256sum`` prints it.
+    """
+
+    speech2text: Any
+    encoder: Any
+    stored: SkipSettings
+    checkpoint: str
+    sha256: str
+
+
+def load_experiment(exp: str | Path, model_file: str | None = None) -> Experiment:
+    """Load an experiment folder (or a packed zip) for greedy decoding.
+
+    Args:
+        exp: Folder with ``config.yaml`` and ``*.pth``, or zip.
+        model_file: Checkpoint name; None takes the first that
+            `espnet_layerskip.pretrained.find_model` looks for.
+
+    Raises:
+        ValueError: If something is missing or does not fit.
+    """
+    speech2text = load_model(exp, model_file, decoder_type="greedy")
+    assert speech2text.model_files is not None
+    weights = speech2text.model_files.model_file
+    encoder = speech2text.asr_model.encoder
+    return Experiment(
+        speech2text,
+        encoder,
+        SkipSettings().resolved(encoder),
+        weights.name,
+        file_digest(weights),
+    )
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, as ``sha256sum`` prints it."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

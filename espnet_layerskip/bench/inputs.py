@@ -1,0 +1,130 @@
+"""Real speech for benchmarks: a Kaldi data folder, and inputs of a wanted duration from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from espnet_layerskip import audio
+from espnet_layerskip.recipe.tables import DataDir
+
+TOLERANCE = 0.25  # of the wanted duration
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Samples to encode.
+
+    Attributes:
+        utt_id: Its name; joined ones have their names joined by "+".
+        samples: (N,), float32 in [-1, 1].
+        rate: Sampling rate in Hz.
+    """
+
+    utt_id: str
+    samples: np.ndarray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Speech with its transcripts and speakers.
+
+    Attributes:
+        speech: Utterances sorted by name.
+        text: Transcript of each utterance, as it is.
+        utt2spk: Speaker of each utterance.
+    """
+
+    speech: list[Speech]
+    text: dict[str, str]
+    utt2spk: dict[str, str]
+
+    @property
+    def seconds(self) -> float:
+        """Duration of all utterances in seconds."""
+        return sum(s.seconds for s in self.speech)
+
+
+def load_test_set(data_dir: Path | str, sample_rate: int) -> TestSet:
+    """Read ``wav.scp``, ``text`` and ``utt2spk`` and every audio file.
+
+    Raises:
+        ValueError: For tables or audio that cannot be used, or an empty transcript; names
+            the file or the utterance.
+    """
+    data = DataDir.load(data_dir)
+    for utt_id, text in data.text.items():
+        if not text.strip():
+            raise ValueError(
+                f"{data_dir}/text: the transcript of {utt_id} is empty, so its errors cannot be "
+                "counted; remove the utterance (stage 4 of the recipe does)"
+            )
+    speech = [
+        Speech(utt_id, audio.read_audio(audio.Utterance(utt_id, path), sample_rate), sample_rate)
+        for utt_id, path in sorted(data.wav.items())
+    ]
+    return TestSet(speech, data.text, data.utt2spk)
+
+
+def join_utterances(
+    speech: Sequence[Speech], utt2spk: Mapping[str, str], seconds: float, count: int
+) -> list[Speech]:
+    """Join whole utterances of one speaker to ``count`` different inputs of about ``seconds``.
+
+    Each speaker's utterances are walked through in order of their names; an input is closed
+    where one more utterance would bring it further from the wanted duration, and no utterance
+    is used twice. Speakers then take turns, each giving its best input first. Nothing is random.
+
+    Args:
+        speech: What there is.
+        utt2spk: Speaker of each utterance name.
+        seconds: Wanted duration; an input may differ by 25 %.
+        count: How many are wanted.
+
+    Raises:
+        ValueError: If the data has fewer such inputs.
+    """
+    by_speaker: dict[str, list[Speech]] = {}
+    for utterance in sorted(speech, key=lambda u: u.utt_id):
+        by_speaker.setdefault(utt2spk[utterance.utt_id], []).append(utterance)
+    ranked: list[tuple[int, float, str, Speech]] = []
+    for spoken in by_speaker.values():
+        inputs = [u for u in _chunks(spoken, seconds) if _off(u, seconds) <= TOLERANCE]
+        inputs.sort(key=lambda u: (_off(u, seconds), u.utt_id))
+        ranked += [(turn, _off(u, seconds), u.utt_id, u) for turn, u in enumerate(inputs)]
+    ranked.sort(key=lambda r: r[:3])
+    if len(ranked) < count:
+        raise ValueError(
+            f"{count} different inputs of about {seconds:g} s are needed, but the data only has "
+            f"{len(ranked)} (whole utterances of one speaker, {100 * TOLERANCE:.0f} % off at "
+            "most); ask for fewer, for another duration, or give more data"
+        )
+    return [r[3] for r in ranked[:count]]
+
+
+def _off(speech: Speech, seconds: float) -> float:
+    return abs(speech.seconds - seconds) / seconds
+
+
+def _chunks(spoken: Sequence[Speech], seconds: float) -> list[Speech]:
+    chunks: list[list[Speech]] = [[]]
+    for utterance in spoken:
+        total = sum(u.seconds for u in chunks[-1])
+        if chunks[-1] and abs(total + utterance.seconds - seconds) > abs(total - seconds):
+            chunks.append([])
+        chunks[-1].append(utterance)
+    return [_join(chunk) for chunk in chunks if chunk]
+
+
+def _join(parts: Sequence[Speech]) -> Speech:
+    samples = np.concatenate([u.samples for u in parts])
+    return Speech("+".join(u.utt_id for u in parts), samples, parts[0].rate)

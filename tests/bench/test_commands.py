@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from espnet_layerskip.bin import bench_encoder, compare_exps
+
+pytestmark = pytest.mark.slow
+
+
+def test_compare_exps(data_dir, exps, tmp_path, capsys):
+    command = [
+        *("--data", str(data_dir), "--output", str(tmp_path), "--repeats", "5"),
+        *("--exp", f"stock={exps['stock']}", f"ours={exps['ours']}"),
+        *("--row", "ours, 0.7", str(exps["ours"]), "threshold=0.7"),
+    ]
+    compare_exps.main(command)
+    report = json.loads((tmp_path / "compare.json").read_text())
+    assert [r["name"] for r in report["rows"]] == [
+        "stock",
+        "ours, skipping off",
+        "ours, skipping on",
+        "ours, stopped at layer 1",
+        "ours, 0.7",
+    ]
+    assert all(len(r["encoder_time_per_second"]["raw_ms"]) == 5 for r in report["rows"])
+    assert report["environment"]["load_after"]
+    page = (tmp_path / "compare.md").read_text()
+    assert page in capsys.readouterr().out
+    assert "python -m espnet_layerskip.bin.compare_exps --data" in page
+    assert "95 %" in page
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 5
+
+
+def test_compare_exps_without_a_result(data_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"every row failed.*x: .*no_such"):
+        compare_exps.main(
+            ["--data", str(data_dir), "--output", str(tmp_path), "--row", "x", "no_such"]
+        )
+    assert not (tmp_path / "compare.md").exists()
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compare_exps.main(["--data", str(data_dir), "--output", str(tmp_path)])
+
+
+def test_bench_encoder(data_dir, exps, tmp_path):
+    bench_encoder.main(
+        [
+            *("--exp", str(exps["ours"]), "--twin", f"small={exps['stock']}"),
+            *("--data", str(data_dir), "--output", str(tmp_path / "b" / "encoder.json")),
+            *("--seconds", "1", "--batch_sizes", "2", "--num_threads", "1"),
+            *("--num_inputs", "2", "--repeats", "5", "--skip", "extension=1,1"),
+        ]
+    )
+    report = json.loads((tmp_path / "b" / "encoder.json").read_text())
+    assert {"environment", "rows"} <= set(report)
+    assert len(report["rows"]) == 6
+    assert report["experiment"]["settings"] == "threshold=0.5 extension=1,1 context=full"
+    page = (tmp_path / "b" / "encoder.md").read_text()
+    assert "## 1 s (mean 1.0 s), batch 2, 1 thread" in page
+    assert "twin_small" in page

@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from espnet_layerskip.bench.inputs import load_test_set
+from espnet_layerskip.bench.settings import OFF, SkipSettings
+from espnet_layerskip.bench.systems import Skipped, System, int8, stock_class
+
+
+@pytest.fixture
+def speech(data_dir):
+    return load_test_set(data_dir, 16000).speech
+
+
+def test_systems_share_a_model_without_mixing_their_settings(experiment, speech):
+    on, off = System(experiment, SkipSettings()), System(experiment, OFF)
+    assert on.settings.threshold == 0.5
+    batch = on.batch(speech[:1])
+    for _ in range(2):
+        assert on.skipped(batch).num_skipped > 0
+        assert off.skipped(batch).num_skipped == 0
+
+
+def test_batch_is_what_the_model_encodes(experiment, speech):
+    off = System(experiment, OFF)
+    out, olens = off.encode(off.batch(speech[:1]))
+    samples = torch.from_numpy(speech[0].samples)[None]
+    with torch.no_grad():
+        expected, lens = off.model.encode(samples, torch.tensor([samples.size(1)]))
+    assert torch.allclose(out, expected, atol=1e-6)
+    assert olens.tolist() == lens.tolist()
+
+
+def test_stock_class_has_the_same_output(experiment, speech):
+    off = System(experiment, OFF)
+    stock = stock_class(off)
+    assert type(stock.encoder).__name__ == "ConformerEncoder"
+    batch = off.batch(speech[:1])
+    assert torch.allclose(stock.encode(batch)[0], off.encode(batch)[0], atol=1e-6)
+    stock.prepare()
+    assert off.model.encoder is stock.encoder
+    off.prepare()
+    assert off.model.encoder is experiment.encoder
+
+
+def test_int8_is_close_but_not_equal(experiment, speech):
+    off = System(experiment, OFF)
+    quantized = int8(off)
+    batch = off.batch(speech[:1])
+    exact, rough = off.encode(batch)[0], quantized.encode(batch)[0]
+    assert not torch.equal(exact, rough)
+    assert (exact - rough).abs().mean() < 0.2 * exact.abs().mean()
+
+
+def test_ceiling_by_hand(experiment, speech):
+    """s * (L - K) / L with L = 4 and K = 1."""
+    on = System(experiment, SkipSettings())
+    skipped = on.skipped(on.batch(speech[:2]))
+    assert 0.0 < skipped.ratio < 1.0
+    assert skipped.ceiling == pytest.approx(skipped.ratio * 3 / 4)
+    assert skipped.num_skipped == experiment.encoder.last_skip.num_skipped()
+    stopped = System(experiment, SkipSettings(threshold=1.0, exit_layer=1))
+    stopped_skipped = stopped.skipped(on.batch(speech[:2]))
+    assert (stopped_skipped.ratio, stopped_skipped.ceiling) == (1.0, 0.75)
+    assert stopped_skipped.num_frames == skipped.num_frames
+    full = System(experiment, OFF).skipped(on.batch(speech[:2]))
+    assert full == Skipped(skipped.num_frames, 0, 4 * skipped.num_frames, 4 * skipped.num_frames)
+
+
+def test_skipped_adds_up():
+    total = sum((Skipped(10, 5, 25, 40), Skipped(30, 0, 120, 120)), Skipped())
+    assert total == Skipped(40, 5, 145, 160)
+    assert total.ratio == 0.125
+    assert total.ceiling == pytest.approx(15 / 160)
+    assert Skipped().ratio == Skipped().ceiling == 0.0
+
+
+def test_bad_exit_layer(experiment):
+    with pytest.raises(ValueError, match="exit_layer must be .*2"):
+        System(experiment, SkipSettings(exit_layer=2))
