@@ -1,0 +1,1 @@
+"""Commands that stand in for ESPnet's own: ``python -m espnet_layerskip.bin.<name>``."""

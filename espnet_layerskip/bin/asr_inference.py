@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""ASR decoding with ESPnet's arguments, plus those of layer skipping.
+
+Stands in for ``espnet2.bin.asr_inference``::
+
+    python -m espnet_layerskip.bin.asr_inference --decoder greedy --blank_threshold 0.95 \\
+        --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound \\
+        --asr_train_config exp/asr/config.yaml --asr_model_file exp/asr/valid.loss.ave.pth \\
+        --output_dir exp/asr/decode/test
+
+Writes ESPnet's ``{n}best_recog/`` tables and ``skip_stats`` (utt_id, encoder frames, frames
+that skipped layers). An utterance that cannot be decoded is logged and listed in
+``failed``; the others are written all the same, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_layerskip._compat import inference_module
+from espnet_layerskip.audio import Utterance, read_audio, read_wav_scp
+from espnet_layerskip.decoding.recognize import recognize
+from espnet_layerskip.decoding.result_dir import ResultDir
+from espnet_layerskip.inference import Speech2Text
+from espnet_layerskip.options import DECODER_TYPES, SKIP_CONTEXTS
+
+# Arguments of the command that are not arguments of Speech2Text.
+_COMMAND_ONLY = (
+    "config",
+    "output_dir",
+    "ngpu",
+    "seed",
+    "num_workers",
+    "log_level",
+    "data_path_and_name_and_type",
+    "key_file",
+    "allow_variable_data_keys",
+    "word_lm_train_config",
+    "word_lm_file",
+    "model_tag",
+    "batch_size",
+)
+
+logger = logging.getLogger(__name__)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return ESPnet's decoding parser with the options of layer skipping."""
+    parser: argparse.ArgumentParser = inference_module().get_parser()
+    for action in parser._actions:
+        if action.help:  # ESPnet 202611 has a bare % in a help text, which argparse rejects
+            action.help = re.sub(r"%%|%(?!\()", "%%", action.help)
+        if action.dest == "ctc_window_margin":
+            action.default = 0
+            action.help = (
+                "Half-width, in encoder frames, of the window that the CTC prefix scores are "
+                "restricted to: an approximation. 0 is exact. (ESPnet's default is 100.)"
+            )
+        if action.dest == "batch_size":
+            action.help = "Utterances encoded together, with --decoder_type greedy"
+    if not any(action.dest == "ctc_window_margin" for action in parser._actions):
+        parser.add_argument(
+            "--ctc_window_margin",
+            type=int,
+            default=0,
+            help="Only 0 (exact) in this ESPnet version",
+        )
+    group = parser.add_argument_group("Layer skipping related")
+    group.add_argument(
+        "--decoder_type",
+        "--decoder",
+        choices=DECODER_TYPES,
+        default="espnet",
+        help="ESPnet's beam search, or the best path of the CTC head",
+    )
+    group.add_argument(
+        "--blank_threshold",
+        default="auto",
+        help="A frame skips layers where p(blank) is above this, in (0, 1]; 'off'; or 'auto', as "
+        "the model was configured",
+    )
+    group.add_argument(
+        "--spike_extension",
+        metavar="L,R",
+        help="Frames left and right of each non-blank frame that do not skip; default: as the "
+        "model was configured",
+    )
+    group.add_argument(
+        "--skip_context",
+        choices=SKIP_CONTEXTS,
+        help="What kept frames see in the upper layers; default: as the model was configured",
+    )
+    group.add_argument(
+        "--exit_layer",
+        metavar="K",
+        help="Stop every frame after gate layer K (static early exit), or 'none'",
+    )
+    return parser
+
+
+def read_utterances(
+    data_path_and_name_and_type: Sequence[tuple[str, str, str]], key_file: str | None
+) -> list[Utterance]:
+    """Return the utterances to decode.
+
+    Args:
+        data_path_and_name_and_type: One triple (wav.scp, "speech", "sound").
+        key_file: Table whose first column selects and orders them, or None for all.
+
+    Raises:
+        ValueError: For any other input.
+    """
+    triples = [tuple(triple) for triple in data_path_and_name_and_type]
+    if len(triples) != 1 or triples[0][1:] != ("speech", "sound"):
+        raise ValueError(
+            "data_path_and_name_and_type must be one triple 'wav.scp,speech,sound', but got "
+            + " ".join(",".join(triple) for triple in triples)
+        )
+    utterances = read_wav_scp(triples[0][0])
+    if key_file is None:
+        return utterances
+    if not Path(key_file).is_file():
+        raise ValueError(f"no such key_file: {key_file}")
+    lines = Path(key_file).read_text(encoding="utf-8").splitlines()
+    keys = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+    if not keys:
+        raise ValueError(f"key_file {key_file} names no utterance")
+    known = {utt.utt_id: utt for utt in utterances}
+    return [known.get(key, Utterance(key, "")) for key in keys]  # unknown ones fail by name
+
+
+def inference(args: argparse.Namespace) -> int:
+    """Decode as the arguments say.
+
+    Returns:
+        Exit status: 0, or 1 if an utterance failed.
+
+    Raises:
+        ValueError: If the arguments, the model or the input table cannot be used.
+    """
+    if args.word_lm_train_config is not None:
+        raise ValueError("word_lm_train_config is not supported, as in ESPnet")
+    if args.ngpu > 1:
+        raise ValueError(f"ngpu must be 0 or 1 in decoding, but got {args.ngpu}")
+    utterances = read_utterances(args.data_path_and_name_and_type, args.key_file)
+    inference_module().set_all_random_seed(args.seed)
+    kwargs: dict[str, Any] = {k: v for k, v in vars(args).items() if k not in _COMMAND_ONLY}
+    kwargs["device"] = "cuda" if args.ngpu == 1 else "cpu"
+    speech2text = Speech2Text.from_pretrained(args.model_tag, **kwargs)
+
+    def read(utt: Utterance) -> Any:
+        return read_audio(utt, speech2text.sample_rate)
+
+    started = time.perf_counter()
+    done = failed = frames = skipped = 0
+    seconds = 0.0
+    with ResultDir(args.output_dir, args.nbest) as results:
+        for result in recognize(speech2text, utterances, read, args.batch_size):
+            results.write(result)
+            done += 1
+            failed += result.error is not None
+            seconds += result.seconds
+            frames += result.skips.num_frames
+            skipped += result.skips.num_skipped
+            if result.nbest:
+                logger.info("%d/%d %s %s", done, len(utterances), result.utt_id, result.nbest[0][0])
+    elapsed = time.perf_counter() - started
+    logger.info(
+        "%d utterances, %.1f s of audio: RTF %.4f (encoder %.4f), %.1f %% of %d frames skipped",
+        done - failed,
+        seconds,
+        elapsed / max(seconds, 1e-9),
+        speech2text.encoder_seconds / max(seconds, 1e-9),
+        100.0 * skipped / max(frames, 1),
+        frames,
+    )
+    if failed:
+        logger.error("%d of %d failed, see %s/failed", failed, done, args.output_dir)
+    return 1 if failed else 0
+
+
+def main(cmd: Sequence[str] | None = None) -> int:
+    """Decode; returns the exit status.
+
+    Args:
+        cmd: Arguments instead of those of the command line.
+    """
+    print(" ".join([sys.executable, *sys.argv]), file=sys.stderr)
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(
+        level=args.log_level,
+        format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
+    )
+    try:
+        return inference(args)
+    except (ValueError, FileNotFoundError) as e:
+        logger.error("%s", e)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""ASR training with ESPnet's arguments, layer skipping registered.
+
+Stands in for ``espnet2.bin.asr_train``::
+
+    python -m espnet_layerskip.bin.asr_train --config conf/train.yaml ...
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from espnet_layerskip.task import LayerSkipASRTask
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return ESPnet's training parser, our encoder and model among its choices."""
+    parser: argparse.ArgumentParser = LayerSkipASRTask.get_parser()
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Train, or collect statistics with ``--collect_stats true``.
+
+    Args:
+        cmd: arguments instead of those of the command line.
+    """
+    LayerSkipASRTask.main(cmd=cmd)
+
+
+if __name__ == "__main__":
+    main()

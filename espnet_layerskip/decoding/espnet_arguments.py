@@ -1,0 +1,85 @@
+"""Arguments for ESPnet's Speech2Text, fitted to the version and to the model."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+logger = logging.getLogger(__name__)
+
+# Arguments that one of the supported ESPnet versions lacks, with the value that means "as
+# the version that lacks it behaves".
+_VERSIONED = {"ctc_window_margin": 0}
+_NOT_OURS = ("enh_s2t_task", "multi_asr", "hugging_face_decoder")
+
+
+def training_config(asr_train_config: Path | str | None, asr_model_file: Path | str | None) -> Path:
+    """Return the path of the training configuration.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if asr_train_config is None and asr_model_file is None:
+        raise ValueError("asr_train_config or asr_model_file is needed, but got neither")
+    config = Path(asr_train_config or Path(str(asr_model_file)).parent / "config.yaml")
+    if not config.is_file():
+        raise ValueError(f"no training configuration {config}: give asr_train_config")
+    return config
+
+
+def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> dict[str, Any]:
+    """Return what to pass on to ESPnet's constructor.
+
+    Args:
+        constructor: ESPnet's Speech2Text.
+        kwargs: What the caller gave beside our own arguments.
+        config: Training configuration.
+
+    Raises:
+        ValueError: For what this version or our class does not support.
+        TypeError: For an unknown argument.
+    """
+    kwargs = dict(kwargs)
+    known = inspect.signature(constructor.__init__).parameters
+    for name in _NOT_OURS:
+        if kwargs.get(name):
+            raise ValueError(
+                f"{name} is not supported here: use espnet2.bin.asr_inference "
+                "(python -m espnet_layerskip -m espnet2.bin.asr_inference)"
+            )
+    for name, neutral in _VERSIONED.items():
+        value = kwargs.pop(name, neutral)
+        if name in known:
+            kwargs[name] = value
+        elif value != neutral:
+            raise ValueError(f"{name}={value} needs a newer ESPnet: leave it at {neutral}")
+    # ESPnet 202611 checks the scorers for batching; here the search takes one at a time.
+    kwargs.pop("batch_size", None)
+    for name in kwargs:
+        if name not in known:
+            raise TypeError(f"unknown argument {name!r}; known are {', '.join(list(known)[1:])}")
+    if lm_file := kwargs.get("lm_file"):
+        check_tensors_only(lm_file)
+    model_conf = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("model_conf") or {}
+    if model_conf.get("ctc_weight") == 1.0 and kwargs.get("ctc_weight", 0.5) != 1.0:
+        # there is no attention decoder, and with a share left for it ESPnet pre-selects
+        # tokens by scores that are all zero
+        logger.info("the model has no attention decoder: ctc_weight=1.0")
+        kwargs["ctc_weight"] = 1.0
+    return kwargs
+
+
+def check_tensors_only(path: Path | str) -> None:
+    """Raise a ValueError if a checkpoint cannot be loaded as tensors only.
+
+    For files that ESPnet loads by itself: 202511 would unpickle anything.
+    """
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        raise ValueError(f"{path} cannot be read as a file of tensors: {e}") from e

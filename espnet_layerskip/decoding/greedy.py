@@ -1,0 +1,70 @@
+"""Greedy (best-path) CTC decoding: argmax per frame, merge repeats, drop blanks."""
+
+from __future__ import annotations
+
+import torch
+
+from espnet_layerskip.decoding.hypothesis import Hypothesis
+
+BLANK = 0
+
+
+def collapse(ids: torch.Tensor, lens: torch.Tensor) -> list[tuple[list[int], list[int]]]:
+    """Merge repeats and drop blanks.
+
+    Two equal labels stay two tokens if at least one blank stands between them, so the
+    path must be of full length: never drop blank frames before calling this.
+
+    Args:
+        ids: One label per frame (B, T), int64, blank is 0.
+        lens: Number of real frames (B,), int64; what lies beyond is ignored.
+
+    Returns:
+        For each utterance (token ids, frame at which each token starts).
+
+    Raises:
+        ValueError: If the shapes do not fit.
+
+    Example:
+        >>> collapse(torch.tensor([[0, 3, 3, 0, 3, 5, 5]]), torch.tensor([6]))
+        [([3, 3, 5], [1, 4, 5])]
+    """
+    if ids.dim() != 2 or lens.shape != ids.shape[:1]:
+        raise ValueError(
+            f"ids must be (B, T) and lens (B,), but got {tuple(ids.shape)} and {tuple(lens.shape)}"
+        )
+    ids, lens = ids.cpu(), lens.cpu()
+    starts = ids != BLANK
+    starts[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    starts &= torch.arange(ids.size(1)) < lens[:, None]
+    out = []
+    for row, start in zip(ids, starts, strict=True):
+        frames = start.nonzero().squeeze(1)
+        out.append((row[frames].tolist(), frames.tolist()))
+    return out
+
+
+class GreedyDecoder:
+    """Best-path decoding of full-length CTC posteriors.
+
+    The score is the log-probability of the best path (not of the label sequence, which
+    sums over paths). A frame whose posteriors are all NaN counts as blank.
+
+    Example:
+        >>> log_probs = torch.tensor([[[0.1, 0.9], [0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]]).log()
+        >>> [[best]] = GreedyDecoder()(log_probs, torch.tensor([4]))
+        >>> best.token_int, best.token_frames
+        ([1, 1], [0, 3])
+    """
+
+    def __call__(self, log_probs: torch.Tensor, lens: torch.Tensor) -> list[list[Hypothesis]]:
+        """Decode a batch; see :class:`~.hypothesis.CTCDecoder`."""
+        if log_probs.dim() != 3:
+            raise ValueError(f"log_probs must be (B, T, V), but got {tuple(log_probs.shape)}")
+        best, ids = torch.where(log_probs.isnan(), -torch.inf, log_probs).max(dim=-1)
+        valid = torch.arange(ids.size(1), device=ids.device) < lens.to(ids.device)[:, None]
+        scores = best.double().masked_fill(~valid, 0.0).sum(-1).tolist()
+        return [
+            [Hypothesis(token_int=tokens, token_frames=frames, score=score)]
+            for (tokens, frames), score in zip(collapse(ids, lens), scores, strict=True)
+        ]

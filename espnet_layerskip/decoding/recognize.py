@@ -1,0 +1,115 @@
+"""Transcribe many utterances: batches by length, results in order, failures by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from espnet_layerskip.audio import AudioError, Utterance
+from espnet_layerskip.decoding.skip_count import SkipCount
+
+if TYPE_CHECKING:
+    from espnet_layerskip.inference import Speech2Text
+
+logger = logging.getLogger(__name__)
+
+# Utterances are read ahead and sorted by length within this many batches.
+BATCHES_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one utterance.
+
+    Attributes:
+        utt_id: Its name.
+        nbest: N-best list of (text, token, token_int, hypothesis); empty if it failed.
+        intermediate: Tokens of intermediate CTC layers by layer, if the search gave any.
+        skips: Its frames and skipped frames.
+        seconds: Length of its audio.
+        error: Why it failed, one line; None if it did not.
+    """
+
+    utt_id: str
+    nbest: list[Any] = field(default_factory=list)
+    intermediate: dict[int, list[str]] = field(default_factory=dict)
+    skips: SkipCount = field(default_factory=SkipCount)
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def recognize(
+    speech2text: Speech2Text,
+    utterances: Sequence[Utterance],
+    read: Callable[[Utterance], np.ndarray],
+    batch_size: int = 1,
+) -> Iterator[Result]:
+    """Yield a result for each utterance, in the given order.
+
+    An utterance that cannot be read or decoded gives a result with ``error`` set and is
+    logged; the others are not affected, whatever batch it was in.
+
+    Args:
+        speech2text: The model.
+        utterances: What to transcribe.
+        read: Gives the samples (N,) of an utterance at the model's rate, or raises
+            AudioError.
+        batch_size: Utterances to encode together.
+
+    Raises:
+        ValueError: If ``batch_size`` is less than 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
+    ahead = batch_size * BATCHES_AHEAD if batch_size > 1 else 1
+    for start in range(0, len(utterances), ahead):
+        window = utterances[start : start + ahead]
+        results: dict[str, Result] = {}
+        waves: dict[str, np.ndarray] = {}
+        for utt in window:
+            try:
+                waves[utt.utt_id] = speech2text.preprocess(utt.utt_id, read(utt))
+            except AudioError as e:
+                results[utt.utt_id] = _failed(utt.utt_id, e)
+        by_length = sorted(waves, key=lambda utt_id: len(waves[utt_id]))
+        for first in range(0, len(by_length), batch_size):
+            batch = {utt_id: waves[utt_id] for utt_id in by_length[first : first + batch_size]}
+            results.update({r.utt_id: r for r in _decode(speech2text, batch)})
+        for utt in window:
+            yield results[utt.utt_id]
+
+
+def _decode(speech2text: Speech2Text, batch: dict[str, np.ndarray]) -> list[Result]:
+    try:
+        decoded = speech2text.decode_batch(list(batch.values()), list(batch))
+    except Exception as e:  # whatever it is, it must not cost the other utterances
+        if len(batch) == 1:
+            [utt_id] = batch
+            logger.debug("traceback", exc_info=True)
+            return [_failed(utt_id, e)]
+        logger.warning("a batch of %d failed (%s): one at a time now", len(batch), e)
+        return [
+            result
+            for utt_id, wave in batch.items()
+            for result in _decode(speech2text, {utt_id: wave})
+        ]
+    out = []
+    for (utt_id, wave), nbest, skips in zip(
+        batch.items(), decoded, speech2text.last_skips, strict=True
+    ):
+        nbest, intermediate = nbest if isinstance(nbest, tuple) else (nbest, {})
+        seconds = len(wave) / speech2text.sample_rate
+        out.append(Result(utt_id, nbest, intermediate or {}, skips, seconds))
+    return out
+
+
+def _failed(utt_id: str, error: Exception) -> Result:
+    message = " ".join(f"{error}".split()) or type(error).__name__
+    if not isinstance(error, ValueError):
+        message = f"{type(error).__name__}: {message}"
+    logger.error("%s failed: %s", utt_id, message)
+    return Result(utt_id, error=message)

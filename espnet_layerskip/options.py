@@ -1,0 +1,132 @@
+"""Parsing of the skipping options, the same for commands, YAML files and Python callers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+DECODER_TYPES = ("espnet", "greedy")
+SKIP_CONTEXTS = ("packed", "packed_original", "full")
+OFF = 1.0
+
+
+def parse_blank_threshold(value: str | float | bool | None) -> float | None:
+    """Return the threshold to set, or None to keep what the model was configured with.
+
+    Args:
+        value: "auto" or None (keep), "off" (1.0; YAML reads a bare ``off`` as False), or a
+            number in (0, 1].
+
+    Raises:
+        ValueError: For anything else.
+
+    Example:
+        >>> [parse_blank_threshold(value) for value in ("auto", "off", "0.9")]
+        [None, 1.0, 0.9]
+    """
+    if value is None or value == "auto":
+        return None
+    if value == "off" or value is False:
+        return OFF
+    try:
+        threshold = float(value) if value is not True else float("nan")
+    except ValueError:
+        threshold = float("nan")
+    if not 0.0 < threshold <= 1.0:
+        raise ValueError(
+            f"blank_threshold must be 'auto', 'off' or a number in (0, 1], but got {value!r}"
+        )
+    return threshold
+
+
+def parse_spike_extension(value: str | Sequence[int] | None) -> tuple[int, int] | None:
+    """Return (left, right) in frames, or None to keep the model's own.
+
+    Args:
+        value: "L,R", a pair of integers >= 0, or None.
+
+    Raises:
+        ValueError: For anything else.
+
+    Example:
+        >>> parse_spike_extension("1,2")
+        (1, 2)
+    """
+    if value is None:
+        return None
+    parts = value.replace(" ", "").split(",") if isinstance(value, str) else list(value)
+    try:
+        left, right = (int(part) for part in parts)
+    except (TypeError, ValueError):
+        left = right = -1
+    if left < 0 or right < 0:
+        raise ValueError(
+            f"spike_extension must be two frame counts 'L,R', both >= 0, but got {value!r}"
+        )
+    return left, right
+
+
+def parse_exit_layer(value: str | int | None) -> int | None:
+    """Return the layer after which every frame stops, or None for no early exit.
+
+    Raises:
+        ValueError: For anything but an integer, "none" or None.
+    """
+    if value is None or value == "none":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        message = f"exit_layer must be a layer number or 'none', but got {value!r}"
+        raise ValueError(message) from None
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Return the value if it is one of the choices.
+
+    Raises:
+        ValueError: Otherwise; lists the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r}")
+    return value
+
+
+def set_skipping(
+    encoder: Any,
+    blank_threshold: str | float | None = None,
+    spike_extension: str | Sequence[int] | None = None,
+    skip_context: str | None = None,
+    exit_layer: str | int | None = None,
+) -> None:
+    """Set the skipping options of an encoder; None keeps what it was configured with.
+
+    Args:
+        encoder: A layerskip encoder; on any other only "off" and None can be asked for.
+        blank_threshold: See :func:`parse_blank_threshold`.
+        spike_extension: See :func:`parse_spike_extension`.
+        skip_context: One of SKIP_CONTEXTS.
+        exit_layer: See :func:`parse_exit_layer`.
+
+    Raises:
+        ValueError: For a wrong value, or if the encoder has no gate.
+    """
+    threshold = parse_blank_threshold(blank_threshold)
+    values = {
+        "blank_threshold": threshold,
+        "spike_extension": parse_spike_extension(spike_extension),
+        "skip_context": skip_context and check_choice("skip_context", skip_context, SKIP_CONTEXTS),
+        "exit_layer": parse_exit_layer(exit_layer),
+    }
+    given = [name for name, value in values.items() if value is not None]
+    if threshold == OFF:
+        given.remove("blank_threshold")
+    if given and not getattr(encoder, "gate_layer_idx", None):
+        raise ValueError(
+            f"{', '.join(given)} cannot be set: the encoder is a {type(encoder).__name__} without "
+            "a gate; train it with encoder: layerskip_conformer and gate_layer_idx: [K]"
+        )
+    if getattr(encoder, "gate_layer_idx", None):
+        for name, value in values.items():
+            if value is not None:
+                setattr(encoder, name, value)

@@ -1,0 +1,156 @@
+"""Find the files of a trained model: an experiment directory or a packed zip."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+# The first that exists is taken. ESPnet's default, valid.acc, needs an attention decoder.
+MODEL_FILES = tuple(
+    f"valid.{criterion}.{kind}.pth"
+    for kind in ("ave", "best")
+    for criterion in ("cer_ctc", "acc", "loss")
+)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Files of one model.
+
+    Attributes:
+        train_config: Training configuration with its paths resolved.
+        model_file: Checkpoint.
+        tmpdir: Holds what was extracted or rewritten; it goes when this object goes, so
+            keep the object as long as the model (SentencePiece models are read late).
+    """
+
+    train_config: Path
+    model_file: Path
+    tmpdir: tempfile.TemporaryDirectory[str]
+
+
+def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelFiles:
+    """Locate configuration and checkpoint.
+
+    Relative paths inside the configuration (``normalize_conf: stats_file``, ``bpemodel``)
+    are looked up in the archive, or beside the experiment directory and in the directories
+    above it, before the working directory.
+
+    Args:
+        path: EXPDIR with ``config.yaml`` and ``*.pth``, or a zip made by
+            ``python -m espnet2.bin.pack asr``.
+        model_file: Checkpoint, as a path or as a name inside ``path``; None takes the
+            first of ``MODEL_FILES`` that exists.
+
+    Raises:
+        ValueError: If something is missing or the archive is not safe to extract; says
+            what is there.
+    """
+    path = Path(path)
+    tmpdir = tempfile.TemporaryDirectory(prefix="espnet_layerskip_")
+    if path.is_dir():
+        config_file = path / "config.yaml"
+        if not config_file.is_file():
+            raise ValueError(f"{path} has no config.yaml: {_listing(path)}")
+        checkpoint = _choose_checkpoint(path, model_file)
+        absolute = path.resolve()
+        roots = [absolute, *absolute.parents]
+    elif path.is_file() and zipfile.is_zipfile(path):
+        root = Path(tmpdir.name) / "model"
+        config_file, checkpoint = _unzip(path, root)
+        if model_file is not None:
+            checkpoint = _choose_checkpoint(checkpoint.parent, model_file)
+        roots = [root]
+    else:
+        raise ValueError(
+            f"{path} is neither an experiment directory (config.yaml and *.pth) nor a zip made by "
+            "espnet2.bin.pack: give one of the two"
+        )
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError(f"{config_file} is not a training configuration: a mapping is needed")
+    config = _resolve(config, roots)
+    _check_files(config, path)
+    resolved = Path(tmpdir.name) / "config.yaml"
+    resolved.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    return ModelFiles(resolved, checkpoint, tmpdir)
+
+
+def _choose_checkpoint(directory: Path, model_file: str | Path | None) -> Path:
+    if model_file is not None:
+        for candidate in (directory / model_file, Path(model_file)):
+            if candidate.is_file():
+                return candidate
+        raise ValueError(f"no checkpoint {model_file} in {directory}: {_listing(directory)}")
+    for name in MODEL_FILES:
+        if (directory / name).is_file():
+            return directory / name
+    raise ValueError(
+        f"{directory} has none of {', '.join(MODEL_FILES)}: name one of its checkpoints "
+        f"(model_file); {_listing(directory)}"
+    )
+
+
+def _listing(directory: Path) -> str:
+    names = sorted(p.name for p in directory.iterdir() if p.suffix in (".pth", ".yaml", ".zip"))
+    return "it holds " + (", ".join(names) if names else "no .pth, .yaml or .zip file")
+
+
+def _unzip(archive: Path, root: Path) -> tuple[Path, Path]:
+    """Extract into root; return (configuration, checkpoint)."""
+    with zipfile.ZipFile(archive) as zf:
+        for name in zf.namelist():
+            parts = PurePosixPath(name.replace("\\", "/"))
+            if parts.is_absolute() or ".." in parts.parts:
+                raise ValueError(f"{archive}: member {name!r} would be written outside: refused")
+        if "meta.yaml" not in zf.namelist():
+            raise ValueError(f"{archive} has no meta.yaml: make it with espnet2.bin.pack asr")
+        zf.extractall(root)
+    meta = yaml.safe_load((root / "meta.yaml").read_text(encoding="utf-8"))
+    found = []
+    for section, key in (("yaml_files", "asr_train_config"), ("files", "asr_model_file")):
+        member_name = (meta.get(section) or {}).get(key) if isinstance(meta, dict) else None
+        # pack() stores a file from outside its working directory under its absolute path
+        # in meta.yaml and without the leading slash in the archive
+        member = (root / str(member_name).lstrip("/")).resolve()
+        if member_name is None or not member.is_relative_to(root.resolve()) or not member.is_file():
+            raise ValueError(f"{archive}: meta.yaml names {key}: {member_name}, not in it")
+        found.append(member)
+    return found[0], found[1]
+
+
+def _resolve(value: Any, roots: list[Path]) -> Any:
+    """Replace every relative path that names a file under one of the roots."""
+    if isinstance(value, dict):
+        return {
+            k: v if k == "token_list" and isinstance(v, list) else _resolve(v, roots)
+            for k, v in value.items()
+        }
+    if isinstance(value, list):
+        return [_resolve(v, roots) for v in value]
+    if not isinstance(value, str) or "/" not in value or len(value) > 1024 or "\n" in value:
+        return value
+    if Path(value).is_absolute() and Path(value).exists():
+        return value
+    for root in roots:
+        candidate = root / value.lstrip("/")
+        if candidate.is_file():
+            return str(candidate)
+    return value
+
+
+def _check_files(config: dict[str, Any], path: Path) -> None:
+    wanted = {"normalize_conf: stats_file": (config.get("normalize_conf") or {}).get("stats_file")}
+    if config.get("token_type") == "bpe":
+        wanted["bpemodel"] = config.get("bpemodel")
+    for key, name in wanted.items():
+        if isinstance(name, str) and not Path(name).is_file():
+            raise ValueError(
+                f"{path}: its configuration names {key}: {name}, which is neither in it, nor in a "
+                "directory above it, nor relative to the working directory: restore the file"
+            )

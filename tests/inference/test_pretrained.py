@@ -1,0 +1,161 @@
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from espnet_layerskip.inference import Speech2Text, load_model
+from espnet_layerskip.pretrained import MODEL_FILES, find_model
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, exp_maker) -> Path:
+    """A recipe directory whose experiment names its statistics relative to it."""
+    root = tmp_path_factory.mktemp("recipe")
+    stats = root / "exp/stats/feats_stats.npz"
+    stats.parent.mkdir(parents=True)
+    np.savez(stats, count=10, sum=np.zeros(20), sum_square=np.full(20, 10.0))
+    exp = exp_maker(root / "exp/asr", "skip", str(stats))
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    config["normalize_conf"]["stats_file"] = "exp/stats/feats_stats.npz"
+    (exp / "config.yaml").write_text(yaml.safe_dump(config))
+    return root
+
+
+@pytest.fixture(scope="module")
+def packed(recipe, tmp_path_factory) -> Path:
+    """That experiment, packed by ESPnet from inside the recipe directory."""
+    from espnet2.main_funcs.pack_funcs import pack
+
+    out = tmp_path_factory.mktemp("packed") / "model.zip"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(recipe)
+        pack(
+            files={"asr_model_file": "exp/asr/valid.loss.ave.pth"},
+            yaml_files={"asr_train_config": "exp/asr/config.yaml"},
+            option=["exp/stats/feats_stats.npz"],
+            outpath=out,
+        )
+    return out
+
+
+def test_relative_paths_of_an_experiment_are_found_from_anywhere(
+    recipe, waves, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    from_dir = load_model(recipe / "exp/asr", decoder_type="greedy")
+    assert from_dir.asr_model.normalize.stats_file == recipe / "exp/stats/feats_stats.npz"
+    assert from_dir(waves[0])[0][0] is not None
+
+
+def test_statistics_of_another_recipe_are_not_picked_up(recipe, tmp_path, monkeypatch):
+    other = tmp_path / "exp/stats/feats_stats.npz"
+    other.parent.mkdir(parents=True)
+    np.savez(other, count=10, sum=np.ones(20), sum_square=np.full(20, 99.0))
+    monkeypatch.chdir(tmp_path)
+    files = find_model(recipe / "exp/asr")
+    config = yaml.safe_load(files.train_config.read_text())
+    assert config["normalize_conf"]["stats_file"] == str(recipe / "exp/stats/feats_stats.npz")
+
+
+def test_zip_gives_what_the_directory_gives(recipe, packed, waves, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from_dir = load_model(recipe / "exp/asr", decoder_type="greedy")
+    from_zip = load_model(packed, decoder_type="greedy")
+    tagged = Speech2Text.from_pretrained(packed, decoder_type="greedy")
+    expected = from_dir(waves[2])
+    assert from_zip(waves[2]) == expected
+    assert tagged(waves[2]) == expected
+    stats_file = from_zip.asr_model.normalize.stats_file
+    assert not Path(stats_file).is_relative_to(recipe)
+    assert Path(stats_file).is_file()  # as long as the model lives
+    with pytest.raises(ValueError, match="no checkpoint other.pth in .*valid.loss.ave.pth"):
+        find_model(packed, "other.pth")
+
+
+def test_missing_statistics_are_named(recipe, tmp_path):
+    shutil.copytree(recipe / "exp/asr", tmp_path / "asr")
+    with pytest.raises(ValueError, match="stats_file: exp/stats/feats_stats.npz, which is neither"):
+        find_model(tmp_path / "asr")
+
+
+def test_order_of_the_checkpoints(exps, tmp_path):
+    shutil.copy(exps["skip"] / "config.yaml", tmp_path)
+    (tmp_path / "3epoch.pth").touch()
+    with pytest.raises(ValueError, match=r"valid.cer_ctc.ave.pth.*it holds .*3epoch.pth"):
+        find_model(tmp_path)
+    for name in reversed(MODEL_FILES):
+        (tmp_path / name).touch()
+        assert find_model(tmp_path).model_file.name == name
+    assert find_model(tmp_path, "3epoch.pth").model_file == tmp_path / "3epoch.pth"
+    with pytest.raises(ValueError, match="no checkpoint 9epoch.pth"):
+        find_model(tmp_path, "9epoch.pth")
+
+
+def test_what_is_no_model(tmp_path, corpus):
+    with pytest.raises(ValueError, match="has no config.yaml: it holds no .pth"):
+        find_model(tmp_path)
+    for path in (tmp_path / "none", corpus.noise):
+        with pytest.raises(ValueError, match="neither an experiment directory .* nor a zip"):
+            find_model(path)
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt"])
+def test_archives_cannot_write_outside(tmp_path, name):
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w") as zf:
+        zf.writestr("meta.yaml", "{}")
+        zf.writestr(zipfile.ZipInfo(name), "x")
+    with pytest.raises(ValueError, match="would be written outside: refused"):
+        find_model(archive)
+
+
+def test_archives_without_a_model(tmp_path):
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w") as zf:
+        zf.writestr("a.txt", "x")
+    with pytest.raises(ValueError, match=r"no meta\.yaml: make it with espnet2\.bin\.pack"):
+        find_model(archive)
+    with zipfile.ZipFile(archive, "w") as zf:
+        zf.writestr("meta.yaml", "yaml_files: {asr_train_config: ../../etc/passwd}\nfiles: {}")
+    with pytest.raises(ValueError, match="names asr_train_config: .*, not in it"):
+        find_model(archive)
+
+
+def test_checkpoints_that_do_not_fit_are_named(exps, tmp_path):
+    shutil.copytree(exps["skip"], tmp_path / "exp")
+    model_file = tmp_path / "exp/valid.loss.ave.pth"
+    state = torch.load(model_file, weights_only=True)
+    torch.save({k: v for k, v in state.items() if "embed" not in k}, model_file)
+    with pytest.raises(ValueError, match=r"missing: encoder\.embed"):
+        load_model(tmp_path / "exp")
+    grown = {
+        k: torch.cat([v, v[:1]]) if k.startswith("ctc.ctc_lo") else v for k, v in state.items()
+    }
+    torch.save(grown, model_file)
+    with pytest.raises(ValueError, match=r"ctc\.ctc_lo\.weight is \(10, 16\).*the vocabulary"):
+        load_model(tmp_path / "exp")
+
+
+class Malicious:
+    """Unpickling an object of this class creates a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_checkpoints_are_never_unpickled(exps, tmp_path):
+    shutil.copytree(exps["skip"], tmp_path / "exp")
+    canary = tmp_path / "canary"
+    torch.save({"a": Malicious(canary)}, tmp_path / "exp/valid.loss.ave.pth")
+    with pytest.raises(ValueError, match="cannot be read as a file of tensors"):
+        load_model(tmp_path / "exp")
+    with pytest.raises(ValueError, match="cannot be read as a file of tensors"):
+        Speech2Text(exps["skip"] / "config.yaml", lm_file=str(tmp_path / "exp/valid.loss.ave.pth"))
+    assert not canary.exists()

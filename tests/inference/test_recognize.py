@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from espnet_layerskip.audio import AudioError, Utterance
+from espnet_layerskip.decoding.recognize import recognize
+from espnet_layerskip.decoding.skip_count import SkipCount
+
+
+class Fake:
+    """Transcribes to the number of samples; fails where one is negative."""
+
+    sample_rate = 10
+
+    def __init__(self):
+        self.batches = []
+
+    def preprocess(self, utt_id, samples):
+        return samples
+
+    def decode_batch(self, waves, utt_ids):
+        self.batches.append(list(utt_ids))
+        if any((wave < 0).any() for wave in waves):
+            raise RuntimeError("a negative\nsample")
+        self.last_skips = [SkipCount(len(wave), 1) for wave in waves]
+        return [[(str(len(wave)), [], [], None)] for wave in waves]
+
+
+def read(utt):
+    if utt.path == "unreadable":
+        raise AudioError(f"{utt.utt_id} is unreadable")
+    return np.full(abs(int(utt.path)), 1.0 if int(utt.path) > 0 else -1.0)
+
+
+UTTERANCES = [
+    Utterance(name, path)
+    for name, path in zip("abcdefg", ("9", "2", "unreadable", "7", "-4", "1", "8"), strict=True)
+]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_order_and_failures_do_not_depend_on_the_batch(batch_size):
+    results = list(recognize(Fake(), UTTERANCES, read, batch_size))
+    assert [r.utt_id for r in results] == list("abcdefg")
+    texts = [r.nbest[0][0] if r.error is None else r.error for r in results]
+    unreadable, failed = "c is unreadable", "RuntimeError: a negative sample"
+    assert texts == ["9", "2", unreadable, "7", failed, "1", "8"]
+    assert results[0].seconds == pytest.approx(0.9)
+    assert results[3].skips == SkipCount(7, 1)
+
+
+def test_batches_are_of_similar_length():
+    fake = Fake()
+    list(recognize(fake, [u for u in UTTERANCES if u.utt_id not in "ce"], read, 2))
+    assert fake.batches == [["f", "b"], ["d", "g"], ["a"]]
+
+
+def test_results_stream():
+    fake = Fake()
+    next(recognize(fake, UTTERANCES, read, 1))
+    assert fake.batches == [["a"]]
+
+
+def test_batch_size():
+    with pytest.raises(ValueError, match="batch_size must be at least 1, but got 0"):
+        next(recognize(Fake(), UTTERANCES, read, 0))
