@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Make an experiment that decodes a trained stock one with layer-skipping, without training.
+
+::
+
+    python -m espnet_layerskip.recipe.add_gate exp/asr_conformer exp/asr_conformer_gated \\
+        gate_layer_idx=[4] spike_extension=[1,1]
+
+Only the configuration changes (``encoder: layerskip_<the stock name>`` and the options given);
+the checkpoints are linked, since the parameter names are the same. The gate uses the stock CTC
+head, so the stock training needs ESPnet's intermediate CTC at that layer
+(``interctc_layer_idx``, ``interctc_weight``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_layerskip.recipe.tables import run_main
+
+
+def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:
+    """Write ``target`` as a gated view of the experiment ``source``.
+
+    Args:
+        source: Experiment folder of a stock training: config.yaml and checkpoints.
+        target: Folder to make; made again if it is there.
+        options: Encoder options, ``gate_layer_idx`` among them.
+
+    Raises:
+        ValueError: If ``source`` is no experiment, has a gate already, or no gate is given.
+    """
+    config_file = source / "config.yaml"
+    if not config_file.is_file():
+        raise ValueError(f"{source} is not an experiment: there is no {config_file}")
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    if str(config.get("encoder")).startswith("layerskip_"):
+        raise ValueError(f"{source} has encoder: {config['encoder']} already; decode it as it is")
+    if not options.get("gate_layer_idx"):
+        raise ValueError("gate_layer_idx=[K] is needed: the layer whose CTC decides")
+    config["encoder"] = f"layerskip_{config['encoder']}"
+    config["encoder_conf"] = {**config["encoder_conf"], **options}
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    for checkpoint in source.glob("valid.*.pth"):
+        link = target / checkpoint.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(checkpoint.resolve(), target.resolve()))
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command; ``cmd`` stands in for the command line's arguments."""
+    parser = argparse.ArgumentParser(prog="add_gate", description="Decode a stock model gated")
+    parser.add_argument("source", type=Path, help="Experiment folder of the stock training")
+    parser.add_argument("target", type=Path, help="Experiment folder to make")
+    parser.add_argument("options", nargs="+", metavar="KEY=VALUE", help="Encoder options, YAML")
+    args = parser.parse_args(cmd)
+    pairs = [option.partition("=") for option in args.options]
+    if wrong := [key for key, sign, _ in pairs if not sign]:
+        raise ValueError(f"options are KEY=VALUE, but got {', '.join(wrong)}")
+    add_gate(args.source, args.target, {key: yaml.safe_load(value) for key, _, value in pairs})
+
+
+if __name__ == "__main__":
+    run_main(main)
