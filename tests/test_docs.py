@@ -62,8 +62,9 @@ def make_targets():
 
 
 def options(words):
-    """Long options among a command's words."""
-    return [word.split("=")[0] for word in words if word.startswith("--") and word != "--"]
+    """Long options among a command's words (one with a space is the value of another)."""
+    long = [word for word in words if word.startswith("--") and word != "--" and " " not in word]
+    return [word.split("=")[0] for word in long]
 
 
 def script_options(script):

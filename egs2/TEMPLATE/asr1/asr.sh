@@ -388,7 +388,7 @@ if wants 16 && ! "${skip_compare}"; then
     begin "Stage 16: Compare experiments: ${compare_exps} -> ${compare_dir}"
     # shellcheck disable=SC2086
     "${python}" -m espnet_layerskip.bin.compare_exps --data "${data_feats}/${test_sets##* }" \
-        --exp ${compare_exps} --output "${compare_dir}"
+        --model_file "${inference_asr_model}" --exp ${compare_exps} --output "${compare_dir}"
     end 16
 fi
 
