@@ -36,7 +36,6 @@ def test_config_builds_and_encodes(path):
 def test_twins_differ_in_encoder_and_model_only(path):
     ours, stock = parse(path), parse(path.with_name(path.name.replace("layerskip", "conformer")))
     differing = {key for key in ours if ours[key] != stock[key]} - {"config"}
-    differing -= {"optim_conf"}  # each takes the learning rate that suits it
     assert differing == {"encoder", "encoder_conf", "model", "model_conf"}
     shared = stock["encoder_conf"].keys() - {"interctc_layer_idx"}
     assert {k: ours["encoder_conf"][k] for k in shared} == {
