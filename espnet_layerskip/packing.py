@@ -1,7 +1,8 @@
 """Moving frames: gather the kept ones into a shorter tensor, scatter them back.
 
 Pure functions, ragged in a batch: each utterance keeps its own number of frames and the
-packed tensor is as long as the longest of them.
+packed tensor is as long as the longest of them. Whole rows are copied, by their number in
+the batch laid end to end.
 """
 
 from dataclasses import dataclass
@@ -14,21 +15,25 @@ class PackedIndex:
     """Where the frames of a packed tensor come from.
 
     Attributes:
-        positions: (B, M) int64, original frame of each packed slot; 0 on padded slots.
-        slot_mask: (B, M) bool, True = the slot holds a kept frame.
         keep_mask: (B, T) bool, True = the frame is in the packed tensor.
-        slots: (B, T) int64, packed slot of each kept frame (arbitrary elsewhere).
+        slot_mask: (B, M) bool, True = the slot holds a kept frame.
+        positions: (B, M) int64, original frame of each packed slot; 0 on padded slots.
+        source: (B * M,) int64, row of the original batch that each slot copies.
+        kept: (N,) int64, rows of the original batch that are kept, in order.
+        slots: (N,) int64, row of the packed batch where each of them is; None = in order.
     """
 
-    positions: torch.Tensor
-    slot_mask: torch.Tensor
     keep_mask: torch.Tensor
-    slots: torch.Tensor
+    slot_mask: torch.Tensor
+    positions: torch.Tensor
+    source: torch.Tensor
+    kept: torch.Tensor
+    slots: torch.Tensor | None
 
     @property
     def is_padded(self) -> bool:
         """True if some utterance fills fewer slots than the longest one."""
-        return not bool(self.slot_mask.all())
+        return self.slots is not None
 
     def attention_mask(self) -> torch.Tensor:
         """Return (B, M) bool, True = slot may be attended.
@@ -55,20 +60,26 @@ def pack_index(keep_mask: torch.Tensor) -> PackedIndex:
         >>> index.positions.tolist(), index.slot_mask.int().tolist()
         ([[1, 2], [0, 0]], [[1, 1], [1, 0]])
     """
+    batch, length = keep_mask.shape
     counts = keep_mask.sum(1)
     width = max(1, int(counts.max()))
-    order = torch.arange(width, device=keep_mask.device)
-    slot_mask = order < counts[:, None]
-    # A stable descending sort puts the kept frames first, in their order in time.
-    positions = keep_mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :width]
-    positions = positions.masked_fill(~slot_mask, 0)
-    slots = (keep_mask.cumsum(1) - 1).clamp(min=0)
-    return PackedIndex(positions, slot_mask, keep_mask, slots)
+    kept = keep_mask.flatten().nonzero().squeeze(1)
+    slot_mask = torch.arange(width, device=keep_mask.device) < counts[:, None]
+    if kept.numel() == batch * width:
+        source, slots = kept, None
+    else:
+        slots = slot_mask.flatten().nonzero().squeeze(1)
+        first = torch.arange(batch, device=keep_mask.device) * length
+        source = first[:, None].expand(-1, width).flatten()
+        source = source.index_copy(0, slots, kept)
+    positions = (source % length).view(batch, width)
+    return PackedIndex(keep_mask, slot_mask, positions, source, kept, slots)
 
 
 def gather_frames(x: torch.Tensor, index: PackedIndex) -> torch.Tensor:
     """Return the kept frames of ``x`` (B, T, D) as (B, M, D); padded slots repeat frame 0."""
-    return x.gather(1, index.positions[..., None].expand(-1, -1, x.size(2)))
+    rows = x.reshape(-1, x.size(2)).index_select(0, index.source)
+    return rows.view(*index.slot_mask.shape, x.size(2))
 
 
 def scatter_frames(base: torch.Tensor, packed: torch.Tensor, index: PackedIndex) -> torch.Tensor:
@@ -78,6 +89,8 @@ def scatter_frames(base: torch.Tensor, packed: torch.Tensor, index: PackedIndex)
     the wider one.
     """
     dtype = torch.promote_types(base.dtype, packed.dtype)
-    slots = index.slots[..., None].expand(-1, -1, base.size(2))
-    moved = packed.to(dtype).gather(1, slots)
-    return torch.where(index.keep_mask[..., None], moved, base.to(dtype))
+    rows = packed.reshape(-1, packed.size(2)).to(dtype)
+    if index.slots is not None:
+        rows = rows.index_select(0, index.slots)
+    flat = base.reshape(-1, base.size(2)).to(dtype)
+    return flat.index_copy(0, index.kept, rows).view(base.shape)
