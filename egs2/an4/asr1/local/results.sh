@@ -29,7 +29,7 @@ rows=()
 for extension in 0,0 1,1; do
     rows+=(--row "stock weights, decode-only skipping, extension ${extension}" "${gated}" "extension=${extension}")
 done
-rows+=(--row "ours, skipping on, extension 1,1" "${ours}" extension=1,1)
+rows+=(--row "ours, skipping on, extension 1,1" "${ours}" "extension=1,1")
 for context in packed_original packed; do
     rows+=(--row "ours, skipping on, ${context}" "${ours}" "context=${context}")
 done
