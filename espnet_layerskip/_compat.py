@@ -14,26 +14,20 @@ from typing import Any
 with contextlib.redirect_stdout(sys.stderr):
     from espnet2.asr.encoder.conformer_encoder import (
         ConformerEncoder,
-        ConvolutionModule,
-        LegacyRelPositionMultiHeadedAttention,
         MultiHeadedAttention,
         RelPositionMultiHeadedAttention,
         TooShortUttError,
         check_short_utt,
     )
 from espnet2.asr.ctc import CTC
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask, encoder_choices, model_choices
 
 __all__ = [
     "CTC",
     "ASRTask",
-    "AbsEncoder",
     "ConformerEncoder",
-    "ConvolutionModule",
     "ESPnetASRModel",
-    "LegacyRelPositionMultiHeadedAttention",
     "MultiHeadedAttention",
     "RelPositionMultiHeadedAttention",
     "TooShortUttError",
