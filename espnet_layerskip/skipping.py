@@ -161,7 +161,8 @@ class LayerSkipMixin:
         """
         previous = self._exit_layer, self._states
         self.exit_layer = layer_idx
-        self._states = states = []
+        states: list[LayerState] = []
+        self._states = states
         try:
             yield states
         finally:
@@ -238,7 +239,8 @@ class LayerSkipMixin:
             The intermediate outputs of the layers run, as ``run_layers`` returns them.
         """
         wanted = self._wanted_layers()
-        frames, outs = state.frames, []
+        frames = state.frames
+        outs: list[Any] = []
         while state.layer_idx < (stop or len(self.encoders)):
             layer_idx = state.layer_idx
             if layer_idx in gates:
