@@ -139,8 +139,10 @@ def test_a_packed_model_carries_it(fake_sweep, exp, data_dir, monkeypatch):
     assert model.asr_model.encoder.blank_threshold == 0.9
 
 
-def test_a_real_sweep_of_a_real_model(exp, data_dir, capsys):
+def test_a_real_sweep_of_a_real_model(exp, data_dir, capsys, monkeypatch):
     """Random weights: nothing is known but that the parts fit together."""
+    monkeypatch.setattr("espnet_layerskip.calibration.sweep.THRESHOLDS", (0.3,))
+    monkeypatch.setattr("espnet_layerskip.calibration.sweep.EXTENSIONS", ((0, 0),))
     assert calibrate(exp, data_dir, 1000, "--metric", "cer", "--num-threads", 1) == 0
     assert "8 of 8 utterances" in capsys.readouterr().err
     found = json.loads((exp / "calibration.json").read_text())
