@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
 
 from espnet_layerskip.options import DECODER_TYPES, SKIP_CONTEXTS
 
@@ -18,7 +21,8 @@ def get_parser() -> argparse.ArgumentParser:
         "espnet_layerskip.bin.asr_train, python -m espnet_layerskip.bin.asr_inference.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    add_transcribe(verbs.add_parser("transcribe", help="audio files to text"))
+    for name, verb in VERBS.items():
+        verb.add_options(verbs.add_parser(name, help=verb.help))
     return parser
 
 
@@ -51,6 +55,57 @@ def add_transcribe(parser: argparse.ArgumentParser) -> None:
     add("audio", nargs="*", metavar="AUDIO", help="audio files; their stem is the utt_id")
 
 
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``report``."""
+    parser.description = (
+        "Measure an experiment with a gate and write OUTPUT/index.html, one page with figures, "
+        "audio and numbers that opens without a network, the figures as PNG and SVG, and "
+        "report.json. Decodings are kept in OUTPUT/cache. Progress goes to stderr."
+    )
+    add = parser.add_argument
+    add("--exp", type=Path, required=True, metavar="DIR", help="experiment with a gate")
+    add(
+        "--compare",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[LABEL=]DIR",
+        help="other experiments in the same axes, with or without a gate",
+    )
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="wav.scp, text and utt2spk; default: the recipe's dump/raw/test",
+    )
+    add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
+    add(
+        "--utt-id",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="utterance to show, can be repeated; default: a few informative ones",
+    )
+    add("--num-threads", type=int, default=1, metavar="N", help="while timing (default: 1)")
+
+
+class Verb(NamedTuple):
+    """A verb: its line in the help, its options, and the module whose ``run(args)`` does it."""
+
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    module: str
+
+
+VERBS = {
+    "transcribe": Verb("audio files to text", add_transcribe, "espnet_layerskip.transcribe"),
+    "report": Verb(
+        "figures and a page about an experiment", add_report, "espnet_layerskip.report.command"
+    ),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -61,10 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0; 1 if an input failed; 2 if the call or the model cannot be used.
     """
     args = get_parser().parse_args(argv)
-    from espnet_layerskip import transcribe
-
+    args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return transcribe.run(args)
+        return int(import_module(VERBS[args.verb].module).run(args))
     except (ValueError, FileNotFoundError) as e:
         print(f"espnet-layerskip {args.verb}: error: {e}", file=sys.stderr)
         return 2
