@@ -10,6 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count, shape_wrapper
 
+_Mode: Any = TorchDispatchMode  # PyTorch leaves it untyped
+
 
 def count_flops(run: Callable[[], object]) -> int:
     """Run once without gradients and return its FLOPs (2 per multiply-accumulate).
@@ -20,7 +22,7 @@ def count_flops(run: Callable[[], object]) -> int:
     """
     with torch.no_grad(), _Counter() as counter:
         run()
-    return counter.flops
+    return int(counter.flops)
 
 
 @contextmanager
@@ -30,21 +32,26 @@ def counting_flops(module: torch.nn.Module) -> Iterator[Callable[[], int]]:
     Yields:
         A function that returns the FLOPs so far.
     """
-    counter = _Counter()
+    counter: Any = _Counter()
+
+    def start(*_: Any) -> None:
+        counter.__enter__()
+
+    def stop(*_: Any) -> None:
+        counter.__exit__(None, None, None)
+
     hooks = [
-        module.register_forward_pre_hook(lambda *_: counter.__enter__() and None),
-        module.register_forward_hook(
-            lambda *_: counter.__exit__(None, None, None), always_call=True
-        ),
+        module.register_forward_pre_hook(start),
+        module.register_forward_hook(stop, always_call=True),
     ]
     try:
-        yield lambda: counter.flops
+        yield lambda: int(counter.flops)
     finally:
         for hook in hooks:
             hook.remove()
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(_Mode):
     """Adds up PyTorch's formulas for the operators that run.
 
     PyTorch's own FlopCounterMode also keeps a table by module and tries to decompose every
@@ -83,8 +90,9 @@ def _custom() -> dict[Any, Any]:
         ("aten", "_scaled_dot_product_flash_attention_for_cpu"): _sdpa,
         ("quantized", "linear_dynamic"): _int8_linear,
     }
+    wrapper: Any = shape_wrapper
     return {
-        getattr(getattr(torch.ops, space), name): shape_wrapper(formula)
+        getattr(getattr(torch.ops, space), name): wrapper(formula)
         for (space, name), formula in wanted.items()
         if hasattr(getattr(torch.ops, space), name)
     }

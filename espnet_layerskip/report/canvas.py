@@ -107,7 +107,8 @@ def style() -> Iterator[None]:
 
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
+        parameters: Any = mpl.rcParams  # its type names every key
+        parameters.update(_STYLE)
         yield
 
 

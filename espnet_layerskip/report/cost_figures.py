@@ -73,10 +73,10 @@ def draw_time(points: Sequence[Point], threads: int, utterances: int, command: s
 def draw_changes_of_wer(points: Sequence[Point], command: str) -> Drawing:
     """Draw the paired difference of every row to skipping off."""
     caption = (
-        "Paired on the same utterances, so these intervals are narrower than those of the WERs "
+        "WER of each row minus WER with skipping off, paired on the same utterances, so these intervals are narrower than those of the WERs "
         "themselves: 95 % bootstrap over utterances, one training. Look for rows whose bar crosses "
         "the line at zero (no loss that this test set can show) and among them for the one with "
-        "the most frames skipped. Right of the line skipping makes more errors."
+        "the most frames skipped (in brackets). Right of the line skipping makes more errors."
     )
     rows = list(reversed(points))
     with canvas.style():
@@ -92,10 +92,10 @@ def draw_changes_of_wer(points: Sequence[Point], command: str) -> Drawing:
             tips[f"row{y}"] = _tip(point)
             ax.plot([difference.low, difference.high], [y, y], color=color, lw=1.3)
         ax.axvline(0.0, color=canvas.MUTED, lw=1.0)
-        ax.set_yticks(range(len(rows)), [_row_label(p) for p in rows], fontsize=8)
+        ax.set_yticks(range(len(rows)), [_row_label(p) for p in rows], fontsize=9)
         ax.set_ylim(-0.7, len(rows) - 0.3)
         ax.grid(visible=False, axis="y")
-        ax.set_xlabel("WER against skipping off (percent points)")
+        ax.set_xlabel("WER change (percent points)")
         title = "What each setting changes, paired"
         return canvas.finish(figure, "wer_change", title, caption, command, tips)
 
@@ -110,8 +110,9 @@ def _draw(
     command: str,
 ) -> Drawing:
     lines = sweep_lines(points)
+    others = [p for p in points if not _is_swept(p)]
     with canvas.style():
-        figure = canvas.new_figure(5.0)
+        figure = canvas.new_figure(3.4 + 0.19 * (len(lines) + len(others)))
         ax = figure.subplots()
         tips: dict[str, str] = {}
         for (extension, line), (color, marker, dash) in zip(lines.items(), _LINES, strict=False):
@@ -126,7 +127,6 @@ def _draw(
                 if point.kind == ON_KIND:
                     ring = cost(point).difference
                     ax.plot(ring, point.wer.difference, "o", mfc="none", mec=color, ms=13, mew=1.5)
-        others = [p for p in points if not _is_swept(p)]
         for i, point in enumerate(others):
             _bars(ax, point, cost(point), canvas.INK)
             marker = _OWN_MARKERS.get(point.kind, "o")
@@ -185,4 +185,4 @@ def _tip(point: Point) -> str:
 
 
 def _row_label(point: Point) -> str:
-    return f"{point.name} ({100 * point.skip_ratio:.0f} % skipped)"
+    return f"{point.name} ({100 * point.skip_ratio:.0f} %)"

@@ -84,7 +84,9 @@ def draw_reliability(traces: Sequence[Trace], command: str) -> Drawing:
             ax.set_title(f"gate after layer {layer}; dotted: perfectly calibrated")
             ax.set_ylim(-4, 104)
             centres = [(b.low + b.high) / 2 for b in bins]
-            below.bar(centres, [b.count for b in bins], 0.9 / NUM_BINS, color=canvas.SKY)
+            below.bar(
+                centres, [b.count for b in bins], 0.9 / NUM_BINS, color=canvas.SKY, ec=canvas.BLUE
+            )
             below.set_yscale("log")
             below.set_ylim(bottom=0.8)
             below.set_ylabel("frames")
@@ -169,8 +171,8 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> str:
     """Say Spearman's rank correlation; nothing where it is not defined."""
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return ""
-    ranks = [_ranks(v) for v in (x, y)]
-    return f"Rank correlation (Spearman): {np.corrcoef(*ranks)[0, 1]:+.2f}."
+    correlation = np.corrcoef(_ranks(x), _ranks(y))[0, 1]
+    return f"Rank correlation (Spearman): {correlation:+.2f}."
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 
 from espnet_layerskip.bench.environment import describe
 from espnet_layerskip.report.canvas import WIDTH, Drawing, inline_svg
@@ -28,7 +29,6 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
     by_name = {d.name: d for d in drawings}
     audio = AudioBudget()
     sections = [
-        ("numbers", "Numbers", _numbers(material)),
         ("utterances", "Utterances", _utterances(material, by_name, command, audio)),
         ("cost", "Accuracy against cost", _figures(by_name, command, _COST)),
         (
@@ -38,6 +38,7 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
         ),
         ("gate", "The gate", _figures(by_name, command, _GATE)),
         ("training", "Training", _training(material, by_name, command)),
+        ("numbers", "All numbers", _numbers(material)),
         ("made", "How this page was made", _made(material, command)),
     ]
     links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in sections)
@@ -47,7 +48,7 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
         for key, title, content in sections
     )
     style = files("espnet_layerskip.report").joinpath("page.css").read_text(encoding="utf-8")
-    name = escape(material.exp)
+    name = escape(Path(material.exp).resolve().name)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -111,7 +112,7 @@ def _utterances(
     for example in material.examples:
         trace = example.trace
         drawing = drawings[utterance_name(trace.utt_id)]
-        texts = sides(trace.ref, [("skipping off", trace.text_off), ("on", trace.text_on)])
+        texts = sides(trace.ref, [("skipping off", trace.text_off), ("skipping on", trace.text_on)])
         parts.append(
             f"<h3>{escape(trace.utt_id)}: {escape(example.why[0].lower() + example.why[1:])}</h3>"
             f"{audio.player(example.speech)}{texts}{_figure(drawing, command)}"
@@ -137,7 +138,7 @@ def _figure(drawing: Drawing, command: str) -> str:
         else '<div class="drawing"><div>'
     )
     return (
-        f'<figure id="{drawing.name}">{box}{inline_svg(drawing)}</div></div>'
+        f'<figure id="figure-{drawing.name}">{box}{inline_svg(drawing)}</div></div>'
         f"<figcaption>{escape(drawing.caption)}"
         f'<details class="command"><summary>Command</summary><code>{escape(command)}</code>'
         f"</details></figcaption></figure>"

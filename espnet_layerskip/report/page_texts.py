@@ -93,8 +93,8 @@ def _right(right: bool) -> str:
 def _change(change: Change, speech: Speech, audio: AudioBudget) -> str:
     trace = change.trace
     texts = [
-        (f"skipping off, {change.errors_off} word errors", trace.text_off),
-        (f"skipping on, {change.errors_on} word errors", trace.text_on),
+        (f"skipping off, word errors: {change.errors_off}", trace.text_off),
+        (f"skipping on, word errors: {change.errors_on}", trace.text_on),
     ]
     return (
         f'<article class="change"><h4>{escape(trace.utt_id)}: {change.effect}</h4>'

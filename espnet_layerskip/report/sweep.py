@@ -95,7 +95,7 @@ def points_of(results: Sequence[RowResult], exp: str, audio_seconds: float) -> l
         if not result.seeds:
             continue
         errors, num_words = result.utterance_errors(), result.num_words()
-        timing = record.get("encoder_time_per_second")
+        timing = record["encoder_time_per_second"]
         points.append(
             Point(
                 name=result.row.name,

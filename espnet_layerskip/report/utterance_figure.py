@@ -42,12 +42,10 @@ def draw_utterance(trace: Trace, feats: np.ndarray, name: str, why: str, command
         figure.align_ylabels(axes)
         caption = (
             f"{why} {100 * trace.skip_ratio:.0f} % of its {trace.num_frames} encoder frames skip. "
-            "Top: log-mel features; the bar above and the clear parts are frames that run every "
-            "layer, frames under the veil skip. Look for speech under the veil: it is where "
-            "skipping can do harm. Then the blank probability at the gate against the final "
-            "layer's (with skipping off): where the gate's line is above the dotted threshold but "
-            "the final one is low, the gate is wrong. Then the tokens that were found with "
-            "skipping on, at the frame where each begins. Bottom: layers that each frame ran."
+            "Top: frames under the veil skip, those under the bar run every layer; look for speech "
+            "under the veil, where skipping can do harm. Second: where the gate's line is above "
+            "the dotted threshold but the final layer's (with skipping off) is low, the gate is "
+            "wrong. Third: every token at the frame where it begins. Bottom: layers run."
         )
         return canvas.finish(figure, name, f"Utterance {trace.utt_id}", caption, command)
 
@@ -100,7 +98,7 @@ def _tokens(ax: Any, trace: Trace, width: float) -> None:
         ax.vlines(at, 0.0, heights, color=canvas.INK, lw=1.2)
     labels = [token.replace("<space>", "\u2423").strip("\u2581") for _, token, _ in trace.spikes]
     em = TOKEN_POINTS / 72.0 * trace.seconds / (width - 0.9)  # seconds that one letter takes
-    levels = stagger(at, [0.75 * em * (len(label) + 0.4) for label in labels])
+    levels = stagger(at, [em * (0.65 * len(label) + 0.2) for label in labels])
     for time, label, level in zip(at, labels, levels, strict=True):
         ax.text(time, 1.07 + 0.21 * level, label, ha="center", va="bottom", fontsize=TOKEN_POINTS)
     top = 1.32 + 0.21 * max(levels, default=0)
@@ -111,7 +109,7 @@ def _tokens(ax: Any, trace: Trace, width: float) -> None:
 
 
 def _depth(ax: Any, trace: Trace) -> None:
-    edges = np.arange(trace.num_frames + 1) * trace.frame_seconds
+    edges = np.append(np.arange(trace.num_frames) * trace.frame_seconds, trace.seconds)
     ax.stairs(trace.depth, edges, fill=True, color=canvas.SKY, ec=canvas.BLUE, lw=0.8)
     ax.set_ylim(0, trace.num_layers * 1.08)
     ax.set_yticks([0, *(gate.layer_idx for gate in trace.gates), trace.num_layers])
@@ -157,8 +155,11 @@ def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _seconds(trace: Trace, start: int, end: int) -> tuple[float, float]:
-    return start * trace.frame_seconds, end * trace.frame_seconds
+    """Return where a run of frames begins and ends; the last frame lasts until the end."""
+    last = trace.seconds if end == trace.num_frames else end * trace.frame_seconds
+    return start * trace.frame_seconds, last
 
 
 def _from_and_length(trace: Trace, start: int, end: int) -> tuple[float, float]:
-    return start * trace.frame_seconds, (end - start) * trace.frame_seconds
+    begin, last = _seconds(trace, start, end)
+    return begin, last - begin

@@ -1,4 +1,4 @@
-"""Figures of made-up results: no text overlaps, axes are labelled, captions say what to look for."""
+"""Figures of made-up results: no text overlaps, axes have labels, captions say what to see."""
 
 import dataclasses
 
