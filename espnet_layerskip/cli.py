@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 from espnet_layerskip.options import DECODER_TYPES, SKIP_CONTEXTS
@@ -91,6 +92,41 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
 
 
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``report``."""
+    parser.description = (
+        "Measure an experiment with a gate and write OUTPUT/index.html, one page with figures, "
+        "audio and numbers that opens without a network, the figures as PNG and SVG, and "
+        "report.json. Decodings are kept in OUTPUT/cache. Progress goes to stderr."
+    )
+    add = parser.add_argument
+    add("--exp", type=Path, required=True, metavar="DIR", help="experiment with a gate")
+    add(
+        "--compare",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[LABEL=]DIR",
+        help="other experiments in the same axes, with or without a gate",
+    )
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="wav.scp, text and utt2spk; default: the recipe's dump/raw/test",
+    )
+    add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
+    add(
+        "--utt-id",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="utterance to show, can be repeated; default: a few informative ones",
+    )
+    add("--num-threads", type=int, default=1, metavar="N", help="while timing (default: 1)")
+
+
 class Verb(NamedTuple):
     """A verb: its line in --help, its options, and the module whose ``run(args)`` does it."""
 
@@ -105,6 +141,9 @@ VERBS = {
         "choose the skipping setting for an error budget",
         add_calibrate,
         "espnet_layerskip.calibration.command",
+    ),
+    "report": Verb(
+        "figures and a page about an experiment", add_report, "espnet_layerskip.report.command"
     ),
 }
 

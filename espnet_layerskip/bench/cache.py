@@ -17,7 +17,7 @@ from espnet_layerskip.recipe.tables import write_text
 
 PACKAGE_DIR = Path(espnet_layerskip.__file__).parent
 # Code that cannot change a transcript.
-_NOT_DECODING = ("bench", "bin", "recipe")
+_NOT_DECODING = ("bench", "bin", "recipe", "report")
 
 
 class DecodingCache:

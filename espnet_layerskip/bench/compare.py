@@ -20,7 +20,7 @@ from espnet_layerskip.bench.cache import (
 )
 from espnet_layerskip.bench.decode import Decoded, Scores, decode_test_set, score
 from espnet_layerskip.bench.experiment import Experiment, load_experiment
-from espnet_layerskip.bench.inputs import TestSet, load_test_set
+from espnet_layerskip.bench.inputs import Speech, TestSet, load_test_set, spread_over_durations
 from espnet_layerskip.bench.rows import Row
 from espnet_layerskip.bench.scoring import error_rate
 from espnet_layerskip.bench.settings import can_skip
@@ -45,13 +45,15 @@ class RowResult:
     Attributes:
         row: What was asked for.
         seeds: One result for each experiment; empty where the row failed.
-        timing: Encoder time for the whole test set with the first experiment; None = not timed.
+        timing: Encoder time of a pass with the first experiment; None = not timed.
+        timed_seconds: Duration of the audio of such a pass.
         failure: Why there is no result; empty = there is one.
     """
 
     row: Row
     seeds: tuple[SeedResult, ...] = ()
     timing: Timing | None = None
+    timed_seconds: float = 0.0
     failure: str = ""
 
     def rates(self, kind: str) -> list[float]:
@@ -105,13 +107,17 @@ class Comparison:
         self._data: TestSet | None = None
         self._fixed_key: tuple[str, str] = ("", "")
 
-    def measure(self, rows: Sequence[Row], repeats: int, threads: int) -> list[RowResult]:
+    def measure(
+        self, rows: Sequence[Row], repeats: int, threads: int, max_timed: int | None = None
+    ) -> list[RowResult]:
         """Decode and score every row, then time all of them; a row that fails says why.
 
         Args:
             rows: Rows with names of their own.
-            repeats: Timed passes over the test set; 0 = no timing.
+            repeats: Timed passes; 0 = no timing.
             threads: PyTorch threads while timing.
+            max_timed: Utterances of a timed pass, spread evenly over the durations; None =
+                the whole test set.
 
         Raises:
             ValueError: If the test set cannot be read.
@@ -120,10 +126,24 @@ class Comparison:
         timed = [r for r in results if r.seeds]
         if repeats == 0 or not timed:
             return results
-        self.log(f"timing: {len(timed)} rows, {repeats} repeats, {threads} threads")
+        speech = spread_over_durations(self.test_set().speech, max_timed)
+        self.log(
+            f"timing: {len(timed)} rows, {len(speech)} utterances, {repeats} repeats, "
+            f"{threads} threads"
+        )
         with num_threads(threads):
-            times = self._time(timed, repeats)
-        return [replace(r, timing=times.get(r.row.name)) for r in results]
+            times = _time(timed, speech, repeats)
+        seconds = sum(s.seconds for s in speech)
+        return [replace(r, timing=times.get(r.row.name), timed_seconds=seconds) for r in results]
+
+    def load(self, exp: str) -> tuple[Experiment, TestSet]:
+        """Return an experiment and the test set at its sampling rate, each loaded once.
+
+        Raises:
+            ValueError: If one of them cannot be used.
+        """
+        experiment = self._experiment(exp)
+        return experiment, self._test_set(experiment.speech2text.sample_rate)
 
     def test_set(self) -> TestSet:
         """Return the test set that `measure` read."""
@@ -176,14 +196,16 @@ class Comparison:
             self._fixed_key = (speech_digest(self._data), code_digest())
         return self._data
 
-    def _time(self, results: Sequence[RowResult], repeats: int) -> dict[str, Timing]:
-        assert self._data is not None
-        inputs = []
-        for speech in self._data.speech:
-            cases = {}
-            for result in results:
-                system = result.seeds[0].system
-                batch = system.batch([speech])
-                cases[result.row.name] = Case(partial(system.encode, batch), system.prepare)
-            inputs.append(cases)
-        return time_interleaved(inputs, repeats)
+
+def _time(
+    results: Sequence[RowResult], speech: Sequence[Speech], repeats: int
+) -> dict[str, Timing]:
+    inputs = []
+    for one in speech:
+        cases = {}
+        for result in results:
+            system = result.seeds[0].system
+            batch = system.batch([one])
+            cases[result.row.name] = Case(partial(system.encode, batch), system.prepare)
+        inputs.append(cases)
+    return time_interleaved(inputs, repeats)

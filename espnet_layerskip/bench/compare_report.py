@@ -132,7 +132,7 @@ def _record(
         "status": judge(sum(wer) / len(wer), reference, max_wer_increase),
     }
     if result.timing is not None:
-        record["encoder_time_per_second"] = result.timing.scaled(1.0 / audio_seconds).as_ms()
+        record["encoder_time_per_second"] = result.timing.scaled(1.0 / result.timed_seconds).as_ms()
     return record
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
-from espnet_layerskip.bench.flops import count_flops
+from espnet_layerskip.bench.flops import counting_flops
 from espnet_layerskip.bench.inputs import TestSet
 from espnet_layerskip.bench.scoring import characters, check_hypotheses, words
-from espnet_layerskip.bench.systems import Skipped, System
+from espnet_layerskip.bench.systems import Skipped, System, skipped_of
 from espnet_layerskip.recipe.score_table import Counts, count_errors
 
 
@@ -61,14 +61,14 @@ class Scores:
 
 def decode_test_set(system: System, data: TestSet, with_flops: bool = True) -> Decoded:
     """Transcribe every utterance alone and count what its encoder did."""
-    hyps, skipped, flops = {}, Skipped(), 0
-    for speech in data.speech:
-        hyps[speech.utt_id], _ = system.transcribe(speech)
-        batch = system.batch([speech])
-        skipped += system.skipped(batch)
-        if with_flops:
-            flops += count_flops(partial(system.encode, batch))
-    return Decoded(hyps, skipped, flops, data.seconds)
+    hyps, skipped = {}, Skipped()
+    with counting_flops(system.encoder) if with_flops else nullcontext(lambda: 0) as flops:
+        for speech in data.speech:
+            hyps[speech.utt_id], count = system.transcribe(speech)
+            if count.num_frames == 0:
+                raise ValueError(f"{speech.utt_id} is too short: remove it from the test set")
+            skipped += skipped_of(system.encoder, count.num_frames)  # of that very forward
+    return Decoded(hyps, skipped, flops(), data.seconds)
 
 
 def score(system: System, data: TestSet, decoded: Decoded) -> Scores:

@@ -65,10 +65,14 @@ def describe(record: dict[str, Any]) -> list[str]:
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:
-    """Return the command as it can be typed again; paths below the current folder are relative."""
+    """Return ``python -m MODULE ...`` as it can be typed again, see `typed`."""
+    return typed(["python", "-m", module, *argv])
+
+
+def typed(words: Sequence[str]) -> str:
+    """Return a command as it can be typed again; paths below the current folder are relative."""
     here = str(Path.cwd()) + os.sep
-    args = [",".join(a.removeprefix(here) for a in arg.split(",")) for arg in argv]
-    return shlex.join(["python", "-m", module, *args])
+    return shlex.join(",".join(part.removeprefix(here) for part in w.split(",")) for w in words)
 
 
 def git_commit(directory: Path = PACKAGE_DIR) -> str | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count, shape_wrapper
+
+_Mode: Any = TorchDispatchMode  # PyTorch leaves it untyped
 
 
 def count_flops(run: Callable[[], object]) -> int:
@@ -16,9 +20,56 @@ def count_flops(run: Callable[[], object]) -> int:
     (where an integer operation counts as one). Element-wise operations, normalisation and
     STFT are not. The count needs the real input: with skipping it depends on the speech.
     """
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_custom()) as counter:
+    with torch.no_grad(), _Counter() as counter:
         run()
-    return int(counter.get_total_flops())
+    return int(counter.flops)
+
+
+@contextmanager
+def counting_flops(module: torch.nn.Module) -> Iterator[Callable[[], int]]:
+    """Count what a module does whenever it is called inside the block, as `count_flops` does.
+
+    Yields:
+        A function that returns the FLOPs so far.
+    """
+    counter: Any = _Counter()
+
+    def start(*_: Any) -> None:
+        counter.__enter__()
+
+    def stop(*_: Any) -> None:
+        counter.__exit__(None, None, None)
+
+    hooks = [
+        module.register_forward_pre_hook(start),
+        module.register_forward_hook(stop, always_call=True),
+    ]
+    try:
+        yield lambda: int(counter.flops)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Counter(_Mode):
+    """Adds up PyTorch's formulas for the operators that run.
+
+    PyTorch's own FlopCounterMode also keeps a table by module and tries to decompose every
+    operator, which takes many times as long as the forward pass itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self._formulas: dict[Any, Any] = {**flop_registry, **_custom()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = self._formulas.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += int(formula(*args, **kwargs, out_val=out))
+        return out
 
 
 def _sdpa(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
@@ -39,8 +90,9 @@ def _custom() -> dict[Any, Any]:
         ("aten", "_scaled_dot_product_flash_attention_for_cpu"): _sdpa,
         ("quantized", "linear_dynamic"): _int8_linear,
     }
+    wrapper: Any = shape_wrapper
     return {
-        getattr(getattr(torch.ops, space), name): formula
+        getattr(getattr(torch.ops, space), name): wrapper(formula)
         for (space, name), formula in wanted.items()
         if hasattr(getattr(torch.ops, space), name)
     }

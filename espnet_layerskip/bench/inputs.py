@@ -57,6 +57,9 @@ class TestSet:
 def load_test_set(data_dir: Path | str, sample_rate: int) -> TestSet:
     """Read ``wav.scp``, ``text`` and ``utt2spk`` and every audio file.
 
+    Audio paths are relative to the working directory, as everywhere in ESPnet; where there is
+    no such file, to the folders above ``data_dir`` (a recipe's own folder is one of them).
+
     Raises:
         ValueError: For tables or audio that cannot be used, or an empty transcript; names
             the file or the utterance.
@@ -68,11 +71,22 @@ def load_test_set(data_dir: Path | str, sample_rate: int) -> TestSet:
                 f"{data_dir}/text: the transcript of {utt_id} is empty, so its errors cannot be "
                 "counted; remove the utterance (stage 4 of the recipe does)"
             )
-    speech = [
-        Speech(utt_id, audio.read_audio(audio.Utterance(utt_id, path), sample_rate), sample_rate)
-        for utt_id, path in sorted(data.wav.items())
-    ]
+    roots = Path(data_dir).resolve().parents
+    speech = []
+    for utt_id, path in sorted(data.wav.items()):
+        found = next((root / path for root in (Path(), *roots) if (root / path).is_file()), path)
+        samples = audio.read_audio(audio.Utterance(utt_id, str(found)), sample_rate)
+        speech.append(Speech(utt_id, samples, sample_rate))
     return TestSet(speech, data.text, data.utt2spk)
+
+
+def spread_over_durations(speech: Sequence[Speech], count: int | None) -> list[Speech]:
+    """Return ``count`` utterances, evenly spread over the durations; all if there are fewer."""
+    if count is None or count >= len(speech):
+        return list(speech)
+    ordered = sorted(speech, key=lambda s: (s.seconds, s.utt_id))
+    step = len(ordered) / count
+    return [ordered[int((i + 0.5) * step)] for i in range(count)]
 
 
 def join_utterances(

@@ -67,11 +67,19 @@ def write_table(path: Path | str, table: Mapping[str, str]) -> None:
 
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file in one step: a reader sees the old content or the new, never a part."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Write a file in one step, see `write_text`; a failure (a full disk) leaves nothing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @dataclass

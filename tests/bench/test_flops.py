@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from espnet_layerskip._compat import ConformerEncoder
-from espnet_layerskip.bench.flops import count_flops
+from espnet_layerskip.bench.flops import count_flops, counting_flops
 from espnet_layerskip.ctc import LayerSkipCTC
 from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
 
@@ -109,3 +109,20 @@ def test_skipping_is_counted_as_it_runs():
     assert 0 < kept < t
     macs = stem_macs(frames) + layer_macs(t) + t * D + (LAYERS - 1) * layer_macs(kept)
     assert counted == 2 * macs
+
+
+def test_counting_beside_other_work():
+    """Only the module's own calls count; afterwards it is as before."""
+    linear, other = torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3)
+    x = torch.randn(10, 3)
+    with torch.no_grad(), counting_flops(linear) as flops:
+        linear(other(linear(x)))
+        assert flops() == 2 * 180
+        with pytest.raises(RuntimeError):
+            linear(x[:, :2])
+        other(x)
+        assert flops() == 2 * 180
+    linear(x)
+    assert flops() == 2 * 180
+    assert not linear._forward_hooks
+    assert not linear._forward_pre_hooks

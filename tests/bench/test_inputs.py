@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from espnet_layerskip.bench.inputs import Speech, join_utterances, load_test_set
+from espnet_layerskip.bench.inputs import (
+    Speech,
+    join_utterances,
+    load_test_set,
+    spread_over_durations,
+)
 
 RATE = 100
 
@@ -89,3 +94,23 @@ def test_wrong_rate_and_missing_text(data_dir, tmp_path):
     (directory / "text").unlink()
     with pytest.raises(ValueError, match="text missing"):
         load_test_set(directory, 16000)
+
+
+def test_part_of_the_data_is_spread_over_the_durations():
+    speech = [Speech(f"u{i}", np.zeros(n), 1) for i, n in enumerate((5, 1, 4, 2, 3, 6))]
+    assert [len(s.samples) for s in spread_over_durations(speech, 3)] == [2, 4, 6]
+    assert [len(s.samples) for s in spread_over_durations(speech, 1)] == [4]
+    assert spread_over_durations(speech, 9) == speech
+    assert spread_over_durations(speech, None) == speech
+
+
+def test_relative_audio_is_found_above_the_data(data_dir, tmp_path, monkeypatch):
+    """As in ESPnet's dump directories: relative to the recipe's folder, wherever one stands."""
+    recipe = tmp_path / "recipe"
+    (recipe / "dump/raw/test").mkdir(parents=True)
+    (recipe / "wav").symlink_to(data_dir)
+    for name in ("wav.scp", "text", "utt2spk"):
+        text = (data_dir / name).read_text().replace(f"{data_dir}/", "wav/")
+        (recipe / "dump/raw/test" / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert len(load_test_set("recipe/dump/raw/test", 16000).speech) == 8

@@ -1,0 +1,167 @@
+"""Drawing: one look for all figures, as PNG and SVG files and as SVG inside the page.
+
+The one module that imports matplotlib, and only when something is drawn: it is an extra.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+# Okabe and Ito's colours: told apart with any colour vision. Line style and marker differ too.
+INK, MUTED, GRID, PAPER = "#1b1f24", "#5f6873", "#d8dce1", "#fdfdfe"
+BLUE, VERMILLION, GREEN, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#b5609a", "#a9d3ee"
+# In the page these colours become CSS variables, so that they follow light and dark.
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    PAPER: "paper",
+    BLUE: "blue",
+    VERMILLION: "vermillion",
+    GREEN: "green",
+    PURPLE: "purple",
+    SKY: "sky",
+}
+WIDTH = 5.0  # inches: at 10 points the text can still be read on a phone, 340 px wide
+PNG_DPI = 200
+
+_STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 10,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": PAPER,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.size": 10,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "image.composite_image": False,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.5,
+    "savefig.facecolor": PAPER,
+    "svg.fonttype": "path",  # text as shapes: it takes the same room in every browser
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 9,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure.
+
+    Attributes:
+        name: File name without suffix, also its id in the page.
+        title: Heading.
+        caption: What is shown and what to look for.
+        svg: SVG file.
+        png: PNG file.
+        width: In inches.
+        tips: What is shown where a reader hovers: {id of an element: text}.
+    """
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+    png: bytes
+    width: float
+    tips: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_matplotlib() -> None:
+    """Raise ValueError, with the command to run, if matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as e:
+        raise ValueError(
+            "the report's figures need matplotlib, which is not installed: "
+            "pip install 'espnet_layerskip[figures]', or pip install matplotlib"
+        ) from e
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Inside the block matplotlib draws in our look, whatever the user's own settings."""
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        parameters: Any = mpl.rcParams  # its type names every key
+        parameters.update(_STYLE)
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH) -> Any:
+    """Return an empty matplotlib Figure of a size in inches; call it inside `style`."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def finish(
+    figure: Any, name: str, title: str, caption: str, command: str, tips: Mapping[str, str] = {}
+) -> Drawing:
+    """Render a figure; call it inside `style`.
+
+    Args:
+        figure: What was drawn.
+        name: File name without suffix.
+        title: Heading.
+        caption: What is shown and what to look for.
+        command: What made it; is written into the files.
+        tips: Text for elements whose ``gid`` was set, shown on hover in the page.
+    """
+    import matplotlib as mpl
+
+    described = f"{title}. {caption} Made by: {command}"
+    mpl.rcParams["svg.hashsalt"] = name  # the same input gives the same file
+    svg, png = io.StringIO(), io.BytesIO()
+    metadata = {"Title": title, "Description": described, "Date": None}
+    figure.savefig(svg, format="svg", metadata=metadata, dpi=PNG_DPI)
+    figure.savefig(
+        png, format="png", metadata={"Title": title, "Description": described}, dpi=PNG_DPI
+    )
+    width = float(figure.get_size_inches()[0])
+    return Drawing(name, title, caption, svg.getvalue(), png.getvalue(), width, dict(tips))
+
+
+def inline_svg(drawing: Drawing) -> str:
+    """Return a drawing as an ``<svg>`` element for the page.
+
+    Its ids are made unique in the page, its colours follow the page's, and elements with a
+    tip show it on hover.
+    """
+    svg = drawing.svg[drawing.svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
+    svg = re.sub(r"<title>.*?</title>\s*", "", svg, count=1, flags=re.S)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawing.name}-", svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    for gid, tip in drawing.tips.items():
+        opening = f'<g id="{drawing.name}-{gid}">'
+        svg = svg.replace(opening, f"{opening}<title>{escape(tip)}</title>", 1)
+    label = escape(f"{drawing.title}. {drawing.caption}", quote=True)
+    svg = re.sub(r'^<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg)
+    svg = re.sub(r'^<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
