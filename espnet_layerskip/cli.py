@@ -91,7 +91,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 
 class Verb(NamedTuple):
-    """A verb: its line in the help, its options, and the module whose ``run(args)`` does it."""
+    """A verb: its line in --help, its options, and the module whose ``run(args)`` does it."""
 
     help: str
     add_options: Callable[[argparse.ArgumentParser], None]
@@ -118,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return int(import_module(VERBS[args.verb].module).run(args))
+        status: int = import_module(VERBS[args.verb].module).run(args)
+        return status
     except (ValueError, FileNotFoundError) as e:
         print(f"espnet-layerskip {args.verb}: error: {e}", file=sys.stderr)
         return 2
