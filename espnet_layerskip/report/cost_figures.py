@@ -73,10 +73,11 @@ def draw_time(points: Sequence[Point], threads: int, utterances: int, command: s
 def draw_changes_of_wer(points: Sequence[Point], command: str) -> Drawing:
     """Draw the paired difference of every row to skipping off."""
     caption = (
-        "WER of each row minus WER with skipping off, paired on the same utterances, so these intervals are narrower than those of the WERs "
-        "themselves: 95 % bootstrap over utterances, one training. Look for rows whose bar crosses "
-        "the line at zero (no loss that this test set can show) and among them for the one with "
-        "the most frames skipped (in brackets). Right of the line skipping makes more errors."
+        "WER of each row minus WER with skipping off, paired on the same utterances, so these "
+        "intervals are narrower than those of the WERs themselves: 95 % bootstrap over "
+        "utterances, one training. Look for rows whose bar crosses the line at zero (no loss that "
+        "this test set can show) and among them for the one with the most frames skipped (in "
+        "brackets). Right of the line skipping makes more errors."
     )
     rows = list(reversed(points))
     with canvas.style():

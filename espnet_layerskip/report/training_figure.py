@@ -58,7 +58,7 @@ def draw_training(history: History, command: str) -> Drawing | None:
             "Each panel has its own scale; losses per utterance as ESPnet logs them, error rates "
             "and shares as fractions. Look for validation curves that rise while training falls "
             "(overfitting), for the distillation terms going down (the gate's head learns what the "
-            "final one says), and for CER with skipping on staying near CER with skipping off. From "
+            "final one says), and for the CER with skipping on staying near that with it off. From "
             f"{history.source}. {history.incomplete}"
         )
         return canvas.finish(figure, "training", "Training curves", caption.strip(), command)
