@@ -65,6 +65,10 @@ EXTRAS_REQUIRE = {
         "types-PyYAML",
     ],
     "figures": ["matplotlib"],
+    # Reads KenLM binaries (ARPA files need nothing), and ESPnet's own beam search scores n-grams
+    # with it. Not for "make setup": there are no wheels, its build takes CMake, a compiler and
+    # several minutes. Can move there when there are.
+    "kenlm": ["kenlm>=0.3.0"],
 }
 
 setup(

@@ -35,12 +35,10 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name} {path}: there is no such directory to write it to")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     out = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
-        with contextlib.ExitStack() as stack:
-            ctm = None
-            if args.times:
-                ctm = stack.enter_context(Path(args.times).open("w", encoding="utf-8"))
-            stats = _transcribe(args, utterances, out, ctm)
+    with contextlib.ExitStack() as stack:
+        ctm = stack.enter_context(open(args.times, "w", encoding="utf-8")) if args.times else None
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # ESPnet and its imports print
+        stats = _transcribe(args, utterances, out, ctm)
     if args.stats:
         write_json(Path(args.stats), stats)
     return 1 if stats["failed"] else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ def align(log_probs: torch.Tensor, tokens: Sequence[int]) -> tuple[list[int], li
     """
     from torchaudio.functional import forced_align
 
-    repeats = sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    repeats = sum(a == b for a, b in itertools.pairwise(tokens))
     if not tokens or len(tokens) + repeats > log_probs.size(0):
         return [], []
     targets = torch.tensor([list(tokens)], dtype=torch.long)

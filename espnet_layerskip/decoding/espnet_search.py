@@ -39,7 +39,7 @@ def drop_in_search(beam_search: Any, model: Any, threshold: float) -> None:
     Raises:
         ValueError: If the search has no CTC prefix scorer.
     """
-    scorer = getattr(beam_search, "part_scorers", {}).get("ctc")
+    scorer: Any = getattr(beam_search, "part_scorers", {}).get("ctc")
     if not hasattr(scorer, "ctc"):
         raise ValueError(
             "drop_threshold needs ESPnet's label-synchronous search with a CTC scorer: leave it "

@@ -46,8 +46,8 @@ def word_times(
             word are marked), anything else: each token is a word.
 
     Example:
-        >>> word_times(["N", "O", "<space>", "A"], [0.0, 0.1, 0.2, 0.3], [0.1, 0.2, 0.3, 0.5], "char")
-        [Word(text='NO', start=0.0, end=0.2), Word(text='A', start=0.3, end=0.5)]
+        >>> word_times(["N", "O", "<space>", "A"], [0, 1, 2, 3], [1, 2, 3, 5], "char")
+        [Word(text='NO', start=0, end=2), Word(text='A', start=3, end=5)]
     """
     words: list[Word] = []
     inside = False
