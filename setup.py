@@ -66,6 +66,10 @@ EXTRAS_REQUIRE = {
     ],
     # espnet-layerskip report; everything else runs without it
     "figures": ["matplotlib>=3.9"],  # axes with "outside" legends and height_ratios
+    # Reads KenLM binaries (ARPA files need nothing), and ESPnet's own beam search scores n-grams
+    # with it. Not for "make setup": there are no wheels, its build takes CMake, a compiler and
+    # several minutes. Can move there when there are.
+    "kenlm": ["kenlm>=0.3.0"],
 }
 
 setup(

@@ -45,12 +45,33 @@ def add_transcribe(parser: argparse.ArgumentParser) -> None:
     )
     add("--spike-extension", metavar="L,R", help="frames kept around each non-blank frame")
     add("--skip-context", choices=SKIP_CONTEXTS, help="what kept frames see in upper layers")
-    add("--decoder", choices=DECODER_TYPES, default="greedy", help="default: greedy")
-    add("--beam-size", type=int, default=10, metavar="N", help="of --decoder espnet (default: 10)")
+    add(
+        "--decoder",
+        choices=DECODER_TYPES,
+        default="greedy",
+        help="best path of the CTC head (greedy, the default), prefix beam search over it without "
+        "or with an n-gram or lexicon (prefix_beam, ngram), or ESPnet's beam search (espnet)",
+    )
+    add("--beam-size", type=int, default=10, metavar="N", help="of a search (default: 10)")
     add("--ctc-weight", type=float, metavar="W", help="of --decoder espnet; default: ESPnet's")
+    add("--ngram-file", metavar="F", help="ARPA file or KenLM binary, of ngram and espnet")
+    add("--ngram-weight", type=float, metavar="W", help="of log10 p; default: ESPnet's, 0.9")
+    add(
+        "--lexicon",
+        metavar="F",
+        help="words to decode to, of --decoder ngram; then the n-gram is one over words",
+    )
+    add("--penalty", type=float, metavar="W", help="added for each token; with a lexicon, word")
+    add(
+        "--drop-threshold",
+        metavar="P",
+        help="frames with p(blank) > P are merged before a search, in (0.5, 1], or off; "
+        "default: 0.99, and off with --decoder espnet",
+    )
     add("--batch-size", type=int, default=1, metavar="N", help="utterances encoded together")
     add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    add("--times", metavar="FILE.ctm", help="write the times of the words in seconds (CTM)")
     add("--stats", metavar="FILE.json", help="write times, RTF and skip ratio")
     add("--wav-scp", metavar="FILE", help="table of lines 'utt_id path'")
     add("audio", nargs="*", metavar="AUDIO", help="audio files; their stem is the utt_id")

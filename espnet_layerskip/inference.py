@@ -14,15 +14,22 @@ import torch
 from espnet_layerskip._compat import TooShortUttError, inference_module
 from espnet_layerskip.calibration.stored import Calibration, use_calibration
 from espnet_layerskip.checkpoint import load_checkpoint
-from espnet_layerskip.decoding import CTCDecoder, GreedyDecoder, Hypothesis
+from espnet_layerskip.decoding import CTCDecoder, Hypothesis, make_decoder
 from espnet_layerskip.decoding.encoder_clock import EncoderClock
-from espnet_layerskip.decoding.espnet_arguments import espnet_arguments, training_config
+from espnet_layerskip.decoding.espnet_arguments import (
+    espnet_arguments,
+    take_search_arguments,
+    training_config,
+)
+from espnet_layerskip.decoding.espnet_search import as_hypothesis, drop_in_search
+from espnet_layerskip.decoding.frame_drop import OFF, check_drop_threshold
 from espnet_layerskip.decoding.posteriors import (
     extract_features,
     following_head,
     log_posteriors,
 )
 from espnet_layerskip.decoding.skip_count import SkipCount, count_skips
+from espnet_layerskip.decoding.times import frame_seconds, word_times
 from espnet_layerskip.options import DECODER_TYPES, check_choice, set_skipping
 from espnet_layerskip.pretrained import ModelFiles, find_model
 from espnet_layerskip.registry import register
@@ -36,6 +43,9 @@ Wave = np.ndarray | torch.Tensor
 NBest = list[tuple[str | None, list[str], list[int], Any]]
 
 logger = logging.getLogger(__name__)
+
+# Of the searches over CTC posteriors, where none is given.
+DROP_THRESHOLD = 0.99
 
 
 class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
@@ -55,15 +65,21 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
     Args:
         asr_train_config: config.yaml of the training; default: beside ``asr_model_file``.
         asr_model_file: Checkpoint (``.pth``); None = random weights.
-        decoder_type: "espnet" (its beam search, CTC and attention) or "greedy" (best path
-            of the CTC head, batched).
+        decoder_type: "espnet" (its beam search, CTC and attention), or of the CTC head
+            alone, batched: "greedy" (best path), "prefix_beam" (prefix beam search) or
+            "ngram" (that with an n-gram, a lexicon or both).
+        drop_threshold: Frames with p(blank) above it, and frames that skipped layers, are
+            dropped before a search; see :func:`~.decoding.frame_drop.drop_frames`. "off",
+            or in (0.5, 1]; None = 0.99, and off for "espnet".
+        lexicon: Words to decode to, of "ngram"; see :func:`~.decoding.lexicon.read_lexicon`.
         blank_threshold: In (0, 1], "off", None = as configured, or "auto" = the calibrated
             setting that is stored beside the checkpoint (``espnet-layerskip calibrate``), as
             configured where there is none. ``calibration`` then holds what was read.
         spike_extension: (left, right) frames, or None = as configured.
         skip_context: packed, packed_original or full, or None = as configured.
         exit_layer: Gate layer after which every frame stops, or None = no early exit.
-        kwargs: Those of ESPnet's Speech2Text.
+        kwargs: Those of ESPnet's Speech2Text. ``ngram_file``, ``ngram_weight``, ``penalty``
+            and ``beam_size`` mean for the other decoders what they mean for ESPnet's.
 
     Raises:
         ValueError: For an option value or a checkpoint that does not fit the model.
@@ -82,6 +98,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         asr_model_file: Path | str | None = None,
         *,
         decoder_type: str = "espnet",
+        drop_threshold: float | str | None = None,
+        lexicon: Path | str | None = None,
         blank_threshold: float | str | None = None,
         spike_extension: Sequence[int] | str | None = None,
         skip_context: str | None = None,
@@ -90,6 +108,10 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
     ):
         self.decoder_type = check_choice("decoder_type", decoder_type, DECODER_TYPES)
         config = training_config(asr_train_config, asr_model_file)
+        if drop_threshold is None:
+            drop_threshold = OFF if decoder_type == "espnet" else DROP_THRESHOLD
+        self.drop_threshold = check_drop_threshold(drop_threshold)
+        search = {} if decoder_type == "espnet" else take_search_arguments(decoder_type, kwargs)
         kwargs = espnet_arguments(ESPnetSpeech2Text, kwargs, config)
         quantize = kwargs.pop("quantize_asr_model", False)
         super().__init__(asr_train_config=config, asr_model_file=None, **kwargs)
@@ -107,7 +129,19 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             self._quantize(
                 kwargs.get("quantize_modules", ["Linear"]), kwargs.get("quantize_dtype", "qint8")
             )
-        self.ctc_decoder: CTCDecoder | None = GreedyDecoder() if decoder_type == "greedy" else None
+        self.ctc_decoder: CTCDecoder | None = None
+        if decoder_type != "espnet":
+            self.ctc_decoder = make_decoder(
+                decoder_type,
+                self.asr_model.token_list,
+                list if self.tokenizer is None else self.tokenizer.text2tokens,
+                nbest=self.nbest,
+                drop_threshold=self.drop_threshold,
+                lexicon=lexicon,
+                **search,
+            )
+        elif self.drop_threshold < OFF:
+            drop_in_search(self.beam_search, self.asr_model, self.drop_threshold)
         self.model_files: ModelFiles | None = None  # keeps what was unpacked from a zip
         self.last_skips: list[SkipCount] = []
         self._clock = EncoderClock(self.asr_model.encoder)
@@ -125,6 +159,12 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         if isinstance(rate, str) and rate.lower().endswith("k"):
             return round(float(rate[:-1]) * 1000)
         return int(rate)
+
+    @property
+    def frame_seconds(self) -> float | None:
+        """Duration of an encoder frame in seconds; None where the frontend does not say."""
+        encoder_conf = getattr(self.asr_train_args, "encoder_conf", None) or {}
+        return frame_seconds(self.asr_model, encoder_conf, self.sample_rate)
 
     @torch.no_grad()
     def __call__(self, speech: Wave | Sequence[Wave]) -> Any:
@@ -233,16 +273,27 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         """Encode features (T_i, F) in one batch and decode them."""
         log_probs, olens = log_posteriors(self.asr_model, feats)
         counts = count_skips(self.asr_model.encoder, olens)
+        trace = getattr(self.asr_model.encoder, "last_skip", None)
+        decoded = decoder(log_probs, olens, None if trace is None else trace.keep_mask)
         return [
             ([self.entry(hyp) for hyp in hyps[: self.nbest]], count)
-            for hyps, count in zip(decoder(log_probs, olens), counts, strict=True)
+            for hyps, count in zip(decoded, counts, strict=True)
         ]
 
     def entry(self, hyp: Hypothesis) -> tuple[str | None, list[str], list[int], Hypothesis]:
-        """Return the n-best entry (text, token, token_int, hypothesis) of a hypothesis."""
+        """Return the four of ESPnet's n-best list; the hypothesis with its strings and times."""
         token = self.converter.ids2tokens(hyp.token_int)
         text = None if self.tokenizer is None else self.tokenizer.tokens2text(token)
-        hyp = dataclasses.replace(hyp, token=token, text=text or "")
+        seconds = self.frame_seconds
+        starts, ends = (
+            [] if seconds is None else [frame * seconds for frame in frames]
+            for frames in (hyp.token_frames, hyp.token_ends)
+        )
+        token_type = getattr(self.asr_train_args, "token_type", None)
+        words = word_times(token, starts, ends, token_type)
+        hyp = dataclasses.replace(
+            hyp, token=token, text=text or "", token_times=starts, words=words
+        )
         return text, token, hyp.token_int, hyp
 
     def _decode_single_sample(self, enc: torch.Tensor) -> Any:
@@ -250,7 +301,10 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         olens = torch.tensor([enc.size(0)])
         [self._searched] = count_skips(self.asr_model.encoder, olens)
         with following_head(self.asr_model):
-            return super()._decode_single_sample(enc)
+            return [
+                self._entry(as_hypothesis(hyp, token_int, self.asr_model, enc))
+                for _, _, token_int, hyp in super()._decode_single_sample(enc)
+            ]
 
     def _quantize(self, modules: Sequence[str], dtype: str) -> None:
         """Quantize encoder and decoder in place; our head and the search keep their modules."""

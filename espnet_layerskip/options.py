@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-DECODER_TYPES = ("espnet", "greedy")
+DECODER_TYPES = ("espnet", "greedy", "prefix_beam", "ngram")
 SKIP_CONTEXTS = ("packed", "packed_original", "full")
 OFF = 1.0
 

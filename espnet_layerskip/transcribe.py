@@ -29,12 +29,16 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but got {value}")
-    if args.stats and not Path(args.stats).absolute().parent.is_dir():
-        raise ValueError(f"--stats {args.stats}: there is no such directory to write it to")
+    for name in ("stats", "times"):
+        path = getattr(args, name)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise ValueError(f"--{name} {path}: there is no such directory to write it to")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     out = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
-        stats = _transcribe(args, utterances, out)
+    with contextlib.ExitStack() as stack:
+        ctm = stack.enter_context(open(args.times, "w", encoding="utf-8")) if args.times else None
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # ESPnet and its imports print
+        stats = _transcribe(args, utterances, out, ctm)
     if args.stats:
         write_json(Path(args.stats), stats)
     return 1 if stats["failed"] else 0
@@ -56,17 +60,19 @@ def list_utterances(audio: list[str], wav_scp: str | None) -> list[Utterance]:
 
 
 def _transcribe(
-    args: argparse.Namespace, utterances: list[Utterance], out: TextIO
+    args: argparse.Namespace, utterances: list[Utterance], out: TextIO, ctm: TextIO | None
 ) -> dict[str, Any]:
-    """Print one line an utterance to ``out`` and return the statistics."""
+    """Print one line an utterance to ``out``, its words to ``ctm``; return the statistics."""
     import torch
 
     if args.num_threads is not None:
         torch.set_num_threads(args.num_threads)
     from espnet_layerskip.decoding.recognize import recognize
+    from espnet_layerskip.decoding.times import ctm_lines
     from espnet_layerskip.inference import load_model
 
-    options = {} if args.ctc_weight is None else {"ctc_weight": args.ctc_weight}
+    names = ("ctc_weight", "ngram_file", "ngram_weight", "lexicon", "penalty", "drop_threshold")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     speech2text = load_model(
         args.model,
         args.model_file,
@@ -78,6 +84,9 @@ def _transcribe(
         device=args.device,
         **options,
     )
+
+    if ctm is not None and speech2text.frame_seconds is None:
+        raise ValueError("--times: the model's frontend does not say how long a frame is")
 
     def read(utt: Utterance) -> Any:
         return read_audio(utt, speech2text.sample_rate, resample=True, mix=True)
@@ -94,6 +103,9 @@ def _transcribe(
             failed.append(result.utt_id)
             continue
         print(f"{result.utt_id} {result.nbest[0][0] or ''}".rstrip(), file=out, flush=True)
+        if ctm is not None:
+            words = result.nbest[0][3].words
+            ctm.writelines(f"{line}\n" for line in ctm_lines(result.utt_id, words))
     total = time.perf_counter() - started
     return {
         "audio_seconds": seconds,

@@ -64,7 +64,7 @@ def get_parser() -> argparse.ArgumentParser:
                 "restricted to: an approximation. 0 is exact. (ESPnet's default is 100.)"
             )
         if action.dest == "batch_size":
-            action.help = "Utterances encoded together, with --decoder_type greedy"
+            action.help = "Utterances encoded together; not with --decoder_type espnet"
     if not any(action.dest == "ctc_window_margin" for action in parser._actions):
         parser.add_argument(
             "--ctc_window_margin",
@@ -78,7 +78,18 @@ def get_parser() -> argparse.ArgumentParser:
         "--decoder",
         choices=DECODER_TYPES,
         default="espnet",
-        help="ESPnet's beam search, or the best path of the CTC head",
+        help="ESPnet's beam search, or of the CTC head alone: its best path (greedy), prefix beam "
+        "search (prefix_beam), prefix beam search with --ngram_file, --lexicon or both (ngram)",
+    )
+    group.add_argument(
+        "--lexicon",
+        help="Words to decode to, of --decoder_type ngram: lines 'WORD TOKEN ...', or only 'WORD' "
+        "for the tokenizer's spelling. The n-gram is then one over words",
+    )
+    group.add_argument(
+        "--drop_threshold",
+        help="Frames with p(blank) above it are merged before a search, in (0.5, 1], or 'off'; "
+        "default: 0.99, and off with --decoder_type espnet",
     )
     group.add_argument(
         "--blank_threshold",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import logging
 from pathlib import Path
@@ -63,6 +64,11 @@ def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> 
     for name in kwargs:
         if name not in known:
             raise TypeError(f"unknown argument {name!r}; known are {', '.join(list(known)[1:])}")
+    if kwargs.get("ngram_file") and importlib.util.find_spec("kenlm") is None:
+        raise ValueError(
+            "ngram_file in ESPnet's own beam search needs: pip install kenlm (decoder_type ngram "
+            "reads an ARPA file without it)"
+        )
     if lm_file := kwargs.get("lm_file"):
         check_tensors_only(lm_file)
     model_conf = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("model_conf") or {}
@@ -72,6 +78,30 @@ def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> 
         logger.info("the model has no attention decoder: ctc_weight=1.0")
         kwargs["ctc_weight"] = 1.0
     return kwargs
+
+
+def take_search_arguments(decoder_type: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take what is meant for a search of ours out of ESPnet's arguments.
+
+    A recipe gives the same language models to whatever decoder a configuration names, so
+    what this one does not use is left out with a warning.
+
+    Args:
+        decoder_type: Any but "espnet".
+        kwargs: Arguments of ESPnet's Speech2Text; changed in place.
+
+    Returns:
+        Arguments of :func:`~.make_decoder.make_decoder`.
+    """
+    for name in ("lm_file", "lm_train_config"):
+        if kwargs.pop(name, None) and name == "lm_file":
+            logger.warning("a neural LM is used by decoder_type espnet, not by %s", decoder_type)
+    if decoder_type != "ngram" and kwargs.get("ngram_file"):
+        logger.warning("an n-gram is used by decoder_type ngram or espnet, not by %s", decoder_type)
+    names = ("ngram_file", "ngram_weight", "penalty", "beam_size")
+    search = {name: kwargs.pop(name) for name in names if kwargs.get(name) is not None}
+    kwargs.pop("ngram_file", None)
+    return search
 
 
 def check_tensors_only(path: Path | str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from espnet_layerskip.ctc import BLANK
+from espnet_layerskip.decoding.frame_drop import clean_log_probs
 from espnet_layerskip.decoding.hypothesis import Hypothesis
-
-BLANK = 0
 
 
 def collapse(ids: torch.Tensor, lens: torch.Tensor) -> list[tuple[list[int], list[int]]]:
@@ -48,23 +50,45 @@ class GreedyDecoder:
     """Best-path decoding of full-length CTC posteriors.
 
     The score is the log-probability of the best path (not of the label sequence, which
-    sums over paths). A frame whose posteriors are all NaN counts as blank.
+    sums over paths). A frame whose posteriors are all NaN is blank. Nothing is dropped:
+    it would change neither the path nor its score (:func:`~.frame_drop.drop_frames`).
 
     Example:
         >>> log_probs = torch.tensor([[[0.1, 0.9], [0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]]).log()
         >>> [[best]] = GreedyDecoder()(log_probs, torch.tensor([4]))
-        >>> best.token_int, best.token_frames
-        ([1, 1], [0, 3])
+        >>> best.token_int, best.token_frames, best.token_ends
+        ([1, 1], [0, 3], [2, 4])
     """
 
-    def __call__(self, log_probs: torch.Tensor, lens: torch.Tensor) -> list[list[Hypothesis]]:
+    def __call__(
+        self, log_probs: torch.Tensor, lens: torch.Tensor, keep_mask: torch.Tensor | None = None
+    ) -> list[list[Hypothesis]]:
         """Decode a batch; see :class:`~.hypothesis.CTCDecoder`."""
         if log_probs.dim() != 3:
             raise ValueError(f"log_probs must be (B, T, V), but got {tuple(log_probs.shape)}")
-        best, ids = torch.where(log_probs.isnan(), -torch.inf, log_probs).max(dim=-1)
+        best, ids = clean_log_probs(log_probs).max(dim=-1)
         valid = torch.arange(ids.size(1), device=ids.device) < lens.to(ids.device)[:, None]
         scores = best.double().masked_fill(~valid, 0.0).sum(-1).tolist()
+        paths = [row[:n] for row, n in zip(ids.tolist(), lens.tolist(), strict=True)]
         return [
-            [Hypothesis(token_int=tokens, token_frames=frames, score=score)]
-            for (tokens, frames), score in zip(collapse(ids, lens), scores, strict=True)
+            [Hypothesis(tokens, frames, token_ends(path, frames), score)]
+            for (tokens, frames), path, score in zip(
+                collapse(ids, lens), paths, scores, strict=True
+            )
         ]
+
+
+def token_ends(path: Sequence[int], starts: Sequence[int]) -> list[int]:
+    """Return the frame after the last one of each token of a path.
+
+    Args:
+        path: One label per frame, 0 = blank.
+        starts: Frame at which each token starts.
+    """
+    ends = []
+    for frame in starts:
+        end = frame + 1
+        while end < len(path) and path[end] == path[frame]:
+            end += 1
+        ends.append(end)
+    return ends

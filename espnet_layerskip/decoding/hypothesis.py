@@ -9,35 +9,54 @@ import torch
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word and when it was said, in seconds from the start of the audio."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class Hypothesis:
     """One transcript of one utterance.
 
     Attributes:
         token_int: Token ids, without blank.
         token_frames: Encoder frame (0-based, full length before skipping) at which each
-            token starts; times hop length, subsampling and 1 / fs it is a time in seconds.
-        score: Log-probability that the decoder gives, natural logarithm.
+            token starts; empty if no CTC path of the frames gives these tokens.
+        token_ends: Encoder frame after the last one of each token; as ``token_frames``.
+        score: Natural logarithm of what the decoder maximises; see each decoder.
         token: The tokens as strings, filled in by ``Speech2Text``.
         text: The detokenized transcript, filled in by ``Speech2Text``.
+        token_times: Start of each token in seconds, filled in by ``Speech2Text``.
+        words: The words with their times, filled in by ``Speech2Text``.
     """
 
     token_int: list[int] = field(default_factory=list)
     token_frames: list[int] = field(default_factory=list)
+    token_ends: list[int] = field(default_factory=list)
     score: float = 0.0
     token: list[str] = field(default_factory=list)
     text: str = ""
+    token_times: list[float] = field(default_factory=list)
+    words: list[Word] = field(default_factory=list)
 
 
 class CTCDecoder(Protocol):
     """A search over frame-synchronous CTC posteriors of full (not packed) length."""
 
-    def __call__(self, log_probs: torch.Tensor, lens: torch.Tensor) -> list[list[Hypothesis]]:
+    def __call__(
+        self, log_probs: torch.Tensor, lens: torch.Tensor, keep_mask: torch.Tensor | None = None
+    ) -> list[list[Hypothesis]]:
         """Decode a batch.
 
         Args:
             log_probs: Log-posteriors (B, T, V), float, blank at index 0; skipped frames
                 hold the gate's blank decision.
             lens: Number of real frames of each utterance (B,), int64.
+            keep_mask: (B, T) bool, False = the frame skipped layers, so that it may be
+                dropped; None = no frame skipped.
 
         Returns:
             For each utterance its hypotheses, best first, at least one.

@@ -10,7 +10,9 @@ import yaml
 from espnet_layerskip.task import LayerSkipASRTask
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted([*ROOT.glob("conf/train*.yaml"), *ROOT.glob("egs2/*/asr1/conf/train*.yaml")])
+CONFIGS = sorted(
+    [*ROOT.glob("conf/train_asr*.yaml"), *ROOT.glob("egs2/*/asr1/conf/train_asr*.yaml")]
+)
 TOKENS = ["<blank>", "<unk>", "A", "B", "<sos/eos>"]
 
 

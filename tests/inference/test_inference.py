@@ -121,7 +121,10 @@ def test_off_and_exit(exps, waves):
         ({"blank_threshold": 0.0}, r"number in \(0, 1\]"),
         ({"skip_context": "dense"}, "must be one of packed, packed_original, full"),
         ({"exit_layer": 3}, r"exit_layer must be None or one of the gate layers \[1, 2\]"),
-        ({"decoder_type": "beam"}, "must be one of espnet, greedy, but got 'beam'"),
+        (
+            {"decoder_type": "beam"},
+            "must be one of espnet, greedy, prefix_beam, ngram, but got 'beam'",
+        ),
         ({"multi_asr": True}, "multi_asr is not supported here: use espnet2"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 
 from espnet_layerskip.recipe.tables import DataDir, read_table
 
-from .conftest import RunRecipe, write_noise
+from .conftest import TEMPLATE, RunRecipe, write_noise
 
 pytestmark = pytest.mark.slow  # every stage starts processes of its own
 
@@ -128,8 +128,34 @@ def test_a_stage_whose_input_is_missing_says_which_stage_makes_it(run_recipe: Ru
 def test_stages_without_a_language_model_say_so(run_recipe: RunRecipe) -> None:
     done = run_recipe("--stage", "6", "--stop_stage", "9")
     assert done.returncode == 0
-    for number in (6, 7, 8, 9):
-        assert f"Stage {number}: Skipped: no language model" in done.stdout
-    refused = run_recipe("--use_lm", "true")
+    for number, option in ((6, "lm"), (7, "lm"), (8, "lm"), (9, "ngram")):
+        assert f"Stage {number}: Skipped: no --use_{option} true" in done.stdout
+    refused = run_recipe("--ngram_unit", "phone")
     assert refused.returncode == 2
-    assert "decodes without a language model" in refused.stderr
+    assert "choose word or token" in refused.stderr
+
+
+@pytest.mark.parametrize(("unit", "tokens"), [("word", "GO HOME"), ("token", "<space>")])
+def test_ngram_of_the_unperturbed_text(
+    run_recipe: RunRecipe, recipe_dir: Path, unit: str, tokens: str
+) -> None:
+    options = ("--use_ngram", "true", "--ngram_unit", unit, "--ngram_num", "2")
+    done = run_recipe("--stage", "9", "--stop_stage", "9", *options)
+    assert done.returncode == 0, done.stderr
+    arpa = (recipe_dir / f"exp/ngram_{unit}/2gram.arpa").read_text()
+    assert tokens in arpa
+    words = (recipe_dir / f"exp/ngram_{unit}/words.txt").read_text().split()
+    assert words == ["GO", "HOME", "NO", "ONE", "STOP", "TWO", "YES"]
+    missing = run_recipe("--stage", "12", "--stop_stage", "12", "--use_ngram", "true")
+    assert missing.returncode == 2
+
+
+@pytest.mark.slow
+def test_neural_language_model(run_recipe: RunRecipe, recipe_dir: Path) -> None:
+    debug = TEMPLATE.parents[1] / "an4/asr1/conf/train_lm_debug.yaml"
+    options = ("--use_lm", "true", "--lm_config", str(debug), "--ngpu", "0")
+    done = run_recipe("--stage", "3", "--stop_stage", "8", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lm = recipe_dir / "exp/lm_train_lm_debug_char"
+    assert (lm / "valid.loss.ave.pth").exists()
+    assert 1.0 < float((lm / "perplexity_test/ppl").read_text()) < 100.0

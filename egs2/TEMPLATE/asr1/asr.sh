@@ -43,9 +43,20 @@ bpe_char_cover=1.0    # share of characters that SentencePiece covers
 bpe_nlsyms=           # symbols that SentencePiece keeps whole, joined by commas
 nlsyms_txt=none       # file of non-linguistic symbols
 
-# Language models are not part of this recipe
-use_lm=false          # only false
-use_ngram=false       # only false
+# Neural language model (stages 6-8), used by decoder_type espnet
+use_lm=false          # train and use one
+lm_tag=               # name of the experiment after lm_; empty: made from config and arguments
+lm_exp=               # directory of the experiment; empty: EXPDIR/lm_TAG
+lm_stats_dir=         # directory of the statistics; empty: EXPDIR/lm_stats_...
+lm_config=            # training configuration
+lm_args=              # arguments that win over the configuration, e.g. "--max_epoch 10"
+lm_fold_length=150    # in tokens (batch_type folded)
+
+# N-gram (stage 9), used by decoder_type ngram and espnet
+use_ngram=false       # estimate and use one
+ngram_exp=            # directory of the n-gram; empty: EXPDIR/ngram_UNIT
+ngram_num=3           # order
+ngram_unit=word       # word: over words, decoded with a lexicon; token: over the model's tokens
 
 # ASR model
 asr_tag=                   # name of the experiment after asr_; empty: made from config and arguments
@@ -66,6 +77,8 @@ inference_config=                         # decoding configuration
 inference_args=                           # arguments that win over it, e.g. "--blank_threshold 0.9"
 inference_asr_model=valid.cer_ctc.ave.pth # parameters to decode with
 max_wer_increase=1.0                      # budget in percent of the full-depth WER, for a decoding with blank_threshold: auto
+inference_lm=valid.loss.ave.pth           # parameters of the neural language model
+inference_ngram=                          # file in the n-gram's directory; empty: NGRAM_NUMgram.arpa
 scorer=auto                               # sclite, jiwer, or auto: sclite where it is installed
 missing_as_empty=false                    # score an utterance without a result as empty, not an error
 compare_exps=                             # experiments for stage 16; empty: this one
@@ -76,7 +89,9 @@ train_set=        # name of the training set (required)
 valid_set=        # name of the validation set (required)
 test_sets=        # names of the test sets (required)
 bpe_train_text=   # text for SentencePiece; empty: the training text
-lm_train_text=    # text for the char or word list; empty: the training text
+lm_train_text=    # text for the language models and the char or word list; empty: the training text
+lm_dev_text=      # text to validate the neural language model; empty: that of the validation set
+lm_test_text=     # text for its perplexity; empty: that of the first test set
 lang=noinfo       # language of the corpus
 . utils/parse_options.sh
 export python
@@ -90,9 +105,7 @@ for name in train_set valid_set test_sets; do
 done
 [ "${feats_type}" = raw ] || die "--feats_type '${feats_type}': choose raw"
 [[ " char bpe word " == *" ${token_type} "* ]] || die "--token_type '${token_type}': choose char, bpe or word"
-if "${use_lm}" || "${use_ngram}"; then
-    die "--use_lm true and --use_ngram true: this recipe decodes without a language model"
-fi
+[[ " word token " == *" ${ngram_unit} "* ]] || die "--ngram_unit '${ngram_unit}': choose word or token"
 cores=$(getconf _NPROCESSORS_ONLN)
 [ "${nj}" = auto ] && nj=$((cores < 32 ? cores : 32))
 [ "${inference_nj}" = auto ] && inference_nj=$((cores < 32 ? cores : 32))
@@ -116,7 +129,21 @@ token_list=${token_dir}/tokens.txt
 bpemodel=none
 [ "${token_type}" = bpe ] && bpemodel=${token_dir}/bpe.model
 : "${bpe_train_text:=${data_feats}/${train_set}${speed_perturb_factors:+_sp}/text}"
-: "${lm_train_text:=${data_feats}/${train_set}${speed_perturb_factors:+_sp}/text}"
+# A language model learns from each sentence once, not from its copies of another speed.
+list_text=${lm_train_text:-${data_feats}/${train_set}${speed_perturb_factors:+_sp}/text}
+: "${lm_train_text:=data/${train_set}/text}"
+: "${lm_dev_text:=${data_feats}/${valid_set}/text}"
+: "${lm_test_text:=${data_feats}/${test_sets%% *}/text}"
+if [ -z "${lm_tag}" ]; then
+    lm_tag=train
+    [ -n "${lm_config}" ] && lm_tag=$(basename "${lm_config}" .yaml)
+    lm_tag+=${lang_tag}_${tokens_tag}
+    [ -n "${lm_args}" ] && lm_tag+=$(sed -e 's/--/_/g' -e 's/[ |=/]//g' <<< "${lm_args}")
+fi
+: "${lm_exp:=${expdir}/lm_${lm_tag}}"
+: "${lm_stats_dir:=${expdir}/lm_stats${lang_tag}_${tokens_tag}}"
+: "${ngram_exp:=${expdir}/ngram_${ngram_unit}}"
+: "${inference_ngram:=${ngram_num}gram.arpa}"
 if [ -z "${asr_tag}" ]; then
     asr_tag=train
     [ -n "${asr_config}" ] && asr_tag=$(basename "${asr_config}" .yaml)
@@ -130,6 +157,8 @@ if [ -z "${inference_tag}" ]; then
     inference_tag=inference
     [ -n "${inference_config}" ] && inference_tag=$(basename "${inference_config}" .yaml)
     [ -n "${inference_args}" ] && inference_tag+=$(sed -e 's/--/_/g' -e 's/[ |=/]//g' <<< "${inference_args}")
+    "${use_lm}" && inference_tag+=_lm_$(basename "${lm_exp}")_${inference_lm%.*}
+    "${use_ngram}" && inference_tag+=_$(basename "${ngram_exp}")_${inference_ngram%.*}
     inference_tag+=_asr_model_$(sed -e 's/\//_/g' -e 's/\.[^.]*$//' <<< "${inference_asr_model}")
 fi
 
@@ -177,7 +206,7 @@ if ! "${skip_data_prep}"; then
     fi
 
     if wants 5; then
-        text=${lm_train_text}
+        text=${list_text}
         [ "${token_type}" = bpe ] && text=${bpe_train_text}
         begin "Stage 5: Token list (${token_type}): ${text} -> ${token_list}"
         # shellcheck disable=SC2086
@@ -204,11 +233,98 @@ train_opts=(
 [ -n "${asr_config}" ] && train_opts+=(--config "${asr_config}")
 
 if ! "${skip_train}"; then
-    for n in 6 7 8 9; do
-        if wants "${n}"; then
-            log "Stage ${n}: Skipped: no language model is used here (ESPnet: 6-8 LM, 9 n-gram)"
+    lm_opts=(
+        --use_preprocessor true
+        --bpemodel "${bpemodel}" --token_type "${token_type}" --token_list "${token_list}"
+        --non_linguistic_symbols "${nlsyms_txt}" --cleaner none --g2p none
+        --train_data_path_and_name_and_type "${data_feats}/lm_train.txt,text,text"
+        --valid_data_path_and_name_and_type "${lm_dev_text},text,text"
+    )
+    [ -n "${lm_config}" ] && lm_opts+=(--config "${lm_config}")
+    write_lm_text() {
+        mkdir -p "${data_feats}"
+        for text in ${lm_train_text}; do need_file "${text}" "stage 1 makes data/, --lm_train_text names others"; done
+        # shellcheck disable=SC2086
+        cat ${lm_train_text} | awk 'NF > 1' > "${data_feats}/lm_train.txt"
+    }
+
+    if wants 6; then
+        if "${use_lm}"; then
+            begin "Stage 6: LM collect stats: ${data_feats}/lm_train.txt, ${lm_dev_text} -> ${lm_stats_dir}"
+            need_config "${lm_config}"
+            need_file "${token_list}" "stage 5 makes it"
+            need_file "${lm_dev_text}" "stages 3 and 4 make it, or --lm_dev_text names one"
+            write_lm_text
+            write_run_sh "${lm_stats_dir}" 6
+            # shellcheck disable=SC2086
+            ${train_cmd} "${lm_stats_dir}/stats.log" \
+                "${python}" -m espnet_layerskip -m espnet2.bin.lm_train --collect_stats true \
+                    "${lm_opts[@]}" \
+                    --train_shape_file "${data_feats}/lm_train.txt" --valid_shape_file "${lm_dev_text}" \
+                    --output_dir "${lm_stats_dir}" ${lm_args} --ngpu 0
+            num_tokens=$(wc -l < "${token_list}")
+            for part in train valid; do
+                sed -e "s/\$/,${num_tokens}/" "${lm_stats_dir}/${part}/text_shape" \
+                    > "${lm_stats_dir}/${part}/text_shape.${token_type}"
+            done
+            end 6
+        else
+            log "Stage 6: Skipped: no --use_lm true"
         fi
-    done
+    fi
+
+    if wants 7; then
+        if "${use_lm}"; then
+            begin "Stage 7: LM training: ${data_feats}/lm_train.txt -> ${lm_exp}"
+            need_config "${lm_config}"
+            need_file "${lm_stats_dir}/train/text_shape.${token_type}" "stage 6 makes it"
+            write_run_sh "${lm_exp}" 7
+            log "LM training started... log: '${lm_exp}/train.log'"
+            # shellcheck disable=SC2086
+            ${cuda_cmd} --gpu "${ngpu}" "${lm_exp}/train.log" \
+                "${python}" -m espnet_layerskip -m espnet2.bin.lm_train \
+                    "${lm_opts[@]}" \
+                    --train_shape_file "${lm_stats_dir}/train/text_shape.${token_type}" \
+                    --valid_shape_file "${lm_stats_dir}/valid/text_shape.${token_type}" \
+                    --fold_length "${lm_fold_length}" --resume true \
+                    --output_dir "${lm_exp}" ${lm_args} --ngpu "${ngpu}"
+            end 7
+        else
+            log "Stage 7: Skipped: no --use_lm true"
+        fi
+    fi
+
+    if wants 8; then
+        if "${use_lm}"; then
+            begin "Stage 8: LM perplexity: ${lm_test_text} -> ${lm_exp}/perplexity_test/ppl"
+            need_file "${lm_exp}/${inference_lm}" "stage 7 makes it; --inference_lm chooses one"
+            # shellcheck disable=SC2086
+            ${cuda_cmd} --gpu "${ngpu}" "${lm_exp}/perplexity_test/lm_calc_perplexity.log" \
+                "${python}" -m espnet_layerskip -m espnet2.bin.lm_calc_perplexity --ngpu "${ngpu}" \
+                    --data_path_and_name_and_type "${lm_test_text},text,text" \
+                    --train_config "${lm_exp}/config.yaml" --model_file "${lm_exp}/${inference_lm}" \
+                    --output_dir "${lm_exp}/perplexity_test"
+            log "PPL: ${lm_test_text}: $(cat "${lm_exp}/perplexity_test/ppl")"
+            end 8
+        else
+            log "Stage 8: Skipped: no --use_lm true"
+        fi
+    fi
+
+    if wants 9; then
+        if "${use_ngram}"; then
+            begin "Stage 9: N-gram (${ngram_num}, ${ngram_unit}): ${data_feats}/lm_train.txt -> ${ngram_exp}/${ngram_num}gram.arpa"
+            write_lm_text
+            ngram_type=${token_type}
+            [ "${ngram_unit}" = word ] && ngram_type=word
+            recipe train_ngram --order "${ngram_num}" --token_type "${ngram_type}" \
+                --bpemodel "${bpemodel}" --nlsyms_txt "${nlsyms_txt}" --text "${data_feats}/lm_train.txt" \
+                --output "${ngram_exp}/${ngram_num}gram.arpa" --words "${ngram_exp}/words.txt"
+            end 9
+        else
+            log "Stage 9: Skipped: no --use_ngram true"
+        fi
+    fi
 
     if wants 10; then
         begin "Stage 10: ASR collect stats: ${data_feats}/{${train_set},${valid_set}} -> ${asr_stats_dir}"
@@ -309,6 +425,16 @@ if ! "${skip_eval}"; then
             die "no such file: ${asr_exp}/${inference_asr_model}; choose one with --inference_asr_model:" \
                 "$(find "${asr_exp}" -maxdepth 1 -name 'valid.*.pth' -printf '%f ')"
         fi
+        lm_opts=()
+        if "${use_lm}"; then
+            need_file "${lm_exp}/${inference_lm}" "stage 7 makes it; --inference_lm chooses one"
+            lm_opts+=(--lm_train_config "${lm_exp}/config.yaml" --lm_file "${lm_exp}/${inference_lm}")
+        fi
+        if "${use_ngram}"; then
+            need_file "${ngram_exp}/${inference_ngram}" "stage 9 makes it"
+            lm_opts+=(--ngram_file "${ngram_exp}/${inference_ngram}")
+            [ "${ngram_unit}" = word ] && lm_opts+=(--lexicon "${ngram_exp}/words.txt")
+        fi
         write_run_sh "${asr_exp}/${inference_tag}" 12
         threshold=$(told_threshold "${inference_config}" "${inference_args}")
         if [ "${threshold}" = auto ]; then
@@ -345,6 +471,8 @@ if ! "${skip_eval}"; then
                 # "auto", which is the default too, reads it
                 [ "${threshold:-auto}" = auto ] && [ -f "${asr_exp}/calibration.json" ] \
                     && resume+=(--depends "${asr_exp}/calibration.json")
+                "${use_lm}" && resume+=(--depends "${lm_exp}/${inference_lm}")
+                "${use_ngram}" && resume+=(--depends "${ngram_exp}/${inference_ngram}")
             fi
             log "Decoding of ${dset} started... log: '${logdir}/asr_inference.*.log'"
             # shellcheck disable=SC2086
@@ -356,6 +484,7 @@ if ! "${skip_eval}"; then
                     --asr_train_config "${asr_exp}/config.yaml" \
                     --asr_model_file "${asr_exp}/${inference_asr_model}" \
                     --output_dir "${logdir}/output.JOB" \
+                    ${lm_opts[@]+"${lm_opts[@]}"} \
                     ${inference_config:+--config "${inference_config}"} ${inference_args} || failed+=" ${dset}"
             # What the parts have is kept, also when one of them failed.
             recipe merge_outputs --nj "${_nj}" --keys "${data}/wav.scp" "${logdir}/output.JOB" "${dir}"

@@ -1,0 +1,189 @@
+"""N-gram language models: ARPA files without any library, KenLM binaries with ``kenlm``."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+
+START, END, UNKNOWN = "<s>", "</s>", "<unk>"
+UNKNOWN_LOG10 = -100.0  # as KenLM, for a model without <unk>
+
+
+class NGram(Protocol):
+    """A back-off model over words (or over the tokens of an ASR model)."""
+
+    def start(self) -> Any:
+        """Return the state at the start of a sentence."""
+
+    def score(self, state: Any, word: str) -> tuple[float, Any]:
+        """Return log10 p(word | state), and the state after it."""
+
+    def unigram(self, word: str) -> float:
+        """Return log10 p(word), whatever was before."""
+
+    def vector(self, state: Any, words: Sequence[str]) -> np.ndarray:
+        """Return log10 p(word | state) of many words, float64."""
+
+
+class ArpaNGram:
+    """A model read from an ARPA file (plain or gzip) into dictionaries.
+
+    A state is the longest tail of what was said that the model has as a context.
+
+    Args:
+        path: ARPA file.
+
+    Raises:
+        ValueError: If it is no ARPA file.
+    """
+
+    def __init__(self, path: str | Path):
+        self.order = 0
+        self.unigrams: dict[str, float] = {}
+        self._backoff: dict[tuple[str, ...], float] = {}
+        self._after: dict[tuple[str, ...], dict[str, float]] = {}
+        self._ids: tuple[Sequence[str], dict[str, int]] = ((), {})
+        for order, log_prob, ngram, backoff in read_arpa(Path(path)):
+            self.order = max(self.order, order)
+            self._after.setdefault(ngram[:-1], {})[ngram[-1]] = log_prob
+            if backoff is not None:
+                self._backoff[ngram] = backoff
+        self.unigrams = self._after.get((), {})
+        if not self.unigrams:
+            raise ValueError(f"{path} has no 1-grams: an ARPA file is needed")
+        self.unigrams.setdefault(UNKNOWN, UNKNOWN_LOG10)
+
+    def start(self) -> tuple[str, ...]:
+        """Return the state at the start of a sentence."""
+        return self._known((START,))
+
+    def score(self, state: tuple[str, ...], word: str) -> tuple[float, tuple[str, ...]]:
+        """Return log10 p(word | state), and the state after it."""
+        if word not in self.unigrams:
+            word = UNKNOWN
+        following = self._known((*state, word)[-(self.order - 1) :] if self.order > 1 else ())
+        total = 0.0
+        while word not in self._after.get(state, ()):
+            total += self._backoff.get(state, 0.0)
+            state = state[1:]
+        return total + self._after[state][word], following
+
+    def unigram(self, word: str) -> float:
+        """Return log10 p(word), whatever was before."""
+        return self.unigrams.get(word, self.unigrams[UNKNOWN])
+
+    def vector(self, state: tuple[str, ...], words: Sequence[str]) -> np.ndarray:
+        """Return log10 p(word | state) of many words, float64."""
+        if self._ids[0] is not words:
+            self._ids = words, {word: i for i, word in enumerate(words)}
+        ids = self._ids[1]
+        out = np.array([self.unigram(word) for word in words])
+        for start in range(len(state) - 1, -1, -1):
+            context = state[start:]
+            out += self._backoff.get(context, 0.0)
+            for word, log_prob in self._after.get(context, {}).items():
+                if word in ids:
+                    out[ids[word]] = log_prob
+        return out
+
+    def _known(self, context: tuple[str, ...]) -> tuple[str, ...]:
+        while context and context not in self._after and not self._backoff.get(context):
+            context = context[1:]
+        return context
+
+
+class KenLMNGram:
+    """A model that the ``kenlm`` package reads (its binary formats, or a large ARPA file).
+
+    Args:
+        path: File of ``build_binary``.
+
+    Raises:
+        ValueError: If kenlm is not installed or cannot read the file.
+    """
+
+    def __init__(self, path: str | Path):
+        try:
+            import kenlm
+        except ImportError as e:
+            raise ValueError(
+                f"{path} is no ARPA file, and a KenLM binary needs: pip install kenlm "
+                "(or give the ARPA file that the binary was made from)"
+            ) from e
+        self._kenlm = kenlm
+        try:
+            self._model = kenlm.Model(str(path))
+        except OSError as e:
+            raise ValueError(f"{path} can be read neither as ARPA nor by KenLM: {e}") from e
+
+    def start(self) -> Any:
+        """Return the state at the start of a sentence."""
+        state = self._kenlm.State()
+        self._model.BeginSentenceWrite(state)
+        return state
+
+    def score(self, state: Any, word: str) -> tuple[float, Any]:
+        """Return log10 p(word | state), and the state after it."""
+        following = self._kenlm.State()
+        return self._model.BaseScore(state, word, following), following
+
+    def unigram(self, word: str) -> float:
+        """Return log10 p(word), whatever was before."""
+        nothing = self._kenlm.State()
+        self._model.NullContextWrite(nothing)
+        return self.score(nothing, word)[0]
+
+    def vector(self, state: Any, words: Sequence[str]) -> np.ndarray:
+        """Return log10 p(word | state) of many words, float64."""
+        out = self._kenlm.State()
+        return np.array([self._model.BaseScore(state, word, out) for word in words])
+
+
+def load_ngram(path: str | Path) -> NGram:
+    """Read an ARPA file, plain or gzip, or a KenLM binary.
+
+    Raises:
+        ValueError: If the file does not exist or cannot be read.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"no such n-gram file: {path}; stage 9 of the recipe makes one")
+    with Path(path).open("rb") as f:
+        head = f.read(4096).lstrip()
+    return ArpaNGram(path) if head.startswith((b"\\data\\", b"\x1f\x8b")) else KenLMNGram(path)
+
+
+def read_arpa(path: Path) -> Iterator[tuple[int, float, tuple[str, ...], float | None]]:
+    """Yield (order, log10 probability, n-gram, log10 back-off weight or None).
+
+    Raises:
+        ValueError: For a line that is not of the format; names it.
+    """
+    opened: Any = gzip.open if path.read_bytes()[:2] == b"\x1f\x8b" else open
+    with opened(path, "rt", encoding="utf-8") as f:
+        yield from _parse_arpa(f, path)
+
+
+def _parse_arpa(lines: TextIO, path: Path) -> Iterator[Any]:
+    order = 0
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if not fields or line.startswith(("ngram ", "\\data\\")):
+            continue
+        if line.startswith("\\end\\"):
+            return
+        try:
+            if line.startswith("\\"):
+                order = int(fields[0][1:].removesuffix("-grams:"))
+                continue
+            backoff = float(fields[order + 1]) if len(fields) == order + 2 else None
+            if not order or len(fields) not in (order + 1, order + 2):
+                raise ValueError
+            yield order, float(fields[0]), tuple(fields[1 : order + 1]), backoff
+        except (ValueError, IndexError):
+            message = f"{path}, line {number}: not of the ARPA format: {line.rstrip()!r}"
+            raise ValueError(message) from None
+    raise ValueError(f"{path} has no \\end\\: the ARPA file is cut off")

@@ -1,0 +1,93 @@
+"""Every decoder through Speech2Text and the command line."""
+
+import pytest
+
+from espnet_layerskip.cli import main
+from espnet_layerskip.decoding.times import ctm_lines, frame_seconds, word_times
+from espnet_layerskip.inference import load_model
+from espnet_layerskip.recipe.train_ngram import count_ngrams, estimate, write_arpa
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    """Options of an n-gram over characters, and of one over words with a lexicon."""
+    root = tmp_path_factory.mktemp("lm")
+    words = [["AB", "C"], ["C", "DE"], ["AB", "DE", "C"]]
+    chars = [[t for c in " ".join(s) for t in ("<space>" if c == " " else c,)] for s in words]
+    for name, sentences in (("word", words), ("char", chars)):
+        write_arpa(root / f"{name}.arpa", *estimate(count_ngrams(sentences, 2)))
+    (root / "words.txt").write_text("AB\nC\nDE\n")
+    return {
+        "char": {"ngram_file": root / "char.arpa"},
+        "word": {"ngram_file": root / "word.arpa", "lexicon": root / "words.txt"},
+        "lexicon": {"lexicon": root / "words.txt"},
+    }
+
+
+def decoders(lm):
+    yield {"decoder_type": "prefix_beam"}
+    for options in lm.values():
+        yield {"decoder_type": "ngram", **options}
+    yield {"decoder_type": "espnet", "beam_size": 3}
+    yield {"decoder_type": "espnet", "beam_size": 3, "drop_threshold": 0.9}
+
+
+@pytest.mark.parametrize("kind", ["skip", "hybrid"])
+def test_all_decoders_give_the_same_things(exps, waves, lm, kind):
+    for options in decoders(lm):
+        model = load_model(exps[kind], nbest=2, **options)
+        nbest = model(waves[0])
+        assert len(nbest) == 2, options
+        assert nbest[0][3].score >= nbest[1][3].score
+        for text, token, token_int, hyp in nbest:
+            assert (hyp.text, hyp.token, hyp.token_int) == (text, token, token_int)
+            if options["decoder_type"] != "espnet" or hyp.token_frames:
+                assert len(hyp.token_times) == len(token)
+                assert [w.text for w in hyp.words] == text.split()
+            times = [t for w in hyp.words for t in (w.start, w.end)]
+            assert times == sorted(times)
+            assert not times or 0 <= times[0] < times[-1] <= len(waves[0]) / 16000
+        if "lexicon" in options:
+            whole = nbest[0][0].split()[:-1]
+            assert set(whole) <= {"AB", "C", "DE"}
+
+
+def test_an_option_that_a_decoder_does_not_use_is_named(exps, lm, caplog):
+    load_model(exps["skip"], decoder_type="greedy", lm_file="x.pth", **lm["char"])
+    assert "a neural LM is used by decoder_type espnet, not by greedy" in caplog.text
+    assert "an n-gram is used by decoder_type ngram or espnet, not by greedy" in caplog.text
+    with pytest.raises(ValueError, match="needs ngram_file, lexicon or both"):
+        load_model(exps["skip"], decoder_type="ngram")
+    with pytest.raises(ValueError, match="drop_threshold needs ESPnet's label-synchronous"):
+        load_model(exps["skip"], decoder_type="espnet", time_sync=True, drop_threshold=0.9)
+
+
+def test_transcribe_writes_ctm(exps, corpus, lm, capsys, tmp_path):
+    ctm = tmp_path / "out.ctm"
+    command = ["transcribe", "--model", str(exps["skip"]), "--decoder", "ngram"]
+    command += ["--ngram-file", str(lm["char"]["ngram_file"]), "--times", str(ctm)]
+    assert main([*command, *map(str, corpus.files[:2])]) == 0
+    lines = [line.split() for line in ctm.read_text().splitlines()]
+    said = capsys.readouterr().out.splitlines()
+    assert [[utt, word] for utt, _, _, _, word in lines] == [
+        [utt, word] for utt, *words in map(str.split, said) for word in words
+    ]
+    assert lines
+    assert all(channel == "1" and float(a) >= 0 < float(b) for _, channel, a, b, _ in lines)
+    assert main([*command[:-1], str(tmp_path / "none/out.ctm"), "a.wav"]) == 2
+
+
+def test_words_of_pieces_and_of_word_tokens():
+    starts, ends = [0.0, 1.0, 2.0], [1.0, 2.0, 3.5]
+    words = word_times(["\u2581A", "B", "\u2581C"], starts, ends, "bpe")
+    assert ctm_lines("u", words) == ["u 1 0.00 2.00 AB", "u 1 2.00 1.50 C"]
+    words = word_times(["\u2581", "B", "C"], starts, ends, "bpe")
+    assert [(w.text, w.start, w.end) for w in words] == [("BC", 0.0, 3.5)]
+    assert [w.text for w in word_times(["A", "B", "C"], starts, ends, "word")] == ["A", "B", "C"]
+    assert word_times(["A"], [], [], "char") == []
+
+
+def test_seconds_of_a_frame(exps):
+    model = load_model(exps["skip"], decoder_type="greedy")
+    assert model.frame_seconds == pytest.approx(128 * 4 / 16000)
+    assert frame_seconds(model.asr_model, {"input_layer": "unheard"}, 16000) is None
