@@ -110,7 +110,7 @@ def plan_corpus(size: str, seed: int) -> dict[str, list[Utterance]]:
             plan_utterance(names[i % len(names)], f"{part}{i:05d}", text, seed)
             for i, text in enumerate(texts)
         ]
-    return corpus
+    return {part: corpus[part] for part in ("train", "dev", "test")}
 
 
 def plan_utterance(speaker: Speaker, name: str, text: str, seed: int) -> Utterance:

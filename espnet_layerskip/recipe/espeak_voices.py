@@ -1,7 +1,8 @@
 """Speakers of the synthetic corpus: a voice variant of espeak-ng with an English accent each.
 
 No variant is in two of the sets, nor are variants that differ in a detail only: the voices of dev
-and test are unseen. Robots, whispers and effects are left out.
+and test are unseen. Robots, whispers and effects are left out, and so are variants with a line
+"breath" (f2, f3, f5 and others): with them espeak-ng 1.52 says a text otherwise in each process.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ ACCENTS = {
     "wm": "en-gb-x-gbcwmd",
     "ca": "en-029",
 }
-TRAIN_FEMALE = "f1 f3 f5 Alicia anika shelby grandma steph".split()
+TRAIN_FEMALE = "f1 anika grandma steph steph2 steph3 shelby".split()
 TRAIN_MALE = (
-    "m1 m3 m4 m6 m8 Alex Andy Denis Jacky Mario Nguyen Marco antonio pablo quincy rob sandro "
-    "travis victor gustave Reed ed"
+    "m1 m3 m4 m6 m8 Alex Andy Denis Jacky Mario Nguyen Marco antonio pablo quincy rob travis "
+    "gustave ed grandpa benjamin John marcelo"
 ).split()
-DEV_FEMALE, DEV_MALE = "f2 aunty".split(), "m7 Gene robert".split()
-TEST_FEMALE, TEST_MALE = "f4 Andrea linda Annie".split(), "m2 paul m5 Hugo".split()
+DEV_FEMALE, DEV_MALE = ["Annie"], "m7 Gene robert".split()
+TEST_FEMALE, TEST_MALE = "f4 Andrea linda aunty".split(), "m2 paul m5 Hugo".split()
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def speakers() -> dict[str, list[Speaker]]:
     Each variant of the training set speaks with two accents, those of dev and test with one.
 
     >>> [speaker.name for speaker in speakers()["test"]]
-    ['f4us', 'm2gb', 'andreasc', 'paulrp', 'lindala', 'm5ny', 'anniewm', 'hugoca']
+    ['f4us', 'm2gb', 'andreasc', 'paulrp', 'lindala', 'm5ny', 'auntywm', 'hugoca']
     """
     train = _mixed(TRAIN_FEMALE, TRAIN_MALE)
     return {

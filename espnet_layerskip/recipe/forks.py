@@ -17,7 +17,8 @@ def map_in_forks(function: Callable[[T], R], items: Sequence[T], nj: int) -> Ite
     """Yield the results as they come, not in the order of the items.
 
     Every call starts from the state that this process is in, so that its result depends on its
-    item only. When the caller stops early (an error, Ctrl-C), running calls are ended.
+    item only. When the caller stops early (an error, Ctrl-C), running calls are ended. To be used
+    in the main thread.
 
     Args:
         function: Its result and its exceptions must be picklable.
@@ -25,6 +26,7 @@ def map_in_forks(function: Callable[[T], R], items: Sequence[T], nj: int) -> Ite
         nj: Processes at a time.
 
     Raises:
+        KeyboardInterrupt: On Ctrl-C, between two results.
         ValueError: A process ended without a result (killed, or crashed).
         Exception: The first ValueError or OSError that the function raised.
     """
@@ -32,8 +34,13 @@ def map_in_forks(function: Callable[[T], R], items: Sequence[T], nj: int) -> Ite
     running: dict[Connection, tuple[BaseProcess, T]] = {}
     process: BaseProcess
     todo = iter(items)
+    stopped: list[int] = []
+    # Python's own handler raises anywhere, also in hooks of fork that swallow exceptions.
+    before = signal.signal(signal.SIGINT, lambda signum, frame: stopped.append(signum))
     try:
         while True:
+            if stopped:
+                raise KeyboardInterrupt
             while len(running) < max(1, nj) and (item := next(todo, None)) is not None:
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(target=_call, args=(function, item, sender), daemon=True)
@@ -42,11 +49,12 @@ def map_in_forks(function: Callable[[T], R], items: Sequence[T], nj: int) -> Ite
                 running[receiver] = (process, item)
             if not running:
                 return
-            for ready in wait(list(running)):
+            for ready in wait(list(running), timeout=0.2):
                 assert isinstance(ready, Connection)
                 process, item = running.pop(ready)
                 yield _result(ready, process, item)
     finally:
+        signal.signal(signal.SIGINT, before)
         for process, _ in running.values():
             process.terminate()
             process.join()

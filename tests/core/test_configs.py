@@ -41,7 +41,11 @@ def test_twins_differ_in_encoder_and_model_only(path):
     assert {k: ours["encoder_conf"][k] for k in shared} == {
         k: stock["encoder_conf"][k] for k in shared
     }
-    assert ours["encoder_conf"]["gate_layer_idx"] == stock["encoder_conf"]["interctc_layer_idx"]
+    ctc_layers = {
+        *ours["encoder_conf"]["gate_layer_idx"],
+        *ours["encoder_conf"]["interctc_layer_idx"],
+    }
+    assert ctc_layers == set(stock["encoder_conf"]["interctc_layer_idx"])
 
 
 def test_yaml_files_are_found():
