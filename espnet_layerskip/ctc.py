@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
@@ -50,6 +51,8 @@ class LayerSkipCTC(CTC):
         reduce: As in ESPnet: True = batch average, False = one loss per utterance.
         zero_infinity: Zero the loss of utterances that have too few frames.
         head_type: "plain" (softmax over V) or "factorized" (sigmoid blank, label softmax).
+            Both start at p(blank) = 0.5 on average; ESPnet's own starts at 1/V and leaves
+            the first stage of CTC training much later.
         own_head_layers: 1-based encoder layers with a head of their own.
 
     Raises:
@@ -80,6 +83,10 @@ class LayerSkipCTC(CTC):
         self.interctc_lo = torch.nn.ModuleDict(
             {str(i): torch.nn.Linear(encoder_output_size, odim) for i in own_head_layers}
         )
+        if head_type == "plain":
+            for proj in (self.ctc_lo, *self.interctc_lo.values()):
+                torch.nn.init.zeros_(proj.bias)
+                torch.nn.init.constant_(proj.bias[BLANK : BLANK + 1], math.log(odim - 1))
         self._layer_idx: int | None = None
         self._trace: SkipTrace | None = None
 

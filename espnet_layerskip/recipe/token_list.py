@@ -1,5 +1,7 @@
 """Stage 5: the token list, in ESPnet's order: <blank>, <unk>, by falling count, <sos/eos>.
 
+Beside it, ``blank_bias.pth`` for ESPnet's ``init_param``: see :func:`write_blank_bias`.
+
 Example::
 
     python -m espnet_layerskip.recipe.token_list --token_type char --text dump/raw/train/text \\
@@ -10,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,6 +70,22 @@ def train_bpe(
     return [piece for piece in pieces if piece not in SPM_RESERVED]
 
 
+def write_blank_bias(path: Path, num_tokens: int) -> None:
+    """Write the bias of a CTC head that starts at p(blank) = 0.5, as parameters of ESPnet.
+
+    ESPnet's head starts at p(blank) = 1/V and then aligns labels to frames that should be
+    blank; on AN4 that made the first epochs several times slower. Our own heads start at
+    0.5 by themselves; a stock model does so with ``init_param: [.../blank_bias.pth]``.
+    """
+    import torch
+
+    bias = torch.zeros(num_tokens)
+    bias[0] = math.log(num_tokens - 1)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save({"ctc.ctc_lo.bias": bias}, tmp)
+    os.replace(tmp, path)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Write a token list")
@@ -97,6 +117,7 @@ def main() -> None:
     tokens = [token for token in tokens if token not in (BLANK, UNK, SOS_EOS)]
     tokens = [BLANK, UNK, *tokens, SOS_EOS]
     write_text(args.output, "".join(f"{token}\n" for token in tokens))
+    write_blank_bias(args.output.with_name("blank_bias.pth"), len(tokens))
     logging.info("%d tokens (%s) -> %s", len(tokens), args.token_type, args.output)
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from espnet_layerskip._compat import CTC
-from espnet_layerskip.ctc import LayerSkipCTC, factorized_log_probs
+from espnet_layerskip.ctc import HEAD_TYPES, LayerSkipCTC, factorized_log_probs
 from espnet_layerskip.frames import GateTrace, SkipTrace
 
 V, D = 7, 12
@@ -138,3 +138,12 @@ def test_trace_of_another_batch_is_refused():
 def test_unknown_head_lists_the_choices():
     with pytest.raises(ValueError, match="'plain', 'factorized'.*'split'"):
         LayerSkipCTC(V, D, head_type="split")
+
+
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+def test_training_starts_at_even_odds_of_blank(head_type):
+    torch.manual_seed(0)
+    ctc = LayerSkipCTC(50, 16, head_type=head_type, own_head_layers=[2])
+    hidden = torch.randn(1, 500, 16) * 0.1
+    for layer_idx in (None, 2):
+        assert float(ctc.blank_prob(hidden, layer_idx).mean()) == pytest.approx(0.5, abs=0.07)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 
 from espnet_layerskip.recipe.tables import DataDir, read_table
 
@@ -45,6 +46,10 @@ def test_stages_1_to_5_make_espnets_directories(run_recipe: RunRecipe, recipe_di
     assert tokens[:2] == ["<blank>", "<unk>"]
     assert tokens[-1] == "<sos/eos>"
     assert set(tokens[2:-1]) == set("".join(train.text.values()).replace(" ", "")) | {"<space>"}
+    start = torch.load(recipe_dir / "data/en_token_list/char/blank_bias.pth", weights_only=True)
+    assert list(start) == ["ctc.ctc_lo.bias"]
+    assert len(start["ctc.ctc_lo.bias"]) == len(tokens)
+    assert start["ctc.ctc_lo.bias"].softmax(0)[0] == pytest.approx(0.5)
 
 
 def test_broken_audio_stops_stage_3_and_every_file_is_named(
