@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
             "the token list which it was trained with"
         )
     model.load_state_dict(state)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, as ``sha256sum`` prints it."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _rename(key: str, wanted: Mapping[str, torch.Tensor]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
 
 from espnet_layerskip.options import DECODER_TYPES, SKIP_CONTEXTS
 
@@ -18,7 +20,8 @@ def get_parser() -> argparse.ArgumentParser:
         "espnet_layerskip.bin.asr_train, python -m espnet_layerskip.bin.asr_inference.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    add_transcribe(verbs.add_parser("transcribe", help="audio files to text"))
+    for name, verb in VERBS.items():
+        verb.add_options(verbs.add_parser(name, help=verb.help))
     return parser
 
 
@@ -36,7 +39,8 @@ def add_transcribe(parser: argparse.ArgumentParser) -> None:
         "--blank-threshold",
         default="auto",
         metavar="auto|off|P",
-        help="a frame skips layers where p(blank) > P, in (0, 1]; default: as configured",
+        help="a frame skips layers where p(blank) > P, in (0, 1]; default: as calibrated, "
+        "else as configured",
     )
     add("--spike-extension", metavar="L,R", help="frames kept around each non-blank frame")
     add("--skip-context", choices=SKIP_CONTEXTS, help="what kept frames see in upper layers")
@@ -51,6 +55,60 @@ def add_transcribe(parser: argparse.ArgumentParser) -> None:
     add("audio", nargs="*", metavar="AUDIO", help="audio files; their stem is the utt_id")
 
 
+def add_calibrate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``calibrate``."""
+    parser.description = (
+        "Choose the cheapest skipping setting (threshold, extension and, if there are several, "
+        "gates) that keeps an error budget on a development set by greedy search, and store it "
+        "beside the checkpoint in calibration.json, which --blank-threshold auto reads. Kept "
+        "means: the upper limit of the 95 % interval of a paired bootstrap over utterances is "
+        "within the budget. Where no setting keeps it, 'off' is stored, what would be needed is "
+        "said, and the exit status is 3."
+    )
+    add = parser.add_argument
+    add("--exp", required=True, metavar="EXPDIR", help="experiment directory")
+    add("--data", required=True, metavar="DIR", help="development set: wav.scp, text and utt2spk")
+    add(
+        "--max-wer-increase",
+        required=True,
+        type=float,
+        metavar="PCT",
+        help="budget: allowed increase of the metric, in percent of what the same weights have at "
+        "full depth (relative: 1 allows 10.1 %% where full depth has 10 %%)",
+    )
+    add("--metric", choices=("wer", "cer"), default="wer", help="default: wer")
+    add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
+    add(
+        "--allow-point-estimate",
+        action="store_true",
+        help="where no upper limit keeps the budget, go by the rates as measured",
+    )
+    add(
+        "--if-needed",
+        action="store_true",
+        help="do nothing where this checkpoint is calibrated for this budget and set already",
+    )
+    add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
+
+
+class Verb(NamedTuple):
+    """A verb: its line in --help, its options, and the module whose ``run(args)`` does it."""
+
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    module: str
+
+
+VERBS = {
+    "transcribe": Verb("audio files to text", add_transcribe, "espnet_layerskip.transcribe"),
+    "calibrate": Verb(
+        "choose the skipping setting for an error budget",
+        add_calibrate,
+        "espnet_layerskip.calibration.command",
+    ),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -58,13 +116,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; None means those of the command line.
 
     Returns:
-        Exit status: 0; 1 if an input failed; 2 if the call or the model cannot be used.
+        Exit status: 0; 1 if an input failed; 2 if the call or the model cannot be used; others
+        as the verb's --help says.
     """
     args = get_parser().parse_args(argv)
-    from espnet_layerskip import transcribe
-
+    args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return transcribe.run(args)
+        status: int = import_module(VERBS[args.verb].module).run(args)
+        return status
     except (ValueError, FileNotFoundError) as e:
         print(f"espnet-layerskip {args.verb}: error: {e}", file=sys.stderr)
         return 2

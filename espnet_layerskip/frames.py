@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -112,3 +113,37 @@ class Frames:
         self.index = pack_index(keep_mask)
         self.x = gather_frames(self.frozen, self.index)
         self._mask = self.index.attention_mask() if self.index.is_padded else None
+
+
+@dataclass
+class LayerState:
+    """Where a batch stands on its way: after a layer, before the gate there has decided.
+
+    Attributes:
+        frames: The frames that go on.
+        valid_mask: (B, T) bool, True = real frame.
+        layer_idx: Layers run so far: the 1-based number of the last one.
+        traces: What the gates on the way decided.
+    """
+
+    frames: Frames
+    valid_mask: torch.Tensor
+    layer_idx: int = 0
+    traces: list[GateTrace] = field(default_factory=list)
+
+    @property
+    def keep_mask(self) -> torch.Tensor:
+        """(B, T) bool, True = the frame is still on its way."""
+        return self.traces[-1].keep_mask if self.traces else self.valid_mask
+
+    def drop(self, trace: GateTrace) -> None:
+        """Let a gate's decision take effect."""
+        if not bool((trace.keep_mask == self.keep_mask).all()):
+            self.frames.keep(trace.keep_mask)
+        self.traces.append(trace)
+
+    def fork(self) -> LayerState:
+        """Return a copy that can go another way; no tensor is copied or changed."""
+        return LayerState(
+            copy.copy(self.frames), self.valid_mask, self.layer_idx, list(self.traces)
+        )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from espnet_layerskip._compat import TooShortUttError, inference_module
+from espnet_layerskip.calibration.stored import Calibration, use_calibration
 from espnet_layerskip.checkpoint import load_checkpoint
 from espnet_layerskip.decoding import CTCDecoder, GreedyDecoder, Hypothesis
 from espnet_layerskip.decoding.encoder_clock import EncoderClock
@@ -56,7 +57,9 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         asr_model_file: Checkpoint (``.pth``); None = random weights.
         decoder_type: "espnet" (its beam search, CTC and attention) or "greedy" (best path
             of the CTC head, batched).
-        blank_threshold: In (0, 1], "off", or "auto"/None = as configured.
+        blank_threshold: In (0, 1], "off", None = as configured, or "auto" = the calibrated
+            setting that is stored beside the checkpoint (``espnet-layerskip calibrate``), as
+            configured where there is none. ``calibration`` then holds what was read.
         spike_extension: (left, right) frames, or None = as configured.
         skip_context: packed, packed_original or full, or None = as configured.
         exit_layer: Gate layer after which every frame stops, or None = no early exit.
@@ -92,6 +95,11 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         super().__init__(asr_train_config=config, asr_model_file=None, **kwargs)
         if asr_model_file is not None:
             load_checkpoint(self.asr_model, asr_model_file)
+        self.calibration: Calibration | None = None
+        if blank_threshold == "auto" and asr_model_file is not None:
+            self.calibration = use_calibration(self.asr_model.encoder, asr_model_file)
+        if self.calibration and (spike_extension, skip_context, exit_layer) != (None, None, None):
+            logger.warning("options beside blank_threshold 'auto' win over what was calibrated")
         set_skipping(
             self.asr_model.encoder, blank_threshold, spike_extension, skip_context, exit_layer
         )
@@ -226,11 +234,12 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         log_probs, olens = log_posteriors(self.asr_model, feats)
         counts = count_skips(self.asr_model.encoder, olens)
         return [
-            ([self._entry(hyp) for hyp in hyps[: self.nbest]], count)
+            ([self.entry(hyp) for hyp in hyps[: self.nbest]], count)
             for hyps, count in zip(decoder(log_probs, olens), counts, strict=True)
         ]
 
-    def _entry(self, hyp: Hypothesis) -> tuple[str | None, list[str], list[int], Hypothesis]:
+    def entry(self, hyp: Hypothesis) -> tuple[str | None, list[str], list[int], Hypothesis]:
+        """Return the n-best entry (text, token, token_int, hypothesis) of a hypothesis."""
         token = self.converter.ids2tokens(hyp.token_int)
         text = None if self.tokenizer is None else self.tokenizer.tokens2text(token)
         hyp = dataclasses.replace(hyp, token=token, text=text or "")

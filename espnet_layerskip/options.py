@@ -11,7 +11,7 @@ OFF = 1.0
 
 
 def parse_blank_threshold(value: str | float | bool | None) -> float | None:
-    """Return the threshold to set, or None to keep what the model was configured with.
+    """Return the threshold to set, or None to keep what the model has.
 
     Args:
         value: "auto" or None (keep), "off" (1.0; YAML reads a bare ``off`` as False), or a
@@ -66,6 +66,28 @@ def parse_spike_extension(value: str | Sequence[int] | None) -> tuple[int, int] 
     return left, right
 
 
+def parse_gates(value: str | None) -> tuple[int, ...] | None:
+    """Return the gate layers to use, or None for all that the model has.
+
+    Args:
+        value: "K" or "K,K,...", or None.
+
+    Raises:
+        ValueError: For anything else.
+
+    Example:
+        >>> parse_gates("8,4")
+        (4, 8)
+    """
+    if value is None:
+        return None
+    try:
+        return tuple(sorted({int(part) for part in value.split(",")}))
+    except ValueError:
+        message = f"gates must be layer numbers 'K' or 'K,K,...', but got {value!r}"
+        raise ValueError(message) from None
+
+
 def parse_exit_layer(value: str | int | None) -> int | None:
     """Return the layer after which every frame stops, or None for no early exit.
 
@@ -99,7 +121,7 @@ def set_skipping(
     skip_context: str | None = None,
     exit_layer: str | int | None = None,
 ) -> None:
-    """Set the skipping options of an encoder; None keeps what it was configured with.
+    """Set the skipping options of an encoder; None keeps what it has.
 
     Args:
         encoder: A layerskip encoder; on any other only "off" and None can be asked for.

@@ -6,13 +6,13 @@ which frames each layer sees, moves them, and records what was skipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from espnet_layerskip.frames import Frames, GateTrace, SkipTrace
+from espnet_layerskip.frames import Frames, GateTrace, LayerState, SkipTrace
 from espnet_layerskip.gate import BlankGate, check_extension, check_threshold
 from espnet_layerskip.packing import scatter_frames
 
@@ -67,7 +67,9 @@ class LayerSkipMixin:
         self._collect = False
         self._skip: bool | None = None
         self._exit_layer: int | None = None
+        self._states: list[LayerState] | None = None
         self.last_skip = None
+        self.gates_in_use = self.gate_layer_idx
         self.blank_threshold = blank_threshold
         self.spike_extension = spike_extension  # type: ignore[assignment]
         self.skip_context = skip_context
@@ -117,6 +119,20 @@ class LayerSkipMixin:
             )
         self._exit_layer = value
 
+    @property
+    def gates_in_use(self) -> list[int]:
+        """Gate layers that decide; all of ``gate_layer_idx`` unless set to fewer."""
+        return self._gates_in_use
+
+    @gates_in_use.setter
+    def gates_in_use(self, value: Sequence[int]) -> None:
+        if not set(value) <= set(self.gate_layer_idx) or (self.gate_layer_idx and not value):
+            raise ValueError(
+                f"gates_in_use must be some of the gate layers {self.gate_layer_idx}, at least "
+                f"one (blank_threshold 1.0 turns all off), but got {list(value)}"
+            )
+        self._gates_in_use = sorted(set(value))
+
     def check_context(self, context: str) -> None:
         """Raise ValueError if this encoder cannot run ``context``; for encoders to override."""
 
@@ -136,6 +152,22 @@ class LayerSkipMixin:
         finally:
             self._skip, self._collect = previous
 
+    @contextmanager
+    def stopped_at(self, layer_idx: int) -> Iterator[list[LayerState]]:
+        """Inside the block a forward stops after a gate layer, before the gate decides.
+
+        The states are collected in the list that the block gets; ``run_from`` goes on from
+        them, as often as wanted.
+        """
+        previous = self._exit_layer, self._states
+        self.exit_layer = layer_idx
+        states: list[LayerState] = []
+        self._states = states
+        try:
+            yield states
+        finally:
+            self._exit_layer, self._states = previous
+
     def active_gates(self) -> dict[int, BlankGate]:
         """Return the gates of this forward by layer; draws at random in training."""
         skip = self._skip
@@ -148,7 +180,7 @@ class LayerSkipMixin:
         gate = BlankGate(self.blank_threshold, extension, self.min_spike_ratio)
         if not skip or gate.is_off or self._exit_layer is not None:
             return {}
-        return dict.fromkeys(self.gate_layer_idx, gate)
+        return dict.fromkeys(self.gates_in_use, gate)
 
     def run_layer(self, layer: Any, frames: Frames) -> torch.Tensor:
         """Return the active frames (B, M, D) after one layer."""
@@ -177,61 +209,89 @@ class LayerSkipMixin:
         """
         all_valid = bool(valid_mask.all())
         frames = Frames(x, pos_emb, None if all_valid else valid_mask, context=self.skip_context)
+        state = LayerState(frames, valid_mask)
         gates = {} if return_all_hs else self.active_gates()
-        wanted = self._wanted_layers()
-        traces: list[GateTrace] = []
-        outs: list[Any] = []
         self.last_skip = None
-        for layer_idx, layer in enumerate(self.encoders, 1):
-            frames.x = self.run_layer(layer, frames)
+        outs = self.run_from(state, gates, ctc, self._exit_layer, return_all_hs)
+        if self._states is not None:
+            self._states.append(state)
+        self._leave_trace(state)
+        return frames.full(), outs
+
+    def run_from(
+        self,
+        state: LayerState,
+        gates: Mapping[int, BlankGate],
+        ctc: Any,
+        stop: int | None = None,
+        return_all_hs: bool = False,
+    ) -> list[Any]:
+        """Go on from a state, in place: decide at its layer's gate, then run the next layers.
+
+        Args:
+            state: Where the batch stands.
+            gates: Gates by layer.
+            ctc: The CTC head.
+            stop: Last layer to run (its gate does not decide); None = all.
+            return_all_hs: As in ``run_layers``.
+
+        Returns:
+            The intermediate outputs of the layers run, as ``run_layers`` returns them.
+        """
+        wanted = self._wanted_layers()
+        frames = state.frames
+        outs: list[Any] = []
+        while state.layer_idx < (stop or len(self.encoders)):
+            layer_idx = state.layer_idx
+            if layer_idx in gates:
+                state.drop(self._decide(gates[layer_idx], state, ctc))
+            if self.interctc_use_conditioning and layer_idx in self.interctc_layer_idx:
+                frames.x = frames.x + self._condition(frames.x, layer_idx, ctc)
+            frames.x = self.run_layer(self.encoders[layer_idx], frames)
+            state.layer_idx = layer_idx = layer_idx + 1
             if return_all_hs:
                 outs.append(frames.x)
             elif layer_idx in wanted:
                 outs.append((layer_idx, self._normalised(frames.full())))
-            if layer_idx == self._exit_layer:
-                break
-            if layer_idx in gates:
-                gate = gates[layer_idx]
-                traces.append(self._gate(layer_idx, gate, frames, valid_mask, traces, ctc))
-            if self.interctc_use_conditioning and layer_idx in self.interctc_layer_idx:
-                frames.x = frames.x + self._condition(frames.x, layer_idx, ctc)
-        if traces:
-            self.last_skip = SkipTrace(valid_mask, traces)
-        return frames.full(), outs
+        return outs
 
-    def _wanted_layers(self) -> set[int]:
-        if not (self.training or self._collect):
-            return set()
-        return {*self.interctc_layer_idx, *self.gate_layer_idx}
+    def output(self, state: LayerState) -> torch.Tensor:
+        """Return what a forward returns that ends in this state, (B, T, D); sets ``last_skip``."""
+        self._leave_trace(state)
+        return self._normalised(state.frames.full())
 
-    def _gate(
-        self,
-        layer_idx: int,
-        gate: BlankGate,
-        frames: Frames,
-        valid_mask: torch.Tensor,
-        traces: list[GateTrace],
-        ctc: Any,
-    ) -> GateTrace:
-        """Decide at one gate and drop the frames from ``frames``."""
+    def gate_blank_prob(self, state: LayerState, ctc: Any) -> torch.Tensor:
+        """Return p(blank) (B, T) float32 as a gate after the state's layer sees it.
+
+        A frame that was dropped before keeps the value which that gate saw.
+
+        Raises:
+            ValueError: If ``ctc`` is None.
+        """
         if ctc is None:
             raise ValueError(
                 "skipping needs the CTC head: call the encoder with ctc=model.ctc (ESPnet's "
                 "model.encode does), or set blank_threshold to 1.0"
             )
+        frames = state.frames
         with torch.no_grad():
-            blank = head_blank_prob(ctc, self._normalised(frames.x), layer_idx)
+            blank = head_blank_prob(ctc, self._normalised(frames.x), state.layer_idx)
             if frames.index is not None:
-                wide = scatter_frames(
-                    traces[-1].blank_prob[..., None], blank[..., None], frames.index
-                )
-                blank = wide.squeeze(-1)
-            keep = gate(blank, valid_mask)
-            if traces:
-                keep &= traces[-1].keep_mask
-        if not bool((keep == (traces[-1].keep_mask if traces else valid_mask)).all()):
-            frames.keep(keep)
-        return GateTrace(layer_idx, keep, blank)
+                seen = state.traces[-1].blank_prob
+                blank = scatter_frames(seen[..., None], blank[..., None], frames.index).squeeze(-1)
+        return blank
+
+    def _decide(self, gate: BlankGate, state: LayerState, ctc: Any) -> GateTrace:
+        blank = self.gate_blank_prob(state, ctc)
+        return GateTrace(state.layer_idx, gate(blank, state.valid_mask) & state.keep_mask, blank)
+
+    def _leave_trace(self, state: LayerState) -> None:
+        self.last_skip = SkipTrace(state.valid_mask, state.traces) if state.traces else None
+
+    def _wanted_layers(self) -> set[int]:
+        if not (self.training or self._collect):
+            return set()
+        return {*self.interctc_layer_idx, *self.gate_layer_idx}
 
     def _normalised(self, x: torch.Tensor) -> torch.Tensor:
         normed: torch.Tensor = self.after_norm(x) if self.normalize_before else x

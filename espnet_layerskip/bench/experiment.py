@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.bench.settings import SkipSettings
+from espnet_layerskip.checkpoint import file_digest
 from espnet_layerskip.inference import load_model
 
 
@@ -52,9 +52,3 @@ def load_experiment(exp: str | Path, model_file: str | None = None) -> Experimen
         weights.name,
         file_digest(weights),
     )
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, as ``sha256sum`` prints it."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -11,10 +11,11 @@ from espnet_layerskip.options import (
     check_choice,
     parse_blank_threshold,
     parse_exit_layer,
+    parse_gates,
     parse_spike_extension,
 )
 
-KEYS = ("threshold", "extension", "context", "exit")
+KEYS = ("threshold", "extension", "context", "exit", "gates")
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,17 @@ class SkipSettings:
         extension: Frames (left, right) of each spike that run too.
         context: What a kept frame sees in the upper layers.
         exit_layer: 1-based gate layer after which all frames stop.
+        gates: Gate layers that decide; None = all that the encoder has.
     """
 
     threshold: float | None = None
     extension: tuple[int, int] | None = None
     context: str | None = None
     exit_layer: int | None = None
+    gates: tuple[int, ...] | None = None
 
     def resolved(self, encoder: Any, stored: SkipSettings | None = None) -> SkipSettings:
-        """Return the settings with every None (but the exit layer's) replaced.
+        """Return the settings with every None (but of exit_layer and gates) replaced.
 
         Args:
             encoder: The encoder that they are for.
@@ -58,6 +61,7 @@ class SkipSettings:
             stored.extension if self.extension is None else self.extension,
             stored.context if self.context is None else self.context,
             self.exit_layer,
+            self.gates,
         )
 
     @property
@@ -80,6 +84,7 @@ class SkipSettings:
         if self.context is not None:
             encoder.skip_context = self.context
         encoder.exit_layer = self.exit_layer
+        encoder.gates_in_use = self.gates or encoder.gate_layer_idx
 
     def describe(self) -> str:
         """Return the settings as they are written on the command line."""
@@ -92,6 +97,8 @@ class SkipSettings:
             parts.append(f"context={self.context}")
         if self.exit_layer is not None:
             parts.append(f"exit={self.exit_layer}")
+        if self.gates is not None:
+            parts.append(f"gates={','.join(map(str, self.gates))}")
         return " ".join(parts)
 
 
@@ -104,7 +111,7 @@ def can_skip(encoder: Any) -> bool:
 
 
 def parse_settings(items: Sequence[str]) -> SkipSettings:
-    """Read ``threshold=0.9 extension=1,1 context=packed exit=4``; each is optional.
+    """Read ``threshold=0.9 extension=1,1 context=packed exit=4 gates=4,8``; each is optional.
 
     ``threshold=off`` is 1.0, ``threshold=auto`` keeps what the experiment says.
 
@@ -125,4 +132,5 @@ def parse_settings(items: Sequence[str]) -> SkipSettings:
         parse_spike_extension(values.get("extension")),
         None if context is None else check_choice("skip_context", context, SKIP_CONTEXTS),
         parse_exit_layer(values.get("exit")),
+        parse_gates(values.get("gates")),
     )

@@ -84,7 +84,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--blank_threshold",
         default="auto",
         help="A frame skips layers where p(blank) is above this, in (0, 1]; 'off'; or 'auto', as "
-        "the model was configured",
+        "calibrated (espnet-layerskip calibrate), else as the model was configured",
     )
     group.add_argument(
         "--spike_extension",

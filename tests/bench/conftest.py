@@ -24,7 +24,7 @@ ENCODER = {
 GATED = {"gate_layer_idx": [1], "blank_threshold": 0.5, "spike_extension": [0, 0]}
 
 
-def make_experiment(directory, seed=0, gated=True):
+def make_experiment(directory, seed=0, gated=True, gates=(1,)):
     """Write config.yaml and valid.cer_ctc.ave.pth; about half of the frames are skipped."""
     config = LayerSkipASRTask.get_default_config()
     config |= {
@@ -34,13 +34,13 @@ def make_experiment(directory, seed=0, gated=True):
         "normalize": None,
         "frontend_conf": {"fs": 16000, "n_mels": 20},
         "encoder": "layerskip_conformer" if gated else "conformer",
-        "encoder_conf": {**ENCODER, **(GATED if gated else {})},
+        "encoder_conf": {**ENCODER, **(GATED | {"gate_layer_idx": list(gates)} if gated else {})},
         "model": "layerskip" if gated else "espnet",
         "model_conf": {"ctc_weight": 1.0} | ({"interctc_head": "own"} if gated else {}),
     }
     torch.manual_seed(seed)
     model = LayerSkipASRTask.build_model(argparse.Namespace(**config))
-    calibrate(model.eval(), gated)
+    calibrate(model.eval(), gates if gated else ())
     directory.mkdir(parents=True)
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     torch.save(model.state_dict(), directory / "valid.cer_ctc.ave.pth")
@@ -48,20 +48,20 @@ def make_experiment(directory, seed=0, gated=True):
 
 
 @torch.no_grad()
-def calibrate(model, gated):
+def calibrate(model, gates):
     """Shift the blank logit so that every head calls about half of the frames blank."""
     wave = torch.from_numpy(noise(np.random.default_rng(9)))[None]
     heads = {None: model.ctc.ctc_lo}
-    if gated:
-        heads[1] = model.ctc.interctc_lo["1"]
+    if gates:
+        heads |= {k: model.ctc.interctc_lo[str(k)] for k in gates}
         model.encoder.blank_threshold = 1.0
     for layer, head in heads.items():
-        if gated:
+        if gates:
             model.encoder.exit_layer = layer
         out, _ = model.encode(wave, torch.tensor([wave.size(1)]))
         head.weight *= 10.0
         logits = head(out[0])
-        margin = logits[:, 0] - (0.0 if gated else logits[:, 1:].amax(-1))
+        margin = logits[:, 0] - (0.0 if gates else logits[:, 1:].amax(-1))
         head.bias[0] -= margin.median() + 0.1  # the head is factorized where it is gated
 
 

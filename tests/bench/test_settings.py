@@ -15,9 +15,9 @@ class StockEncoder:
 
 
 def test_parse_and_describe_round_trip():
-    items = ["threshold=0.95", "extension=0,2", "context=packed", "exit=4"]
+    items = ["threshold=0.95", "extension=0,2", "context=packed", "exit=4", "gates=3,4"]
     settings = parse_settings(items)
-    assert settings == SkipSettings(0.95, (0, 2), "packed", 4)
+    assert settings == SkipSettings(0.95, (0, 2), "packed", 4, (3, 4))
     assert settings.describe().split() == items
     assert parse_settings(["threshold=off"]) == OFF
     assert parse_settings([]) == SkipSettings()
@@ -32,6 +32,7 @@ def test_parse_and_describe_round_trip():
         (["extension=1"], "spike_extension must be two frame counts.*'1'"),
         (["context=half"], "skip_context must be one of packed, .*'half'"),
         (["exit=last"], "exit_layer must be a layer number.*'last'"),
+        (["gates=low"], "gates must be layer numbers.*'low'"),
         (["exit=2", "exit=3"], "given twice"),
     ],
 )
@@ -51,9 +52,13 @@ def test_none_keeps_what_is_stored_and_exit_is_reset():
         "skip_context": "packed",
         "exit_layer": 3,
         "gate_layer_idx": [3, 4],
+        "gates_in_use": [3, 4],
     }
+    SkipSettings(gates=(4,)).apply(encoder)
+    assert encoder.gates_in_use == (4,)
     resolved.apply(encoder)
     assert (encoder.blank_threshold, encoder.exit_layer) == (0.9, None)
+    assert encoder.gates_in_use == [3, 4]
 
 
 def test_stored_values_win_over_present_ones():

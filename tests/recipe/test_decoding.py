@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from espnet_layerskip.recipe.tables import read_table
 
-from .conftest import REPO, RunRecipe
+from .conftest import REPO, TEMPLATE, RunRecipe
 
 pytestmark = pytest.mark.slow  # every stage starts processes of its own
 
@@ -98,3 +100,83 @@ def test_a_model_file_that_is_not_there_lists_those_that_are(
     )
     assert done.returncode == 2
     assert "choose one with --inference_asr_model: valid.cer_ctc.ave.pth" in done.stderr
+
+
+# Stands in for "espnet-layerskip calibrate": writes down its options, exits as it is told to.
+CALIBRATE = """
+import pathlib, sys
+with open("calibrations", "a") as calls:
+    calls.write(" ".join(sys.argv[1:]) + "\\n")
+pathlib.Path("exp/asr_x/calibration.json").write_text(pathlib.Path("status").read_text())
+sys.exit(int(pathlib.Path("status").read_text()))
+"""
+
+
+def test_stage_12_calibrates_where_the_decoding_says_auto(
+    run_recipe: RunRecipe, recipe_dir: Path, shim: str
+) -> None:
+    (Path(shim) / "espnet_layerskip" / "cli.py").write_text(CALIBRATE, encoding="utf-8")
+    config, status = recipe_dir / "conf" / "decode.yaml", recipe_dir / "status"
+    config.parent.mkdir()
+    config.write_text("decoder_type: greedy\nblank_threshold: auto  # calibrated\n")
+    shutil.copytree(recipe_dir / "dump/raw/org/dev", recipe_dir / "dump/raw/dev")
+    options = ["--stage", "12", "--stop_stage", "12", "--asr_tag", "x", "--inference_nj", "1"]
+    options += ["--inference_config", "conf/decode.yaml", "--max_wer_increase", "2.5"]
+    status.write_text("0")
+    done = run_recipe(*options, PYTHONPATH=shim)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (recipe_dir / "calibrations").read_text() == (
+        "calibrate --if-needed --exp exp/asr_x --model-file valid.cer_ctc.ave.pth "
+        "--data dump/raw/dev --max-wer-increase 2.5\n"
+    )
+    assert len((recipe_dir / "calls").read_text().split()) == 3
+
+    status.write_text("3")
+    nothing = run_recipe(*options, PYTHONPATH=shim)
+    assert nothing.returncode == 0, "off is an answer too"
+    assert "nothing keeps the budget" in nothing.stdout
+    assert len((recipe_dir / "calls").read_text().split()) == 6, "decoded anew: another setting"
+
+    status.write_text("2")
+    failed = run_recipe(*options, PYTHONPATH=shim)
+    assert failed.returncode == 2
+    assert "calibration failed with status 2" in failed.stderr
+
+    fixed = run_recipe(*options, "--inference_args", "--blank_threshold 0.9", PYTHONPATH=shim)
+    assert fixed.returncode == 0, "an argument wins over the configuration"
+    assert len((recipe_dir / "calibrations").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "args", "told"),
+    [
+        ("", "", ""),
+        ("blank_threshold: auto", "", "auto"),
+        ('blank_threshold: "auto"  # calibrated', "--beam_size 3", "auto"),
+        ("# blank_threshold: auto", "", ""),
+        ("blank_threshold: 0.9", "--x 1 --blank_threshold auto --y 2", "auto"),
+        ("blank_threshold: auto", "--blank_threshold=off", "off"),
+    ],
+)
+def test_which_threshold_a_decoding_is_told(
+    tmp_path: Path, config: str, args: str, told: str
+) -> None:
+    (tmp_path / "decode.yaml").write_text(f"decoder_type: greedy\n{config}\n", encoding="utf-8")
+    script = 'set -e -u -o pipefail; . "$1"; told_threshold "$2" "$3"; told_threshold "" "$3"'
+    stages = TEMPLATE / "utils" / "stages.sh"
+    done = subprocess.run(
+        ["bash", "-c", script, "x", str(stages), str(tmp_path / "decode.yaml"), args],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n")[:2] == [told, told if args.count("threshold") else ""]
+
+
+def test_stage_14_packs_the_calibration(run_recipe: RunRecipe, recipe_dir: Path, shim: str) -> None:
+    (recipe_dir / "exp/asr_x/calibration.json").write_text("{}", encoding="utf-8")
+    options = ["--stage", "14", "--stop_stage", "14", "--asr_tag", "x", "--feats_normalize", "none"]
+    done = run_recipe(*options, PYTHONPATH=shim)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(recipe_dir / "exp/asr_x/asr_x_valid.cer_ctc.ave.zip") as packed:
+        assert "exp/asr_x/calibration.json" in packed.namelist()

@@ -65,6 +65,7 @@ inference_tag=                            # name of the decoding directory; empt
 inference_config=                         # decoding configuration
 inference_args=                           # arguments that win over it, e.g. "--blank_threshold 0.9"
 inference_asr_model=valid.cer_ctc.ave.pth # parameters to decode with
+max_wer_increase=1.0                      # budget in percent of the full-depth WER, for a decoding with blank_threshold: auto
 scorer=auto                               # sclite, jiwer, or auto: sclite where it is installed
 missing_as_empty=false                    # score an utterance without a result as empty, not an error
 compare_exps=                             # experiments for stage 16; empty: this one
@@ -309,6 +310,20 @@ if ! "${skip_eval}"; then
                 "$(find "${asr_exp}" -maxdepth 1 -name 'valid.*.pth' -printf '%f ')"
         fi
         write_run_sh "${asr_exp}/${inference_tag}" 12
+        threshold=$(told_threshold "${inference_config}" "${inference_args}")
+        if [ "${threshold}" = auto ]; then
+            log "Calibration: ${max_wer_increase} % more errors at most on ${data_feats}/${valid_set} -> ${asr_exp}/calibration.json"
+            need_file "${data_feats}/${valid_set}/wav.scp" "stages 3 and 4 make it"
+            status=0
+            ESPNET_LAYERSKIP_NO_REGISTER=1 "${python}" -m espnet_layerskip.cli calibrate --if-needed \
+                --exp "${asr_exp}" --model-file "${inference_asr_model}" --data "${data_feats}/${valid_set}" \
+                --max-wer-increase "${max_wer_increase}" || status=$?
+            case "${status}" in
+                0) ;;
+                3) log "Calibration: nothing keeps the budget, so that frames skip no layers" ;;
+                *) die "calibration failed with status ${status}" ;;
+            esac
+        fi
         failed=
         _ngpu=0
         _cmd=${decode_cmd}
@@ -327,6 +342,9 @@ if ! "${skip_eval}"; then
                     --depends "${logdir}/keys.JOB.scp" --depends "${data}/utt2num_samples"
                     --depends "${asr_exp}/${inference_asr_model}" --depends "${asr_exp}/config.yaml")
                 [ -n "${inference_config}" ] && resume+=(--depends "${inference_config}")
+                # "auto", which is the default too, reads it
+                [ "${threshold:-auto}" = auto ] && [ -f "${asr_exp}/calibration.json" ] \
+                    && resume+=(--depends "${asr_exp}/calibration.json")
             fi
             log "Decoding of ${dset} started... log: '${logdir}/asr_inference.*.log'"
             # shellcheck disable=SC2086
@@ -368,7 +386,7 @@ if wants 14 && ! "${skip_packing}"; then
     packed_model=${asr_exp}/${asr_exp##*/}_${inference_asr_model%.*}.zip
     begin "Stage 14: Pack model: ${asr_exp} -> ${packed_model}"
     pack_opts=()
-    for extra in "${asr_exp}/RESULTS.md" "${asr_exp}/images" "${token_list}" "${bpemodel}" "${nlsyms_txt}"; do
+    for extra in "${asr_exp}/RESULTS.md" "${asr_exp}/calibration.json" "${asr_exp}/images" "${token_list}" "${bpemodel}" "${nlsyms_txt}"; do
         [ -e "${extra}" ] && pack_opts+=(--option "${extra}")
     done
     [ "${feats_normalize}" = global_mvn ] && pack_opts+=(--option "${asr_stats_dir}/train/feats_stats.npz")

@@ -66,6 +66,16 @@ need_config() {
     [ -z "$1" ] || need_file "$1" "configurations here: $(find -L conf -name '*.yaml' -printf '%p ' 2> /dev/null)"
 }
 
+# told_threshold CONFIG ARGS: the blank_threshold that a decoding is told, arguments first; may be empty
+told_threshold() {
+    local told
+    told=$(sed -nE "s/.*--blank_threshold[ =]+['\"]?([^ '\"]+).*/\1/p" <<< "$2")
+    if [ -z "${told}" ] && [ -n "$1" ]; then
+        told=$(sed -nE "s/^blank_threshold:[[:space:]]*['\"]?([^ '\"#]+).*/\1/p" "$1")
+    fi
+    echo "${told}"
+}
+
 # min N...: the smallest number
 min() {
     printf '%s\n' "$@" | sort -n | head -n 1

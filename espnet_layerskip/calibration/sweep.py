@@ -1,0 +1,147 @@
+"""Decode a development set with many settings at once, each layer as seldom as possible.
+
+The layers up to the first gate are the same for all settings and run once an utterance. At a
+gate the settings part by the frames which they keep: those that keep the same frames stay
+together, so that the layers above run once for each different choice of frames.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import torch
+
+from espnet_layerskip._compat import TooShortUttError
+from espnet_layerskip.bench.decode import Decoded
+from espnet_layerskip.bench.experiment import Experiment
+from espnet_layerskip.bench.flops import count_flops
+from espnet_layerskip.bench.inputs import Speech, TestSet
+from espnet_layerskip.bench.settings import OFF, SkipSettings
+from espnet_layerskip.bench.systems import Skipped, System, skipped_of
+from espnet_layerskip.decoding.posteriors import following_head
+from espnet_layerskip.frames import GateTrace, LayerState
+from espnet_layerskip.gate import BlankGate
+
+THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
+EXTENSIONS = ((0, 0), (1, 1), (2, 2))
+
+logger = logging.getLogger(__name__)
+
+
+def settings_to_try(experiment: Experiment) -> list[SkipSettings]:
+    """Return full depth, then thresholds x extensions x sets of gates, all resolved.
+
+    The experiment's own threshold and extension are among them; its context is kept.
+    """
+    stored, gates = experiment.stored, experiment.encoder.gate_layer_idx
+    assert stored.threshold is not None
+    assert stored.extension is not None
+    thresholds = sorted({*THRESHOLDS, stored.threshold} - {1.0})
+    subsets = [s for n in range(1, len(gates) + 1) for s in combinations(gates, n)]
+    out = [OFF.resolved(experiment.encoder, stored)]
+    for subset in subsets:
+        used = None if len(subset) == len(gates) else subset
+        for extension in sorted({*EXTENSIONS, stored.extension}):
+            for threshold in thresholds:
+                out.append(SkipSettings(threshold, extension, stored.context, None, used))
+    return out
+
+
+@torch.no_grad()
+def sweep(
+    experiment: Experiment,
+    data: TestSet,
+    settings: Sequence[SkipSettings],
+    progress: Callable[[int], object] = lambda done: None,
+) -> dict[SkipSettings, Decoded]:
+    """Return for each setting what decoding the set utterance by utterance gives.
+
+    Args:
+        experiment: A layer-skipping one.
+        data: What to decode; an utterance too short for the subsampling gets an empty
+            transcript, as in ``Speech2Text``.
+        settings: Resolved settings of this experiment's encoder and context, no exit layer.
+        progress: Is called with the number of utterances done.
+    """
+    system = System(experiment, OFF)
+    system.prepare()
+    hyps: dict[SkipSettings, dict[str, str]] = {one: {} for one in settings}
+    skipped = dict.fromkeys(settings, Skipped())
+    flops = dict.fromkeys(settings, 0)
+    for done, speech in enumerate(data.speech, 1):
+        for group, text, frames, cost in _decode(system, speech, settings):
+            for one in group:
+                hyps[one][speech.utt_id] = text
+                skipped[one] += frames
+                flops[one] += cost
+        progress(done)
+    return {one: Decoded(hyps[one], skipped[one], flops[one], data.seconds) for one in settings}
+
+
+def _decode(
+    system: System, speech: Speech, settings: Sequence[SkipSettings]
+) -> Iterator[tuple[Sequence[SkipSettings], str, Skipped, int]]:
+    """Yield (settings, transcript, what was skipped, FLOPs) for each different outcome."""
+    model, encoder, speech2text = system.model, system.encoder, system.experiment.speech2text
+    try:
+        batch = system.batch([speech])
+    except TooShortUttError as e:
+        logger.warning("%s %s: its transcript is empty", speech.utt_id, e)
+        yield settings, "", Skipped(), 0
+        return
+    lengths: list[torch.Tensor] = []
+    with encoder.stopped_at(encoder.gate_layer_idx[0]) as states:
+        flops = count_flops(lambda: lengths.append(system.encode(batch)[1]))
+    [olens], [state] = lengths, states
+    for group, end, cost in _branches(encoder, model.ctc, state, settings, flops):
+        out = encoder.output(end)
+        with following_head(model):
+            [[best, *_]] = speech2text.ctc_decoder(model.ctc.log_softmax(out), olens)
+        skipped = skipped_of(encoder, int(olens.sum()))
+        yield group, speech2text.entry(best)[0] or "", skipped, cost
+
+
+def _branches(
+    encoder: Any, ctc: Any, state: LayerState, settings: Sequence[SkipSettings], flops: int
+) -> Iterator[tuple[Sequence[SkipSettings], LayerState, int]]:
+    """Go on from a gate; yield (settings, last state, FLOPs) for each different way to the top."""
+    stop = next((k for k in encoder.gate_layer_idx if k > state.layer_idx), None)
+    for trace, group, gate_flops in _decisions(encoder, ctc, state, settings):
+        branch = state.fork()
+        if trace is not None:
+            branch.drop(trace)
+        cost = flops + gate_flops
+        cost += count_flops(partial(encoder.run_from, branch, {}, ctc, stop))
+        if stop is None:
+            yield group, branch, cost
+        else:
+            yield from _branches(encoder, ctc, branch, group, cost)
+
+
+def _decisions(
+    encoder: Any, ctc: Any, state: LayerState, settings: Sequence[SkipSettings]
+) -> list[tuple[GateTrace | None, list[SkipSettings], int]]:
+    """Part settings by what they decide at the state's gate; None = it does not decide."""
+    layer_idx, gate_flops = state.layer_idx, 0
+    blank_probs: list[torch.Tensor] = []
+    found: dict[bytes | None, tuple[GateTrace | None, list[SkipSettings], int]] = {}
+    for one in settings:
+        if one.full_depth or layer_idx not in (one.gates or encoder.gate_layer_idx):
+            found.setdefault(None, (None, [], 0))[1].append(one)
+            continue
+        if not blank_probs:
+            gate_flops = count_flops(
+                lambda: blank_probs.append(encoder.gate_blank_prob(state, ctc))
+            )
+        assert one.threshold is not None
+        assert one.extension is not None
+        gate = BlankGate(one.threshold, one.extension, encoder.min_spike_ratio)
+        keep = gate(blank_probs[0], state.valid_mask) & state.keep_mask
+        trace = GateTrace(layer_idx, keep, blank_probs[0])
+        key = keep.cpu().numpy().tobytes()
+        found.setdefault(key, (trace, [], gate_flops))[1].append(one)
+    return list(found.values())
