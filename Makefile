@@ -10,6 +10,7 @@ VENV ?= .venv
 PYTHON ?=
 TEST_JOBS ?= 2
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 
 NEW_VENV ?= .venv312
 NEW_PYTHON ?=
@@ -19,7 +20,7 @@ STAMP := $(VENV)/.setup-done
 PYTEST_OPTS := -n $(TEST_JOBS) --dist loadfile --durations 10
 SHELL_FILES := $(shell find .ci tools egs2 -type f \( -name "*.sh" -o -path .ci/run \) 2>/dev/null)
 
-.PHONY: always help setup test test-new lint format clean clean-venv
+.PHONY: always help setup demo test test-new lint format clean clean-venv
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -29,10 +30,11 @@ help:  ## this list
 	@echo "  VENV         the environment [$(VENV)]"
 	@echo "  TEST_JOBS    processes for the tests [$(TEST_JOBS)]"
 	@echo "  PYTEST_ARGS  more for pytest, for example PYTEST_ARGS='-k gate -x'"
+	@echo "  DEMO_ARGS    options of egs2/espeak/asr1/demo.sh, for example DEMO_ARGS='--size smoke'"
 	@echo "  NEW_PYTHON   Python 3.12 or 3.13 for test-new; default: the first that works"
 
 setup: $(STAMP)  ## build .venv: ESPnet, torch, this checkout and the test tools
-	@echo "[setup] $(VENV) is ready. Next: 'make test', or README.md for the AN4 recipe"
+	@echo "[setup] $(VENV) is ready. Next: 'make demo', 'make test', or README.md for the AN4 recipe"
 	@echo "[setup] (to work in it: . $(VENV)/bin/activate)"
 
 # The stamp is made last, so a failed install leaves none; a change of setup.py installs again.
@@ -55,6 +57,11 @@ ifneq ($(shell $(PYTHON) $(PY_VERSION) 2>/dev/null),$(shell cat $(STAMP) 2>/dev/
 $(STAMP): always
 endif
 endif
+
+# Again: steps that are done are left alone. DEMO_ARGS="--size smoke --asr_args '--max_epoch 1'" runs
+# through in two minutes and learns nothing.
+demo: setup  ## ten minutes: make a corpus, train ESPnet's Conformer and ours, compare, report
+	@cd egs2/espeak/asr1 && ./demo.sh --python '$(abspath $(PY))' $(DEMO_ARGS)
 
 # One thread a process, or the processes of the tests fight for the cores.
 test: setup  ## run all tests (builds the environment first)

@@ -302,7 +302,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         [self._searched] = count_skips(self.asr_model.encoder, olens)
         with following_head(self.asr_model):
             return [
-                self._entry(as_hypothesis(hyp, token_int, self.asr_model, enc))
+                self.entry(as_hypothesis(hyp, token_int, self.asr_model, enc))
                 for _, _, token_int, hyp in super()._decode_single_sample(enc)
             ]
 

@@ -9,6 +9,7 @@ from typing import Any
 from espnet_layerskip._compat import ASRTask
 from espnet_layerskip.checkpoint import load_checkpoint
 from espnet_layerskip.registry import register
+from espnet_layerskip.resume import mend, whole_files
 
 register()
 
@@ -18,8 +19,20 @@ class LayerSkipASRTask(ASRTask):  # type: ignore[misc]
 
     Multi-GPU training starts children that import this module by its name, so they are
     registered too. Unlike ESPnet's, ``build_model_from_file`` loads checkpoints as tensors
-    only and refuses those that do not fit.
+    only and refuses those that do not fit. A training can be stopped at any moment: see `resume`.
     """
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """Collect statistics or train; in each process of a training.
+
+        Raises:
+            ValueError: If the training to go on with is damaged.
+        """
+        if args.resume and args.output_dir:
+            mend(Path(args.output_dir))
+        with whole_files():
+            super().main_worker(args)
 
     @classmethod
     def build_model_from_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -93,12 +94,23 @@ def change_speed(x: Samples, factor: float) -> Samples:
     return resample(x, factor, 1.0)
 
 
+def to_pcm(x: Samples) -> NDArray[np.int16]:
+    """Round x (N,) in [-1, 1] to 16-bit samples; what is beyond is clipped."""
+    pcm: NDArray[np.int16] = np.clip(np.rint(x * 32768.0), -32768, 32767).astype(np.int16)
+    return pcm
+
+
 def write_audio(path: Path | str, x: Samples, rate: int) -> None:
-    """Write x (N,) as 16-bit samples in one step; the suffix gives the format (.flac or .wav)."""
+    """Write x (N,) as 16-bit samples in one step; the suffix gives the format (.flac or .wav).
+
+    Raises:
+        OSError: The file cannot be written, for instance because the disk is full.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     container = path.suffix.lstrip(".").upper()
-    pcm = np.clip(np.rint(x * 32768.0), -32768, 32767).astype(np.int16)
-    soundfile.write(str(partial), pcm, rate, subtype="PCM_16", format=container)
+    encoded = io.BytesIO()  # libsndfile would not say why it cannot write a file
+    soundfile.write(encoded, to_pcm(x), rate, subtype="PCM_16", format=container)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(encoded.getvalue())
     os.replace(partial, path)

@@ -8,8 +8,10 @@ Example::
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from espnet_layerskip.recipe.audio import (
     resample,
     write_audio,
 )
+from espnet_layerskip.recipe.progress import Progress
 from espnet_layerskip.recipe.tables import DataDir, run_main, write_table, write_text
 
 AUDIO_FORMATS = ("flac", "wav")
@@ -38,6 +41,8 @@ def format_one(
         y = resample(x, source_rate, rate)
         write_audio(out_dir / f"{utt}.{suffix}", y, rate)
     except (ValueError, OSError) as err:
+        if getattr(err, "errno", 0) == errno.ENOSPC:
+            raise  # a full disk says nothing about this utterance
         message = str(err)
         return utt, 0, message if message.startswith(f"{utt}:") else f"{utt}: {message}"
     return utt, len(y), ""
@@ -68,11 +73,12 @@ def format_data_dir(
     refuse_pipes(data.wav)
     convert = partial(format_one, out_dir=target / "data", suffix=audio_format, rate=rate)
     items = sorted(data.wav.items())
-    if nj > 1:
-        with ProcessPoolExecutor(min(nj, len(items))) as pool:
-            results = list(pool.map(convert, items, chunksize=16))
-    else:
-        results = [convert(item) for item in items]
+    progress = Progress(f"{source}: formatted", len(items))
+    results = []
+    with ProcessPoolExecutor(min(nj, len(items))) if nj > 1 else nullcontext() as pool:
+        for result in pool.map(convert, items, chunksize=16) if pool else map(convert, items):
+            results.append(result)
+            progress.step()
     broken = [message for _, _, message in results if message]
     if broken and not skip_broken:
         raise ValueError(

@@ -4,8 +4,9 @@ Example::
 
     python -m espnet_layerskip.recipe.run_jobs JOB=1:4 log/stats.JOB.log cmd --part JOB
 
-``JOB`` in the log's path and in the command's words stands for the number of the job. A job that
-fails fails the run, after the others have ended; the last lines of its log are printed.
+``JOB`` in the log's path and in the command's words stands for the number of the job, or for its
+name (``JOB=stock,ours``). A job that fails fails the run, after the others have ended; the last
+lines of its log are printed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espnet_layerskip.recipe.tables import run_main, write_text
+from espnet_layerskip.recipe.tables import DISK_FULL, run_main, write_text
 
 TAIL_LINES = 25
 HASHED_BYTES = 1 << 20
@@ -39,12 +40,13 @@ HASHED_BYTES = 1 << 20
 class Job:
     """One command, its log, and what says that it has been done already."""
 
-    number: int
+    name: str
     command: list[str]
     log: Path
     done: Path | None = None
     fresh: Path | None = None
     depends: list[Path] = field(default_factory=list)
+    makes: Path | None = None
 
     def signature(self) -> dict[str, Any]:
         """Return the command and the state of the files that its result depends on."""
@@ -53,6 +55,8 @@ class Job:
     def is_done(self) -> bool:
         """Tell whether the same command has ended well before, on the same files."""
         if self.done is None or not self.done.is_file():
+            return False
+        if self.makes is not None and not self.makes.exists():
             return False
         try:
             stored = json.loads(self.done.read_text(encoding="utf-8"))
@@ -161,11 +165,11 @@ def run_jobs(jobs: Sequence[Job], max_jobs: int, runner: Runner) -> list[Job]:
 def report_failure(job: Job, code: int) -> None:
     """Print the end of a failed job's log and where the log is."""
     lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    print(
-        f"ERROR: job {job.number} failed with status {code}; the end of its log:", file=sys.stderr
-    )
+    print(f"ERROR: job {job.name} failed with status {code}; the end of its log:", file=sys.stderr)
     for line in lines[-TAIL_LINES:]:
         print(f"    {line}", file=sys.stderr)
+    if any("No space left on device" in line for line in lines[-TAIL_LINES:]):
+        print(f"ERROR: {job.log}{DISK_FULL}", file=sys.stderr)
     print(f"ERROR: full log: {job.log}", file=sys.stderr, flush=True)
 
 
@@ -176,24 +180,27 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
         ValueError: A bad range, or no log or command.
     """
     words = list(args.words)
-    numbers = range(1, 2)
-    match = re.fullmatch(r"JOB=(\d+):(\d+)", words[0]) if words else None
+    names = ["1"]
+    match = re.fullmatch(r"JOB=(?:(\d+):(\d+)|([\w,]+))", words[0]) if words else None
     if match:
         words.pop(0)
-        numbers = range(int(match[1]), int(match[2]) + 1)
-        if not numbers:
+        names = (match[3] or "").split(",")
+        if match[1]:
+            names = [str(n) for n in range(int(match[1]), int(match[2]) + 1)]
+        if not all(names) or not names:
             raise ValueError(f"{match[0]}: the range of jobs is empty")
     if len(words) < 2:
         raise ValueError("needed: [JOB=1:N] LOG COMMAND...; e.g. JOB=1:2 log/x.JOB.log echo JOB")
-    if len(numbers) > 1 and "JOB" not in words[0]:
+    if len(names) > 1 and "JOB" not in words[0]:
         raise ValueError(f"'{words[0]}': the jobs would share this log; put JOB into its path")
     jobs = []
-    for n in numbers:
-        log, *command = (word.replace("JOB", str(n)) for word in words)
-        done = Path(args.done.replace("JOB", str(n))) if args.done else None
-        depends = [Path(p.replace("JOB", str(n))) for p in args.depends]
-        fresh = Path(args.fresh.replace("JOB", str(n))) if args.fresh else None
-        jobs.append(Job(n, command, Path(log), done, fresh, depends))
+    for name in names:
+        log, *command = (word.replace("JOB", name) for word in words)
+        done = Path(args.done.replace("JOB", name)) if args.done else None
+        depends = [Path(p.replace("JOB", name)) for p in args.depends]
+        fresh = Path(args.fresh.replace("JOB", name)) if args.fresh else None
+        makes = Path(args.makes.replace("JOB", name)) if args.makes else None
+        jobs.append(Job(name, command, Path(log), done, fresh, depends, makes))
     return jobs
 
 
@@ -203,6 +210,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_jobs", type=int, default=0, help="At most so many at a time")
     parser.add_argument("--done", help="Marker (with JOB) that is written when a job ended well")
     parser.add_argument("--depends", action="append", default=[], help="File that makes it stale")
+    parser.add_argument("--makes", help="What it makes (with JOB); gone: the job is not done")
     parser.add_argument("--fresh", help="Directory (with JOB) to remove before a job is run")
     parser.add_argument("--show", help="Print the lines of the log that match this expression")
     parser.add_argument("--rotate", type=int, default=0, help="Keep so many older logs")
@@ -220,7 +228,7 @@ def main() -> None:
         for job in jobs:
             rotate(job.log, args.rotate)
     runner = Runner(args.show)
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, runner.stop)
     failed = run_jobs(jobs, args.max_jobs or len(jobs), runner)
     if runner.stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+DISK_FULL = "; the disk is full: free some space, then run it again: what is done is kept"
 LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
 
 
@@ -19,7 +21,8 @@ def run_main(main: Callable[[], None]) -> None:
         main()
     except (ValueError, OSError) as err:
         sys.stdout.flush()
-        print(f"ERROR: {err}", file=sys.stderr)
+        message = f"{err}{DISK_FULL}" if getattr(err, "errno", 0) == errno.ENOSPC else str(err)
+        print(f"ERROR: {message}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -33,6 +33,30 @@ def test_job_is_replaced_in_the_log_and_the_command(tmp_path: Path) -> None:
         assert f"part {n}\n" in (tmp_path / f"x.{n}.log").read_text()
 
 
+def test_jobs_may_have_names(tmp_path: Path) -> None:
+    done = start("JOB=stock,ours", f"{tmp_path}/x.JOB.log", "echo", "system JOB")
+    assert done.returncode == 0, done.stderr
+    for name in ("stock", "ours"):
+        assert f"system {name}\n" in (tmp_path / f"x.{name}.log").read_text()
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    message = "OSError: [Errno 28] No space left on device"
+    done = start(f"{tmp_path}/x.log", "bash", "-c", f"echo '{message}'; exit 1")
+    assert "the disk is full: free some space, then run it again" in done.stderr
+
+
+def test_a_job_whose_output_is_gone_is_done_again(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    options = ["--done", f"{tmp_path}/done", "--makes", str(made), f"{tmp_path}/x.log"]
+    for wanted in (0, 1):
+        done = start(*options, "touch", str(made))
+        assert f"{wanted} of 1 job(s) are done" in done.stdout or not wanted
+    made.unlink()
+    start(*options, "touch", str(made))
+    assert made.exists()
+
+
 def test_a_failed_job_fails_the_run_and_names_its_log(tmp_path: Path) -> None:
     command = 'echo begin; if [ JOB = 2 ]; then echo "the reason" >&2; exit 7; fi'
     done = start("JOB=1:2", f"{tmp_path}/x.JOB.log", "bash", "-c", command)
@@ -66,7 +90,7 @@ def test_what_is_done_is_skipped_until_its_input_changes(tmp_path: Path) -> None
 
     def run(word: str = "x") -> int:
         job = run_jobs.Job(
-            number=1,
+            name="1",
             command=["bash", "-c", f"mkdir -p {output}; echo {word} >> {tmp_path}/runs"],
             log=tmp_path / "log",
             done=tmp_path / "done.json",
@@ -99,6 +123,7 @@ def test_logs_are_rotated(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["JOB=2:1", "x.JOB.log", "true"], "range of jobs is empty"),
+        (["JOB=a,,b", "x.JOB.log", "true"], "range of jobs is empty"),
         (["JOB=1:2", "x.log", "true"], "the jobs would share this log"),
         (["x.log"], "needed: "),
         ([], "needed: "),

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# From nothing to a comparison of the stock encoder with layer-skipping, in some ten minutes on two
+# CPU cores. Each step is a call that you can make yourself; what it prints is in exp/demo/*.log.
+# Stopped, it goes on where it was when it is started again; steps that are done are left alone.
+set -e -u -o pipefail
+
+size=demo             # of the corpus: smoke, demo, medium or large
+asr_args=             # arguments for both trainings, e.g. "--max_epoch 2"
+max_wer_increase=0.5  # points of WER on dev that skipping may cost
+repeats=3             # timed passes of the comparison
+python=python3        # the Python to use
+. utils/parse_options.sh
+. utils/stages.sh
+. ./path.sh
+
+say() { echo "[demo] $(date '+%H:%M:%S') $*"; }
+
+# step NAME WHAT MAKES [JOB=A,B] COMMAND...: run a command, unless it was run before with the same
+# options and configurations and what it makes is there. JOB=A,B: once for each, side by side.
+number=0
+step() {
+    local name=$1 what=$2 makes=$3 start=${SECONDS} log=exp/demo/$1.log jobs=()
+    shift 3
+    if [[ $1 == JOB=* ]]; then
+        jobs=("$1") log=exp/demo/${name}.JOB.log
+        shift
+    fi
+    number=$((number + 1))
+    say "${number}/7 ${what} (all that it prints: ${log})"
+    if ! recipe run_jobs --done "${log%.log}.done" --makes "${makes}" --show ' left$|^row: ' \
+        --depends conf/train_asr_conformer.yaml --depends conf/train_asr_layerskip.yaml \
+        --depends conf/decode_asr.yaml --depends run.sh \
+        ${jobs[@]+"${jobs[@]}"} "${log}" "$@" \
+        | (trap '' INT; sed -u -E -e 's/^[0-9]{4}-.* INFO: /    /' -e 's/^row: /    measuring: /'); then
+        say "stopped in step ${number}/7; 'make demo' goes on from here" >&2
+        exit 1
+    fi
+    say "${number}/7 done [elapsed=$((SECONDS - start))s]"
+}
+
+mkdir -p exp/demo
+exec 9> exp/demo/lock
+flock -n 9 || { say "another demo runs in this directory: wait for it, or stop it" >&2; exit 1; }
+
+model=valid.cer_ctc.ave.pth
+stock=exp/asr_conformer
+ours=exp/asr_layerskip
+common=(--python "${python}" --size "${size}")
+both=JOB=conformer,layerskip
+cores=$(getconf _NPROCESSORS_ONLN)
+
+step corpus "espeak-ng speaks the corpus (half a minute)" dump/raw/test/wav.scp \
+    ./run.sh "${common[@]}" --stop_stage 5
+step stats "statistics of the features (a quarter of a minute)" exp/asr_stats_raw_en_char/train/feats_stats.npz \
+    ./run.sh "${common[@]}" --stage 10 --stop_stage 10
+
+# The trainings share the cores; every quarter of a minute a line says where they are.
+(while sleep 15; do recipe training_progress "${stock}" "${ours}" | sed 's/^/    /'; done) 9>&- &
+trap 'kill $! 2> /dev/null' EXIT
+export OMP_NUM_THREADS=$((cores > 2 ? cores / 2 : 1))
+step train "training: ESPnet's Conformer, and ours (6 minutes)" "exp/asr_JOB/${model}" "${both}" \
+    ./run.sh "${common[@]}" --stage 11 --stop_stage 11 --asr_config conf/train_asr_JOB.yaml \
+    --asr_tag JOB --asr_args "${asr_args}"
+kill $!
+trap - EXIT
+export OMP_NUM_THREADS=1
+
+step calibrate "the gate's threshold, chosen on dev" "${ours}/config.yaml" \
+    "${python}" -m espnet_layerskip.cli calibrate --exp "${ours}" --data dump/raw/dev \
+    --max-wer-increase "${max_wer_increase}"
+step decode "decoding and scoring of dev and test, voices that no training heard" \
+    exp/asr_JOB/RESULTS.md "${both}" \
+    ./run.sh "${common[@]}" --stage 12 --stop_stage 13 --asr_config conf/train_asr_JOB.yaml \
+    --asr_tag JOB --inference_nj 1
+step compare "comparison on test" exp/compare/compare.json \
+    "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/test --model_file "${model}" \
+    --repeats "${repeats}" --exp "stock=${stock}" "ours=${ours}" --output exp/compare
+step report "report" exp/report/index.html \
+    "${python}" -m espnet_layerskip.cli report --exp "${ours}" --compare "${stock}" \
+    --data dump/raw/test --output exp/report
+
+recipe demo_summary exp/compare/compare.json
+cat << END
+
+The report: ${PWD}/exp/report/index.html
+All numbers: ${PWD}/exp/compare/compare.md
+
+What to try next, from ${PWD}:
+  ./run.sh --stage 12 --asr_tag layerskip --inference_args "--blank_threshold 0.7"   # skip more
+  ./run.sh --size medium --asr_config conf/train_asr_layerskip.yaml                  # more speech
+  conf/train_asr_layerskip.yaml: gate_layer_idx, skip_context, spike_extension       # other gates
+  ../../an4/asr1/README.md: real speech, comparable with published results
+  ../../../README.md: your own recipe, checkpoints and audio
+END

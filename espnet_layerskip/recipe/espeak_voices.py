@@ -1,0 +1,85 @@
+"""Speakers of the synthetic corpus: a voice variant of espeak-ng with an English accent each.
+
+No variant is in two of the sets, nor are variants that differ in a detail only: the voices of dev
+and test are unseen. Robots, whispers and effects are left out, and so are variants with a line
+"breath" (f2, f3, f5 and others): with them espeak-ng 1.52 says a text otherwise in each process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ACCENTS = {
+    "us": "en-us",
+    "gb": "en",
+    "sc": "en-gb-scotland",
+    "rp": "en-gb-x-rp",
+    "la": "en-gb-x-gbclan",
+    "ny": "en-us-nyc",
+    "wm": "en-gb-x-gbcwmd",
+    "ca": "en-029",
+}
+TRAIN_FEMALE = "f1 anika grandma steph steph2 steph3 shelby".split()
+TRAIN_MALE = (
+    "m1 m3 m4 m6 m8 Alex Andy Denis Jacky Mario Nguyen Marco antonio pablo quincy rob travis "
+    "gustave ed grandpa benjamin John marcelo"
+).split()
+DEV_FEMALE, DEV_MALE = ["Annie"], "m7 Gene robert".split()
+TEST_FEMALE, TEST_MALE = "f4 Andrea linda aunty".split(), "m2 paul m5 Hugo".split()
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One voice.
+
+    Attributes:
+        name: Speaker id, for instance ``f4us``.
+        variant: espeak-ng's voice variant.
+        gender: "f" or "m".
+        accent: A key of `ACCENTS`.
+    """
+
+    name: str
+    variant: str
+    gender: str
+    accent: str
+
+    @property
+    def voice(self) -> str:
+        """The name by which espeak-ng knows accent and variant."""
+        return f"{ACCENTS[self.accent]}+{self.variant}"
+
+
+def speakers() -> dict[str, list[Speaker]]:
+    """Return the speakers of train, dev and test, women and men mixed from the first one on.
+
+    Each variant of the training set speaks with two accents, those of dev and test with one.
+
+    >>> [speaker.name for speaker in speakers()["test"]]
+    ['f4us', 'm2gb', 'andreasc', 'paulrp', 'lindala', 'm5ny', 'auntywm', 'hugoca']
+    """
+    train = _mixed(TRAIN_FEMALE, TRAIN_MALE)
+    return {
+        "train": _with_accents(train) + _with_accents(train, shift=1),
+        "dev": _with_accents(_mixed(DEV_FEMALE, DEV_MALE)),
+        "test": _with_accents(_mixed(TEST_FEMALE, TEST_MALE)),
+    }
+
+
+def _with_accents(voices: list[tuple[str, str]], shift: int = 0) -> list[Speaker]:
+    """Give each (variant, gender) an accent; with ``shift`` 1, another one than with 0."""
+    accents = list(ACCENTS)
+    chosen = [
+        accents[(i + shift * (1 + i // len(accents))) % len(accents)] for i in range(len(voices))
+    ]
+    return [
+        Speaker(f"{variant.lower()}{accent}", variant, gender, accent)
+        for (variant, gender), accent in zip(voices, chosen, strict=True)
+    ]
+
+
+def _mixed(female: list[str], male: list[str]) -> list[tuple[str, str]]:
+    """Spread the women evenly among the men."""
+    positions = [((i + 0.5) / len(female), v, "f") for i, v in enumerate(female)]
+    positions += [((i + 0.5) / len(male), v, "m") for i, v in enumerate(male)]
+    return [(variant, gender) for _, variant, gender in sorted(positions)]
