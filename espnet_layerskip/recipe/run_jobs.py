@@ -23,6 +23,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -147,6 +148,18 @@ class Runner:
             self.running.discard(process)
 
 
+def stop_with_parent(every: float = 1.0) -> None:
+    """End this process as SIGTERM does when the script that started it is gone (killed)."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run_jobs(jobs: Sequence[Job], max_jobs: int, runner: Runner) -> list[Job]:
     """Run the jobs that are not done, ``max_jobs`` at a time; return those that failed."""
     todo = [job for job in jobs if not job.is_done()]
@@ -230,6 +243,7 @@ def main() -> None:
     runner = Runner(args.show)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, runner.stop)
+    stop_with_parent()
     failed = run_jobs(jobs, args.max_jobs or len(jobs), runner)
     if runner.stopped:
         raise ValueError("interrupted; the running jobs were ended")

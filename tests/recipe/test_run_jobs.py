@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,24 @@ def test_a_job_whose_output_is_gone_is_done_again(tmp_path: Path) -> None:
     made.unlink()
     start(*options, "touch", str(made))
     assert made.exists()
+
+
+def test_jobs_end_with_the_script_that_started_them(tmp_path: Path) -> None:
+    command = "echo $$ > pid; sleep 300"
+    script = f"{sys.executable} -m espnet_layerskip.recipe.run_jobs x.log bash -c '{command}'; true"
+    environ = run_jobs.os.environ | {"ESPNET_LAYERSKIP_NO_REGISTER": "1"}
+    process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=environ)
+    until = time.monotonic() + 60
+    while not ((tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().strip()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    job = Path("/proc") / (tmp_path / "pid").read_text().strip()
+    assert job.exists()
+    process.kill()
+    process.wait()
+    while job.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_a_failed_job_fails_the_run_and_names_its_log(tmp_path: Path) -> None:
