@@ -21,7 +21,8 @@ stock=$(all conformer) ours=$(all layerskip)
 [ -n "${stock}" ] && [ -n "${ours}" ] || { echo "$0: run local/study.sh first" >&2; exit 1; }
 gated=
 for exp in ${stock//,/ }; do
-    "${python}" -m espnet_layerskip.recipe.add_gate "${exp}" "${exp}_gated" "gate_layer_idx=[4]" "spike_extension=[0,0]"
+    "${python}" -m espnet_layerskip.recipe.add_gate "${exp}" "${exp}_gated" \
+        "gate_layer_idx=[4]" "spike_extension=[0,0]" "skip_context=packed_original"
     gated+=${gated:+,}${exp}_gated
 done
 
@@ -29,8 +30,9 @@ rows=()
 for extension in 0,0 1,1; do
     rows+=(--row "stock weights, decode-only skipping, extension ${extension}" "${gated}" "extension=${extension}")
 done
+rows+=(--row "stock weights, decode-only skipping, extension 0,0, full" "${gated}" "extension=0,0" context=full)
 rows+=(--row "ours, skipping on, extension 1,1" "${ours}" "extension=1,1")
-for context in packed_original packed; do
+for context in full packed; do
     rows+=(--row "ours, skipping on, ${context}" "${ours}" "context=${context}")
 done
 for system in layerskip_nokd layerskip_plain; do
