@@ -259,7 +259,11 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         together = isinstance(self.asr_model.encoder, LayerSkipMixin) and self.ctc_decoder
         for group in [list(feats)] if together and feats else [[i] for i in feats]:
             if self.ctc_decoder is None:
-                results[group[0]] = super().__call__(waves[group[0]])
+                found = super().__call__(waves[group[0]])
+                # ESPnet returns its own hypotheses, with type checks; ours have the times
+                results[group[0]] = (
+                    (self._ours, found[1]) if isinstance(found, tuple) else self._ours
+                )
                 self.last_skips[group[0]] = self._searched
             else:
                 decoded = self._frame_sync(self.ctc_decoder, [feats[i] for i in group])
@@ -301,10 +305,12 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         olens = torch.tensor([enc.size(0)])
         [self._searched] = count_skips(self.asr_model.encoder, olens)
         with following_head(self.asr_model):
-            return [
+            found = super()._decode_single_sample(enc)
+            self._ours = [
                 self.entry(as_hypothesis(hyp, token_int, self.asr_model, enc))
-                for _, _, token_int, hyp in super()._decode_single_sample(enc)
+                for _, _, token_int, hyp in found
             ]
+            return found
 
     def _quantize(self, modules: Sequence[str], dtype: str) -> None:
         """Quantize encoder and decoder in place; our head and the search keep their modules."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,8 +81,10 @@ def draw_changes_of_wer(points: Sequence[Point], command: str) -> Drawing:
         "brackets). Right of the line skipping makes more errors."
     )
     rows = list(reversed(points))
+    labels = [_row_label(point) for point in rows]
+    pitch = 0.17 * (1 + max(label.count("\n") for label in labels)) + 0.1  # inches
     with canvas.style():
-        figure = canvas.new_figure(1.2 + 0.27 * len(rows))
+        figure = canvas.new_figure(1.2 + pitch * len(rows))
         ax = figure.subplots()
         tips = {}
         for y, point in enumerate(rows):
@@ -93,7 +96,7 @@ def draw_changes_of_wer(points: Sequence[Point], command: str) -> Drawing:
             tips[f"row{y}"] = _tip(point)
             ax.plot([difference.low, difference.high], [y, y], color=color, lw=1.3)
         ax.axvline(0.0, color=canvas.MUTED, lw=1.0)
-        ax.set_yticks(range(len(rows)), [_row_label(p) for p in rows], fontsize=9)
+        ax.set_yticks(range(len(rows)), labels, fontsize=9)
         ax.set_ylim(-0.7, len(rows) - 0.3)
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("WER change (percent points)")
@@ -134,7 +137,7 @@ def _draw(
             fill = canvas.INK
             if not point.own:
                 marker, fill = _OTHER_MARKERS[i % len(_OTHER_MARKERS)], canvas.PAPER
-            _tipped(ax, tips, point, cost(point), marker, fill, 8, label=point.name)
+            _tipped(ax, tips, point, cost(point), marker, fill, 8, textwrap.fill(point.name, 55))
         ax.set_xlabel(xlabel)
         ax.set_ylabel("WER (%)")
         ax.margins(0.08)
@@ -186,4 +189,4 @@ def _tip(point: Point) -> str:
 
 
 def _row_label(point: Point) -> str:
-    return f"{point.name} ({100 * point.skip_ratio:.0f} %)"
+    return textwrap.fill(f"{point.name} ({100 * point.skip_ratio:.0f} %)", 40)
