@@ -14,7 +14,6 @@ import torch
 
 from espnet_layerskip.frames import Frames, GateTrace, SkipTrace
 from espnet_layerskip.gate import BlankGate, check_extension, check_threshold
-from espnet_layerskip.packing import scatter_frames
 
 SKIP_CONTEXTS = ("packed", "packed_original", "full")
 
@@ -154,6 +153,10 @@ class LayerSkipMixin:
         """Return the active frames (B, M, D) after one layer."""
         raise NotImplementedError(f"{type(self).__name__} must implement run_layer")
 
+    def fast_layers(self) -> Sequence[Any] | None:
+        """Return layers that run in place of ``encoders`` on flat frames, or None."""
+        return None
+
     def run_layers(
         self,
         x: torch.Tensor,
@@ -175,17 +178,23 @@ class LayerSkipMixin:
             (B, T, D) states before ``after_norm``, and the intermediate outputs: a list of
             (layer_idx, normalised states (B, T, D)), or of states with ``return_all_hs``.
         """
-        all_valid = bool(valid_mask.all())
-        frames = Frames(x, pos_emb, None if all_valid else valid_mask, context=self.skip_context)
+        layers = self.fast_layers()
+        frames = Frames(
+            x,
+            pos_emb,
+            None if bool(valid_mask.all()) else valid_mask,
+            context=self.skip_context,
+            flat=layers is not None,
+        )
         gates = {} if return_all_hs else self.active_gates()
         wanted = self._wanted_layers()
         traces: list[GateTrace] = []
         outs: list[Any] = []
         self.last_skip = None
-        for layer_idx, layer in enumerate(self.encoders, 1):
+        for layer_idx, layer in enumerate(layers or self.encoders, 1):
             frames.x = self.run_layer(layer, frames)
             if return_all_hs:
-                outs.append(frames.x)
+                outs.append(frames.full())
             elif layer_idx in wanted:
                 outs.append((layer_idx, self._normalised(frames.full())))
             if layer_idx == self._exit_layer:
@@ -221,11 +230,8 @@ class LayerSkipMixin:
             )
         with torch.no_grad():
             blank = head_blank_prob(ctc, self._normalised(frames.x), layer_idx)
-            if frames.index is not None:
-                wide = scatter_frames(
-                    traces[-1].blank_prob[..., None], blank[..., None], frames.index
-                )
-                blank = wide.squeeze(-1)
+            base = traces[-1].blank_prob if traces else torch.zeros_like(valid_mask, dtype=blank.dtype)
+            blank = frames.widen(blank, base)
             keep = gate(blank, valid_mask)
             if traces:
                 keep &= traces[-1].keep_mask
@@ -234,7 +240,9 @@ class LayerSkipMixin:
         return GateTrace(layer_idx, keep, blank)
 
     def _normalised(self, x: torch.Tensor) -> torch.Tensor:
-        normed: torch.Tensor = self.after_norm(x) if self.normalize_before else x
+        if not self.normalize_before:
+            return x
+        normed: torch.Tensor = self.after_norm(x.to(self.after_norm.weight.dtype))
         return normed
 
     def _condition(self, x: torch.Tensor, layer_idx: int, ctc: Any) -> torch.Tensor:

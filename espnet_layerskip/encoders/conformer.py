@@ -17,6 +17,7 @@ from espnet_layerskip._compat import (
     check_short_utt,
 )
 from espnet_layerskip.encoders.attention import positional_attention, slice_pos_emb
+from espnet_layerskip.encoders.fast import FastConformer, FastConformerLayer
 from espnet_layerskip.frames import Frames
 from espnet_layerskip.packing import PackedIndex, gather_frames, scatter_frames
 from espnet_layerskip.skipping import LayerSkipMixin
@@ -110,6 +111,8 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
                 "gate_layer_idx needs positionwise_layer_type: linear (a convolution would mix "
                 f"frames across the gap), but got {positionwise_layer_type!r}"
             )
+        self._fast: FastConformer | None = None
+        self.register_load_state_dict_post_hook(lambda encoder, _: encoder.refresh_fast())
         self._stock_trim = ctc_trim
         # ESPnetASRModel.encode hands its CTC head to an encoder only if one of
         # interctc_use_conditioning and ctc_trim is true; the gates need the head.
@@ -124,6 +127,48 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
             train_skip_prob,
             train_spike_extensions,
         )
+
+    def optimize_for_inference(self, precision: str = "float32") -> None:
+        """Run evaluation on rearranged weights: the same output (1e-5), sooner.
+
+        The parameters stay as they are; ``train()`` goes back to them, and new weights or
+        another device are taken over. Call it again to change the precision. Outputs of the
+        fast form carry no gradients.
+
+        Args:
+            precision: "float32", "bfloat16", or "int8" (matrix products with weights, on a
+                CPU). In int8 the activations are scaled by the largest of a batch, so an
+                output may depend on the batch in the order of the rounding.
+
+        Raises:
+            ValueError: For an unknown precision, in training mode, or for a model that has
+                no fast form; `encoders.fast.unsupported` tells which.
+        """
+        self._fast = None if self.training else FastConformer(self, precision)
+        if self._fast is None:
+            raise ValueError("optimize_for_inference needs evaluation mode: call eval() first")
+
+    def refresh_fast(self) -> None:
+        """Take changed parameters over into the fast form, if there is one."""
+        if self._fast is not None:
+            self.optimize_for_inference(self._fast.precision)
+
+    def fast_layers(self) -> list[FastConformerLayer] | None:
+        """Return the layers of the fast form, or None where the plain ones are to run."""
+        return None if self._fast is None else self._fast.layers
+
+    def train(self, mode: bool = True) -> LayerSkipConformerEncoder:
+        """Set the mode; training ends the fast form."""
+        if mode:
+            self._fast = None
+        super().train(mode)
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LayerSkipConformerEncoder:
+        """Move the parameters (``to()`` and the like), and the fast form with them."""
+        super()._apply(fn, recurse)
+        self.refresh_fast()
+        return self
 
     def check_context(self, context: str) -> None:
         """Raise ValueError where the attention type cannot see frames out of their order."""
@@ -174,6 +219,8 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
 
     def run_layer(self, layer: Any, frames: Frames) -> torch.Tensor:
         """Return the active frames (B, M, D) after one ESPnet ``EncoderLayer``."""
+        if isinstance(layer, FastConformerLayer):
+            return layer(frames)
         x, scale = frames.x, 1.0
         if self.training and layer.stochastic_depth_rate > 0:
             if torch.rand(1).item() < layer.stochastic_depth_rate:
@@ -213,7 +260,8 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
                 limit,
             )
         if hasattr(self.embed, "conv"):  # ESPnet's Conv2dSubsampling family
-            out, _ = self.embed(xs_pad, None)
+            stem = self.embed if self._fast is None else self._fast.stem
+            out, _ = stem(xs_pad, None)
             for conv in self.embed.conv:
                 if isinstance(conv, torch.nn.Conv2d):
                     lens = (lens - conv.kernel_size[0]) // conv.stride[0] + 1
