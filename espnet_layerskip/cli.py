@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from espnet_layerskip.options import DECODER_TYPES, SKIP_CONTEXTS
+from espnet_layerskip.options import DECODER_TYPES, PRECISIONS, SKIP_CONTEXTS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -40,6 +40,7 @@ def add_transcribe(parser: argparse.ArgumentParser) -> None:
     )
     add("--spike-extension", metavar="L,R", help="frames kept around each non-blank frame")
     add("--skip-context", choices=SKIP_CONTEXTS, help="what kept frames see in upper layers")
+    add("--precision", choices=PRECISIONS, default="float32", help="of the encoder")
     add("--decoder", choices=DECODER_TYPES, default="greedy", help="default: greedy")
     add("--beam-size", type=int, default=10, metavar="N", help="of --decoder espnet (default: 10)")
     add("--ctc-weight", type=float, metavar="W", help="of --decoder espnet; default: ESPnet's")

@@ -67,7 +67,9 @@ def pack_index(keep_mask: torch.Tensor, flat: bool = False) -> PackedIndex:
     if flat:
         kept = keep_mask.flatten().nonzero().squeeze(1)
         positions = (kept % length if batch > 1 else kept)[None]
-        return PackedIndex(keep_mask, torch.ones_like(positions).bool(), positions, kept, kept, None)
+        return PackedIndex(
+            keep_mask, torch.ones_like(positions).bool(), positions, kept, kept, None
+        )
     counts = keep_mask.sum(1)
     width = max(1, int(counts.max()))
     kept = keep_mask.flatten().nonzero().squeeze(1)

@@ -230,7 +230,9 @@ class LayerSkipMixin:
             )
         with torch.no_grad():
             blank = head_blank_prob(ctc, self._normalised(frames.x), layer_idx)
-            base = traces[-1].blank_prob if traces else torch.zeros_like(valid_mask, dtype=blank.dtype)
+            base = (
+                traces[-1].blank_prob if traces else torch.zeros_like(valid_mask, dtype=blank.dtype)
+            )
             blank = frames.widen(blank, base)
             keep = gate(blank, valid_mask)
             if traces:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from espnet_layerskip.options import (
+    PRECISIONS,
     SKIP_CONTEXTS,
     check_choice,
     parse_blank_threshold,
@@ -14,7 +15,7 @@ from espnet_layerskip.options import (
     parse_spike_extension,
 )
 
-KEYS = ("threshold", "extension", "context", "exit")
+KEYS = ("threshold", "extension", "context", "exit", "precision")
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,17 @@ class SkipSettings:
         extension: Frames (left, right) of each spike that run too.
         context: What a kept frame sees in the upper layers.
         exit_layer: 1-based gate layer after which all frames stop.
+        precision: Of the encoder; not applied here, a system makes an encoder of its own.
     """
 
     threshold: float | None = None
     extension: tuple[int, int] | None = None
     context: str | None = None
     exit_layer: int | None = None
+    precision: str | None = None
 
     def resolved(self, encoder: Any, stored: SkipSettings | None = None) -> SkipSettings:
-        """Return the settings with every None (but the exit layer's) replaced.
+        """Return the settings with None replaced, but for exit layer and precision.
 
         Args:
             encoder: The encoder that they are for.
@@ -58,6 +61,7 @@ class SkipSettings:
             stored.extension if self.extension is None else self.extension,
             stored.context if self.context is None else self.context,
             self.exit_layer,
+            self.precision,
         )
 
     @property
@@ -92,6 +96,8 @@ class SkipSettings:
             parts.append(f"context={self.context}")
         if self.exit_layer is not None:
             parts.append(f"exit={self.exit_layer}")
+        if self.precision is not None:
+            parts.append(f"precision={self.precision}")
         return " ".join(parts)
 
 
@@ -119,10 +125,11 @@ def parse_settings(items: Sequence[str]) -> SkipSettings:
         if key in values:
             raise ValueError(f"setting {key} is given twice ({item!r}): give it once")
         values[key] = value
-    context = values.get("context")
+    context, precision = values.get("context"), values.get("precision")
     return SkipSettings(
         parse_blank_threshold(values.get("threshold")),
         parse_spike_extension(values.get("extension")),
         None if context is None else check_choice("skip_context", context, SKIP_CONTEXTS),
         parse_exit_layer(values.get("exit")),
+        None if precision is None else check_choice("precision", precision, PRECISIONS),
     )

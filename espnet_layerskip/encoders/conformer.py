@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from espnet_layerskip._compat import (
 )
 from espnet_layerskip.encoders.attention import positional_attention, slice_pos_emb
 from espnet_layerskip.encoders.fast import FastConformer, FastConformerLayer
+from espnet_layerskip.encoders.stem import narrow_stem
 from espnet_layerskip.frames import Frames
 from espnet_layerskip.packing import PackedIndex, gather_frames, scatter_frames
 from espnet_layerskip.skipping import LayerSkipMixin
@@ -38,6 +40,9 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
     Args:
         input_size ... use_flash_attn: As in ESPnet's ConformerEncoder.
         use_sdpa: As in ESPnet 202611; must be False in 202511.
+        stem_channels: Channels of the subsampling's convolutions; 0 = ``output_size``, as in
+            ESPnet. Fewer make it cheaper, quadratically (conv2d at 96 channels is a
+            quarter of the work of 8 layers of that width).
         gate_layer_idx: 1-based layers K after which a gate sits; several make a cascade;
             [] = never skip.
         blank_threshold: A frame is skipped where p(blank) > this; in (0, 1], 1.0 = off.
@@ -88,6 +93,7 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
         qk_norm: bool = False,
         use_flash_attn: bool = True,
         use_sdpa: bool = False,
+        stem_channels: int = 0,
         gate_layer_idx: list[int] = [],  # noqa: B006  must be YAML-able, is not mutated
         blank_threshold: float = 0.9,
         spike_extension: list[int] = [1, 1],  # noqa: B006
@@ -111,8 +117,10 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
                 "gate_layer_idx needs positionwise_layer_type: linear (a convolution would mix "
                 f"frames across the gap), but got {positionwise_layer_type!r}"
             )
+        if stem_channels:
+            narrow_stem(self.embed, stem_channels)
         self._fast: FastConformer | None = None
-        self.register_load_state_dict_post_hook(lambda encoder, _: encoder.refresh_fast())
+        self.register_load_state_dict_post_hook(_refresh_fast)
         self._stock_trim = ctc_trim
         # ESPnetASRModel.encode hands its CTC head to an encoder only if one of
         # interctc_use_conditioning and ctc_trim is true; the gates need the head.
@@ -132,8 +140,8 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
         """Run evaluation on rearranged weights: the same output (1e-5), sooner.
 
         The parameters stay as they are; ``train()`` goes back to them, and new weights or
-        another device are taken over. Call it again to change the precision. Outputs of the
-        fast form carry no gradients.
+        another device are taken over (not those that are written in place into a parameter:
+        call it again). Outputs of the fast form carry no gradients.
 
         Args:
             precision: "float32", "bfloat16", or "int8" (matrix products with weights, on a
@@ -149,9 +157,11 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
             raise ValueError("optimize_for_inference needs evaluation mode: call eval() first")
 
     def refresh_fast(self) -> None:
-        """Take changed parameters over into the fast form, if there is one."""
+        """Take changed parameters over into the fast form, or end it where it has become none."""
         if self._fast is not None:
-            self.optimize_for_inference(self._fast.precision)
+            precision, self._fast = self._fast.precision, None
+            with suppress(ValueError):
+                self.optimize_for_inference(precision)
 
     def fast_layers(self) -> list[FastConformerLayer] | None:
         """Return the layers of the fast form, or None where the plain ones are to run."""
@@ -260,7 +270,7 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
                 limit,
             )
         if hasattr(self.embed, "conv"):  # ESPnet's Conv2dSubsampling family
-            stem = self.embed if self._fast is None else self._fast.stem
+            stem = (self._fast and self._fast.stem) or self.embed
             out, _ = stem(xs_pad, None)
             for conv in self.embed.conv:
                 if isinstance(conv, torch.nn.Conv2d):
@@ -329,3 +339,8 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
         out = z.clone()
         out[index.slot_mask] = norm(z[index.slot_mask]).to(out.dtype)
         return out.transpose(1, 2)
+
+
+def _refresh_fast(encoder: LayerSkipConformerEncoder, incompatible_keys: Any) -> None:
+    """Take loaded parameters over; a function of the module, so that encoders can be pickled."""
+    encoder.refresh_fast()

@@ -10,7 +10,6 @@ no padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,13 +23,12 @@ from espnet_layerskip._compat import (
     RelPositionMultiHeadedAttention,
     Swish,
 )
-from espnet_layerskip.encoders.layout import AttentionBlock, Layout
+from espnet_layerskip.encoders.attention import relative_scores
+from espnet_layerskip.encoders.layout import Layout
+from espnet_layerskip.encoders.precision import Op, check_precision, float_dtype, linear
+from espnet_layerskip.encoders.stem import FastStem
 from espnet_layerskip.frames import Frames
 from espnet_layerskip.packing import PackedIndex
-
-PRECISIONS = ("float32", "bfloat16", "int8")
-
-Op = Callable[[torch.Tensor], torch.Tensor]
 
 
 def unsupported(layer: Any) -> str | None:
@@ -54,27 +52,6 @@ def unsupported(layer: Any) -> str | None:
     if layer.norm_ff.weight.dtype != torch.float32:
         return f"the weights are {layer.norm_ff.weight.dtype}, not float32"
     return None
-
-
-def linear(weight: torch.Tensor, bias: torch.Tensor | None, precision: str) -> Op:
-    """Return the affine map of float32 weight (out, in) and bias (out,) in a precision.
-
-    int8: weights per output channel ahead, activations per call over all of its rows.
-    """
-    weight, bias = weight.detach(), None if bias is None else bias.detach()
-    if precision == "int8":
-        scale = weight.abs().amax(1).clamp(min=1e-8) / 127.0
-        zero = torch.zeros_like(scale, dtype=torch.long)
-        quantized = torch.quantize_per_channel(weight, scale.double(), zero, 0, torch.qint8)
-        packed = torch.ops.quantized.linear_prepack(quantized, bias)
-        run = torch.ops.quantized.linear_dynamic
-        return lambda x: run(x, packed, True)  # type: ignore[no-any-return]
-    dtype = getattr(torch, precision)
-    return partial(
-        F.linear,
-        weight=weight.to(dtype).contiguous(),
-        bias=None if bias is None else bias.to(dtype).contiguous(),
-    )
 
 
 def layer_norm(norm: Any) -> Op:
@@ -107,11 +84,11 @@ class FeedForward:
 
 
 class Attention:
-    """Self-attention of normalised rows; relative positions (Transformer-XL, 3.3) if it has them."""
+    """Self-attention of ``norm(x)``; with relative positions (Transformer-XL, 3.3) or without."""
 
     def __init__(self, norm: Any, module: Any, precision: str):
         self.norm = layer_norm(norm)
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.dtype = float_dtype(precision)
         self.num_heads = module.h
         scale = module.d_k**-0.5
         linears = [module.linear_q, module.linear_k, module.linear_v]
@@ -146,7 +123,10 @@ class Attention:
         for block in layout.blocks:
             bias = None if table is None else relative_scores(q_pos, table, block)
             out = F.scaled_dot_product_attention(
-                q[None, :, block.queries], k[None, :, block.keys], v[None, :, block.keys], bias,
+                q[None, :, block.queries],
+                k[None, :, block.keys],
+                v[None, :, block.keys],
+                bias,
                 scale=1.0,
             )
             outs.append(out[0].transpose(0, 1))
@@ -183,7 +163,7 @@ class Convolution:
         gain = batch_norm.weight * (batch_norm.running_var + batch_norm.eps).rsqrt()
         weight = gain[:, None, None] * depthwise.weight
         bias = batch_norm.bias + gain * (depthwise.bias - batch_norm.running_mean)
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        dtype = float_dtype(precision)
         self.depthwise = partial(
             F.conv2d,
             weight=weight.detach()[:, :, None].to(dtype),  # (D, 1, 1, k): time is the width
@@ -247,73 +227,12 @@ class FastConformerLayer:
         return (x if self.norm_final is None else self.norm_final(x))[None]
 
 
-def relative_scores(q: torch.Tensor, table: torch.Tensor, block: AttentionBlock) -> torch.Tensor:
-    """Return the relative scores (1, H, queries, keys) of one block.
-
-    Args:
-        q: Queries with their positional bias (H, N, d).
-        table: Projected positional table (H, d, 2T-1).
-        block: Rows and columns.
-    """
-    centre = table.size(2) // 2
-    scores = torch.bmm(q[:, block.queries], table[..., centre + block.low : centre + block.high])
-    heads, rows, width = scores.shape
-    if block.columns is not None:
-        return scores.gather(2, block.columns.expand(heads, -1, -1))[None]
-    # row r begins one column before row r - 1: a stride, no copy
-    shape = (1, heads, rows, width - rows + 1)
-    stride = (heads * rows * width, rows * width, width - 1, 1)
-    return scores.as_strided(shape, stride, scores.storage_offset() + rows - 1)
-
-
 def over_frozen(norm: Op, h: torch.Tensor, frames: Frames) -> torch.Tensor:
     """Return normalised rows ``h`` (N, D) over the normalised frozen states, (B * T, D)."""
     assert frames.frozen is not None
     assert isinstance(frames.index, PackedIndex)
     base = norm(frames.frozen).view(-1, h.size(1))
     return base.index_copy_(0, frames.index.kept, h)
-
-
-class FastStem:
-    """A subsampling of ESPnet's Conv2dSubsampling family, with channels last in memory.
-
-    Args:
-        embed: ``conv`` (Conv2d and ReLU in turns), an output projection and positions.
-        precision: One of PRECISIONS; int8 is for the projection only.
-    """
-
-    def __init__(self, embed: Any, precision: str):
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.convs = []
-        for conv in embed.conv:
-            if isinstance(conv, torch.nn.Conv2d):
-                weight = conv.weight.detach().to(self.dtype)
-                self.convs.append(
-                    partial(
-                        F.conv2d,
-                        weight=weight.contiguous(memory_format=torch.channels_last),
-                        bias=conv.bias.detach().to(self.dtype),
-                        stride=conv.stride,
-                        groups=conv.groups,
-                    )
-                )
-        # 202611 has the positions beside the projection, 202511 in one Sequential with it
-        both = embed.out if isinstance(embed.out, torch.nn.Sequential) else None
-        projection, self.pos_enc = both or (embed.out, embed.pos_enc)
-        weight = projection.weight.view(projection.out_features, weight.size(0), -1)
-        weight = weight.transpose(1, 2).flatten(1)  # (D, C, F') to (D, F', C)
-        self.projection = linear(weight, projection.bias, precision)
-
-    def __call__(self, xs_pad: torch.Tensor, masks: None) -> tuple[Any, None]:
-        """Return what the module does for features (B, T, F), without masks."""
-        x = xs_pad.to(self.dtype)[:, None].contiguous(memory_format=torch.channels_last)
-        for conv in self.convs:
-            x = conv(x).relu_()
-        x = self.projection(x.permute(0, 2, 3, 1).flatten(2))
-        out = self.pos_enc(x.float())  # its table keeps the dtype of its last input
-        if isinstance(out, tuple):
-            return (out[0].to(self.dtype), out[1]), None
-        return out.to(self.dtype), None
 
 
 class FastConformer:
@@ -328,12 +247,13 @@ class FastConformer:
     """
 
     def __init__(self, encoder: Any, precision: str = "float32"):
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {PRECISIONS}, but got {precision!r}")
+        check_precision(precision, next(encoder.parameters()).device)
         reasons = {reason for layer in encoder.encoders if (reason := unsupported(layer))}
         if reasons:
             raise ValueError(f"this encoder has no fast form: {', '.join(sorted(reasons))}")
         with torch.no_grad():
             self.precision = precision
             self.layers = [FastConformerLayer(layer, precision) for layer in encoder.encoders]
-            self.stem = FastStem(encoder.embed, precision) if hasattr(encoder.embed, "conv") else None
+            self.stem = (
+                FastStem(encoder.embed, precision) if hasattr(encoder.embed, "conv") else None
+            )

@@ -97,7 +97,9 @@ def _ranks(starts: list[int], width: int, device: torch.device) -> torch.Tensor 
     if starts[-1] == (len(starts) - 1) * width:
         return None
     slots = [
-        b * width + i for b, (start, stop) in enumerate(pairwise(starts)) for i in range(stop - start)
+        b * width + i
+        for b, (start, stop) in enumerate(pairwise(starts))
+        for i in range(stop - start)
     ]
     return torch.tensor(slots, dtype=torch.long, device=device)
 
