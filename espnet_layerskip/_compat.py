@@ -14,22 +14,32 @@ from typing import Any
 with contextlib.redirect_stdout(sys.stderr):
     from espnet2.asr.encoder.conformer_encoder import (
         ConformerEncoder,
+        Conv2dSubsampling,
+        ConvolutionModule,
         MultiHeadedAttention,
+        PositionwiseFeedForward,
         RelPositionMultiHeadedAttention,
         TooShortUttError,
         check_short_utt,
+        get_activation,
     )
 from espnet2.asr.ctc import CTC
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask, encoder_choices, model_choices
 
+Swish = type(get_activation("swish"))
+
 __all__ = [
     "CTC",
     "ASRTask",
     "ConformerEncoder",
+    "Conv2dSubsampling",
+    "ConvolutionModule",
     "ESPnetASRModel",
     "MultiHeadedAttention",
+    "PositionwiseFeedForward",
     "RelPositionMultiHeadedAttention",
+    "Swish",
     "TooShortUttError",
     "check_short_utt",
     "class_choices",

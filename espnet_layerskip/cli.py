@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet_layerskip.options import DECODER_TYPES, SKIP_CONTEXTS
+from espnet_layerskip.options import DECODER_TYPES, PRECISIONS, SKIP_CONTEXTS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,6 +45,7 @@ def add_transcribe(parser: argparse.ArgumentParser) -> None:
     )
     add("--spike-extension", metavar="L,R", help="frames kept around each non-blank frame")
     add("--skip-context", choices=SKIP_CONTEXTS, help="what kept frames see in upper layers")
+    add("--precision", choices=PRECISIONS, default="float32", help="of the encoder")
     add(
         "--decoder",
         choices=DECODER_TYPES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -84,6 +85,9 @@ class Frames:
         index: Where the active frames sit in the full length; None = all are active.
         frozen: (B, T, D) states at the last gate, which skipped frames keep; None before.
         context: What a kept frame sees of the others: packed, packed_original or full.
+        flat: The active frames are one row (1, N, D), utterance after utterance and
+            without padding, as the layers of the fast path take them.
+        layout: What the fast path knows of the rows; for its layers to set and to read.
     """
 
     x: torch.Tensor
@@ -92,7 +96,16 @@ class Frames:
     index: PackedIndex | None = None
     frozen: torch.Tensor | None = None
     context: str = "packed"
+    flat: bool = False
+    layout: Any = field(default=None, repr=False)
     _mask: torch.Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.shape = self.x.shape
+        if self.flat and self.valid_mask is not None:
+            self.keep(self.valid_mask)
+        elif self.flat:
+            self.x = self.x.reshape(1, -1, self.x.size(2))
 
     def mask(self) -> torch.Tensor | None:
         """Return (B, M) bool of the active frames, True = may be attended; None = all."""
@@ -103,14 +116,21 @@ class Frames:
     def full(self) -> torch.Tensor:
         """Return the states at full length (B, T, D): skipped frames as they were frozen."""
         if self.index is None:
-            return self.x
+            return self.x.view(self.shape)
         assert self.frozen is not None
         return scatter_frames(self.frozen, self.x, self.index)
+
+    def widen(self, values: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        """Return ``base`` (B, T) with the active frames' ``values`` (B, M) in their places."""
+        if self.index is None:
+            return values.view(base.shape)
+        return scatter_frames(base[..., None], values[..., None], self.index).squeeze(-1)
 
     def keep(self, keep_mask: torch.Tensor) -> None:
         """Freeze the present states and go on with the frames of ``keep_mask`` (B, T)."""
         self.frozen = self.full()
-        self.index = pack_index(keep_mask)
+        self.index = pack_index(keep_mask, self.flat)
+        self.layout = None
         self.x = gather_frames(self.frozen, self.index)
         self._mask = self.index.attention_mask() if self.index.is_padded else None
 

@@ -30,7 +30,7 @@ from espnet_layerskip.decoding.posteriors import (
 )
 from espnet_layerskip.decoding.skip_count import SkipCount, count_skips
 from espnet_layerskip.decoding.times import frame_seconds, word_times
-from espnet_layerskip.options import DECODER_TYPES, check_choice, set_skipping
+from espnet_layerskip.options import DECODER_TYPES, check_choice, set_fast_form, set_skipping
 from espnet_layerskip.pretrained import ModelFiles, find_model
 from espnet_layerskip.registry import register
 from espnet_layerskip.skipping import LayerSkipMixin
@@ -78,6 +78,9 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         spike_extension: (left, right) frames, or None = as configured.
         skip_context: packed, packed_original or full, or None = as configured.
         exit_layer: Gate layer after which every frame stops, or None = no early exit.
+        precision: Of the encoder: float32, bfloat16 or int8 (matrix products, on a CPU).
+        optimize: Run the encoder in its fast form where it has one (see
+            `LayerSkipConformerEncoder.optimize_for_inference`); float32 output is the same.
         kwargs: Those of ESPnet's Speech2Text. ``ngram_file``, ``ngram_weight``, ``penalty``
             and ``beam_size`` mean for the other decoders what they mean for ESPnet's.
 
@@ -104,6 +107,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         spike_extension: Sequence[int] | str | None = None,
         skip_context: str | None = None,
         exit_layer: int | str | None = None,
+        precision: str = "float32",
+        optimize: bool = True,
         **kwargs: Any,
     ):
         self.decoder_type = check_choice("decoder_type", decoder_type, DECODER_TYPES)
@@ -129,6 +134,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             self._quantize(
                 kwargs.get("quantize_modules", ["Linear"]), kwargs.get("quantize_dtype", "qint8")
             )
+        set_fast_form(self.asr_model.encoder, precision, optimize and not quantize)
         self.ctc_decoder: CTCDecoder | None = None
         if decoder_type != "espnet":
             self.ctc_decoder = make_decoder(
@@ -166,7 +172,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         encoder_conf = getattr(self.asr_train_args, "encoder_conf", None) or {}
         return frame_seconds(self.asr_model, encoder_conf, self.sample_rate)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(self, speech: Wave | Sequence[Wave]) -> Any:
         """Transcribe one utterance, or several.
 
@@ -182,7 +188,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             return self._decode([speech], ["utterance"])[0]
         return self.decode_batch(speech)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def decode_batch(
         self, speech: Sequence[Wave], utt_ids: Sequence[str] | None = None
     ) -> list[Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 DECODER_TYPES = ("espnet", "greedy", "prefix_beam", "ngram")
 SKIP_CONTEXTS = ("packed", "packed_original", "full")
+PRECISIONS = ("float32", "bfloat16", "int8")
 OFF = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 def parse_blank_threshold(value: str | float | bool | None) -> float | None:
@@ -152,3 +156,30 @@ def set_skipping(
         for name, value in values.items():
             if value is not None:
                 setattr(encoder, name, value)
+
+
+def set_fast_form(encoder: Any, precision: str = "float32", optimize: bool = True) -> None:
+    """Let an encoder run in its fast form, if it has one.
+
+    Args:
+        encoder: Any encoder in evaluation mode.
+        precision: One of PRECISIONS.
+        optimize: False = the plain form, which is float32.
+
+    Raises:
+        ValueError: If another precision than float32 is asked for and cannot be had.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    exact = precision == "float32"
+    if not exact and not (optimize and hasattr(encoder, "optimize_for_inference")):
+        raise ValueError(
+            f"precision {precision} needs a layerskip encoder and its fast form, but got a "
+            f"{type(encoder).__name__} with optimize={optimize}"
+        )
+    if optimize and hasattr(encoder, "optimize_for_inference"):
+        try:
+            encoder.optimize_for_inference(precision)
+        except ValueError as e:
+            if not exact:
+                raise
+            logger.info("the encoder runs in its plain form: %s", e)

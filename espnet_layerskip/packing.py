@@ -2,7 +2,8 @@
 
 Pure functions, ragged in a batch: each utterance keeps its own number of frames and the
 packed tensor is as long as the longest of them. Whole rows are copied, by their number in
-the batch laid end to end.
+the batch laid end to end. A flat index drops padding as well: the kept frames of all
+utterances follow one another in a single row of the packed tensor.
 """
 
 from dataclasses import dataclass
@@ -46,14 +47,16 @@ class PackedIndex:
         return mask
 
 
-def pack_index(keep_mask: torch.Tensor) -> PackedIndex:
+def pack_index(keep_mask: torch.Tensor, flat: bool = False) -> PackedIndex:
     """Build the index of a packed tensor.
 
     Args:
         keep_mask: (B, T) bool, True = frame goes on. T >= 1.
+        flat: One row of N slots, utterance after utterance, instead of one row each.
 
     Returns:
-        PackedIndex with M = max(1, kept frames of the fullest utterance).
+        PackedIndex with M = max(1, kept frames of the fullest utterance); flat: the
+        packed tensor is (1, N, D), N may be 0.
 
     Example:
         >>> index = pack_index(torch.tensor([[False, True, True], [True, False, False]]))
@@ -61,6 +64,12 @@ def pack_index(keep_mask: torch.Tensor) -> PackedIndex:
         ([[1, 2], [0, 0]], [[1, 1], [1, 0]])
     """
     batch, length = keep_mask.shape
+    if flat:
+        kept = keep_mask.flatten().nonzero().squeeze(1)
+        positions = (kept % length if batch > 1 else kept)[None]
+        return PackedIndex(
+            keep_mask, torch.ones_like(positions).bool(), positions, kept, kept, None
+        )
     counts = keep_mask.sum(1)
     width = max(1, int(counts.max()))
     kept = keep_mask.flatten().nonzero().squeeze(1)

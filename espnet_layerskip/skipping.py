@@ -14,7 +14,6 @@ import torch
 
 from espnet_layerskip.frames import Frames, GateTrace, LayerState, SkipTrace
 from espnet_layerskip.gate import BlankGate, check_extension, check_threshold
-from espnet_layerskip.packing import scatter_frames
 
 SKIP_CONTEXTS = ("packed", "packed_original", "full")
 
@@ -186,6 +185,10 @@ class LayerSkipMixin:
         """Return the active frames (B, M, D) after one layer."""
         raise NotImplementedError(f"{type(self).__name__} must implement run_layer")
 
+    def fast_layers(self) -> Sequence[Any] | None:
+        """Return layers that run in place of ``encoders`` on flat frames, or None."""
+        return None
+
     def run_layers(
         self,
         x: torch.Tensor,
@@ -207,8 +210,13 @@ class LayerSkipMixin:
             (B, T, D) states before ``after_norm``, and the intermediate outputs: a list of
             (layer_idx, normalised states (B, T, D)), or of states with ``return_all_hs``.
         """
-        all_valid = bool(valid_mask.all())
-        frames = Frames(x, pos_emb, None if all_valid else valid_mask, context=self.skip_context)
+        frames = Frames(
+            x,
+            pos_emb,
+            None if bool(valid_mask.all()) else valid_mask,
+            context=self.skip_context,
+            flat=self.fast_layers() is not None,
+        )
         state = LayerState(frames, valid_mask)
         gates = {} if return_all_hs else self.active_gates()
         self.last_skip = None
@@ -238,19 +246,19 @@ class LayerSkipMixin:
         Returns:
             The intermediate outputs of the layers run, as ``run_layers`` returns them.
         """
-        wanted = self._wanted_layers()
+        wanted, layers = self._wanted_layers(), self.fast_layers() or self.encoders
         frames = state.frames
         outs: list[Any] = []
-        while state.layer_idx < (stop or len(self.encoders)):
+        while state.layer_idx < (stop or len(layers)):
             layer_idx = state.layer_idx
             if layer_idx in gates:
                 state.drop(self._decide(gates[layer_idx], state, ctc))
             if self.interctc_use_conditioning and layer_idx in self.interctc_layer_idx:
                 frames.x = frames.x + self._condition(frames.x, layer_idx, ctc)
-            frames.x = self.run_layer(self.encoders[layer_idx], frames)
+            frames.x = self.run_layer(layers[layer_idx], frames)
             state.layer_idx = layer_idx = layer_idx + 1
             if return_all_hs:
-                outs.append(frames.x)
+                outs.append(frames.full())
             elif layer_idx in wanted:
                 outs.append((layer_idx, self._normalised(frames.full())))
         return outs
@@ -276,10 +284,12 @@ class LayerSkipMixin:
         frames = state.frames
         with torch.no_grad():
             blank = head_blank_prob(ctc, self._normalised(frames.x), state.layer_idx)
-            if frames.index is not None:
-                seen = state.traces[-1].blank_prob
-                blank = scatter_frames(seen[..., None], blank[..., None], frames.index).squeeze(-1)
-        return blank
+            seen = (
+                state.traces[-1].blank_prob
+                if state.traces
+                else torch.zeros_like(state.valid_mask, dtype=blank.dtype)
+            )
+            return frames.widen(blank, seen)
 
     def _decide(self, gate: BlankGate, state: LayerState, ctc: Any) -> GateTrace:
         blank = self.gate_blank_prob(state, ctc)
@@ -294,7 +304,9 @@ class LayerSkipMixin:
         return {*self.interctc_layer_idx, *self.gate_layer_idx}
 
     def _normalised(self, x: torch.Tensor) -> torch.Tensor:
-        normed: torch.Tensor = self.after_norm(x) if self.normalize_before else x
+        if not self.normalize_before:
+            return x
+        normed: torch.Tensor = self.after_norm(x.to(self.after_norm.weight.dtype))
         return normed
 
     def _condition(self, x: torch.Tensor, layer_idx: int, ctc: Any) -> torch.Tensor:

@@ -80,6 +80,7 @@ def _transcribe(
         blank_threshold=args.blank_threshold,
         spike_extension=args.spike_extension,
         skip_context=args.skip_context,
+        precision=args.precision,
         beam_size=args.beam_size,
         device=args.device,
         **options,

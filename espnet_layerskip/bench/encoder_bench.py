@@ -7,7 +7,7 @@ to encoder_out, gates and packing included; the head's label posteriors are not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,15 +18,11 @@ from espnet_layerskip.bench.inputs import Speech, TestSet, join_utterances
 from espnet_layerskip.bench.report import judge
 from espnet_layerskip.bench.scoring import error_rate
 from espnet_layerskip.bench.settings import OFF, SkipSettings, can_skip
-from espnet_layerskip.bench.systems import Batch, Skipped, System, int8, stock_class
+from espnet_layerskip.bench.systems import Batch, Skipped, System, stock_class
 from espnet_layerskip.bench.timing import Case, Timing, num_threads, time_interleaved
+from espnet_layerskip.options import PRECISIONS
 
-ON, FULL, STOCK, INT8 = (
-    "ours_skip_on",
-    "ours_skip_off",
-    "stock_class_same_weights",
-    "int8_full_depth",
-)
+ON, FULL, STOCK = "ours_skip_on", "ours_skip_off", "stock_class_same_weights"
 STEM = "stem"
 
 
@@ -61,7 +57,11 @@ def build_rows(
     full = System(experiment, OFF)
     rows: dict[str, System | str] = {ON: System(experiment, settings), FULL: full}
     rows[STOCK] = _attempt(partial(stock_class, full))
-    rows[INT8] = _attempt(partial(int8, full))
+    for precision in PRECISIONS[1:]:
+        for suffix, wanted in (("skip_on", settings), ("skip_off", OFF)):
+            rows[f"{precision}_{suffix}"] = _attempt(
+                partial(System, experiment, replace(wanted, precision=precision))
+            )
     for layer in encoder.gate_layer_idx:
         exit_settings = SkipSettings(threshold=1.0, exit_layer=layer)
         rows[f"exit_at_{layer}"] = System(experiment, exit_settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from espnet_layerskip.bench.encoder_bench import FULL
+from espnet_layerskip.bench.encoder_bench import FULL, STOCK
 from espnet_layerskip.bench.environment import describe
 from espnet_layerskip.bench.report import markdown_table
 
@@ -13,6 +13,7 @@ HEADER = (
     "row",
     "ms per batch (min to max)",
     "times as fast as skipping off",
+    "times as fast as stock",
     "GFLOPs",
     "frames skipped %",
     "ceiling %",
@@ -67,25 +68,27 @@ def encoder_page(report: Mapping[str, Any]) -> str:
 
 def encoder_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows of one condition as a markdown table."""
-    off = next((row for row in rows if row["name"] == FULL and "median_ms" in row), None)
-    return markdown_table(HEADER, [_cells(row, off) for row in rows])
+    times = {row["name"]: row["median_ms"] for row in rows if "median_ms" in row}
+    return markdown_table(HEADER, [_cells(row, times) for row in rows])
 
 
-def _cells(row: Mapping[str, Any], off: Mapping[str, Any] | None) -> list[str]:
+def _cells(row: Mapping[str, Any], times: Mapping[str, float]) -> list[str]:
     failed = row["status"] != "ok"
     if "median_ms" not in row:
-        return [row["name"], *["failed"] * 9, row["status"]]
+        return [row["name"], *["failed"] * 10, row["status"]]
 
     def percent(value: float | None) -> str:
         return "" if value is None else f"{100 * value:.1f}"
 
     time = f"{row['median_ms']:.2f} ({row['min_ms']:.2f} to {row['max_ms']:.2f})"
-    faster = "" if off is None else f"{off['median_ms'] / row['median_ms']:.2f}"
+    faster = [
+        f"{times[name] / row['median_ms']:.2f}" if name in times else "" for name in (FULL, STOCK)
+    ]
     realised = [percent(row["realised_share"]), percent(row["realised_share_of_blocks"])]
     return [
         row["name"],
         "failed" if failed else time,
-        "failed" if failed else faster,
+        *(["failed"] * 2 if failed else faster),
         f"{row['flops'] / 1e9:.3f}",
         percent(row["skip_ratio"]),
         percent(row["ceiling"]),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from espnet_layerskip.options import (
+    PRECISIONS,
     SKIP_CONTEXTS,
     check_choice,
     parse_blank_threshold,
@@ -15,7 +16,7 @@ from espnet_layerskip.options import (
     parse_spike_extension,
 )
 
-KEYS = ("threshold", "extension", "context", "exit", "gates")
+KEYS = ("threshold", "extension", "context", "exit", "gates", "precision")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class SkipSettings:
         context: What a kept frame sees in the upper layers.
         exit_layer: 1-based gate layer after which all frames stop.
         gates: Gate layers that decide; None = all that the encoder has.
+        precision: Of the encoder; not applied here, a system makes an encoder of its own.
     """
 
     threshold: float | None = None
@@ -35,9 +37,10 @@ class SkipSettings:
     context: str | None = None
     exit_layer: int | None = None
     gates: tuple[int, ...] | None = None
+    precision: str | None = None
 
     def resolved(self, encoder: Any, stored: SkipSettings | None = None) -> SkipSettings:
-        """Return the settings with every None (but of exit_layer and gates) replaced.
+        """Return the settings with None replaced, but for exit layer, gates and precision.
 
         Args:
             encoder: The encoder that they are for.
@@ -62,6 +65,7 @@ class SkipSettings:
             stored.context if self.context is None else self.context,
             self.exit_layer,
             self.gates,
+            self.precision,
         )
 
     @property
@@ -99,6 +103,8 @@ class SkipSettings:
             parts.append(f"exit={self.exit_layer}")
         if self.gates is not None:
             parts.append(f"gates={','.join(map(str, self.gates))}")
+        if self.precision is not None:
+            parts.append(f"precision={self.precision}")
         return " ".join(parts)
 
 
@@ -126,11 +132,12 @@ def parse_settings(items: Sequence[str]) -> SkipSettings:
         if key in values:
             raise ValueError(f"setting {key} is given twice ({item!r}): give it once")
         values[key] = value
-    context = values.get("context")
+    context, precision = values.get("context"), values.get("precision")
     return SkipSettings(
         parse_blank_threshold(values.get("threshold")),
         parse_spike_extension(values.get("extension")),
         None if context is None else check_choice("skip_context", context, SKIP_CONTEXTS),
         parse_exit_layer(values.get("exit")),
         parse_gates(values.get("gates")),
+        None if precision is None else check_choice("precision", precision, PRECISIONS),
     )

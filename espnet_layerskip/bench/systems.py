@@ -51,6 +51,9 @@ class System:
         self.model: Any = experiment.speech2text.asr_model
         self.encoder: Any = experiment.encoder if encoder is None else encoder
         self.settings = settings.resolved(self.encoder, experiment.stored)
+        if settings.precision is not None:
+            self.encoder = copy.deepcopy(self.encoder)
+            self.encoder.optimize_for_inference(settings.precision)
         self.prepare()
 
     @property
@@ -91,7 +94,7 @@ class System:
         # as ESPnetASRModel.encode decides
         wanted = ("interctc_use_conditioning", "ctc_trim")
         gated = any(getattr(self.encoder, name, False) for name in wanted)
-        with torch.no_grad():
+        with torch.inference_mode():
             head = {"ctc": self.model.ctc} if gated else {}
             out, olens, _ = self.encoder.forward(batch.feats, batch.lens, **head)
         return out, olens
@@ -188,16 +191,6 @@ def stock_class(system: System) -> System:
         stock.conditioning_layer = copy.deepcopy(ours.conditioning_layer)
     stock.load_state_dict(ours.state_dict())
     return System(system.experiment, SkipSettings(), stock.eval())
-
-
-def int8(system: System) -> System:
-    """Return the same encoder with its Linear layers in dynamic int8, same settings.
-
-    Weights are quantized ahead, activations in each call. Convolutions stay in fp32.
-    """
-    quantize: Any = torch.ao.quantization.quantize_dynamic
-    quantized = quantize(system.encoder, {torch.nn.Linear})
-    return System(system.experiment, system.settings, quantized)
 
 
 def _input_size(model: Any) -> int:

@@ -29,7 +29,7 @@ from espnet_layerskip.audio import Utterance, read_audio, read_wav_scp
 from espnet_layerskip.decoding.recognize import recognize
 from espnet_layerskip.decoding.result_dir import ResultDir
 from espnet_layerskip.inference import Speech2Text
-from espnet_layerskip.options import DECODER_TYPES, SKIP_CONTEXTS
+from espnet_layerskip.options import DECODER_TYPES, PRECISIONS, SKIP_CONTEXTS
 
 # Arguments of the command that are not arguments of Speech2Text.
 _COMMAND_ONLY = (
@@ -112,6 +112,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--exit_layer",
         metavar="K",
         help="Stop every frame after gate layer K (static early exit), or 'none'",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="Of the encoder; int8 is for matrix products, on a CPU",
     )
     return parser
 

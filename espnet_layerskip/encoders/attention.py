@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from espnet_layerskip._compat import RelPositionMultiHeadedAttention
+from espnet_layerskip.encoders.layout import AttentionBlock
 from espnet_layerskip.packing import PackedIndex
 
 
@@ -62,3 +63,22 @@ def positional_attention(
         relative = relative.masked_fill(offset[:, None] < 0, 0.0)
     scores = (content + relative) / math.sqrt(attention.d_k)
     return attention.forward_attention(v, scores, mask)  # type: ignore[no-any-return]
+
+
+def relative_scores(q: torch.Tensor, table: torch.Tensor, block: AttentionBlock) -> torch.Tensor:
+    """Return the relative scores (1, H, queries, keys) of one block.
+
+    Args:
+        q: Queries with their positional bias (H, N, d).
+        table: Projected positional table (H, d, 2T-1).
+        block: Rows and columns.
+    """
+    centre = table.size(2) // 2
+    scores = torch.bmm(q[:, block.queries], table[..., centre + block.low : centre + block.high])
+    heads, rows, width = scores.shape
+    if block.columns is not None:
+        return scores.gather(2, block.columns.expand(heads, -1, -1))[None]
+    # row r begins one column before row r - 1: a stride, no copy
+    shape = (1, heads, rows, width - rows + 1)
+    stride = (heads * rows * width, rows * width, width - 1, 1)
+    return scores.as_strided(shape, stride, scores.storage_offset() + rows - 1)

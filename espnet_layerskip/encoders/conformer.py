@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from espnet_layerskip._compat import (
     check_short_utt,
 )
 from espnet_layerskip.encoders.attention import positional_attention, slice_pos_emb
+from espnet_layerskip.encoders.fast import FastConformer, FastConformerLayer
+from espnet_layerskip.encoders.stem import narrow_stem
 from espnet_layerskip.frames import Frames
 from espnet_layerskip.packing import PackedIndex, gather_frames, scatter_frames
 from espnet_layerskip.skipping import LayerSkipMixin
@@ -37,6 +40,9 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
     Args:
         input_size ... use_flash_attn: As in ESPnet's ConformerEncoder.
         use_sdpa: As in ESPnet 202611; must be False in 202511.
+        stem_channels: Channels of the subsampling's convolutions; 0 = ``output_size``, as in
+            ESPnet. Fewer make it cheaper, quadratically (conv2d at 96 channels is a
+            quarter of the work of 8 layers of that width).
         gate_layer_idx: 1-based layers K after which a gate sits; several make a cascade;
             [] = never skip.
         blank_threshold: A frame is skipped where p(blank) > this; in (0, 1], 1.0 = off.
@@ -87,6 +93,7 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
         qk_norm: bool = False,
         use_flash_attn: bool = True,
         use_sdpa: bool = False,
+        stem_channels: int = 0,
         gate_layer_idx: list[int] = [],  # noqa: B006  must be YAML-able, is not mutated
         blank_threshold: float = 0.9,
         spike_extension: list[int] = [1, 1],  # noqa: B006
@@ -110,6 +117,10 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
                 "gate_layer_idx needs positionwise_layer_type: linear (a convolution would mix "
                 f"frames across the gap), but got {positionwise_layer_type!r}"
             )
+        if stem_channels:
+            narrow_stem(self.embed, stem_channels)
+        self._fast: FastConformer | None = None
+        self.register_load_state_dict_post_hook(_refresh_fast)
         self._stock_trim = ctc_trim
         # ESPnetASRModel.encode hands its CTC head to an encoder only if one of
         # interctc_use_conditioning and ctc_trim is true; the gates need the head.
@@ -124,6 +135,50 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
             train_skip_prob,
             train_spike_extensions,
         )
+
+    def optimize_for_inference(self, precision: str = "float32") -> None:
+        """Run evaluation on rearranged weights: the same output (1e-5), sooner.
+
+        The parameters stay as they are; ``train()`` goes back to them, and new weights or
+        another device are taken over (not those that are written in place into a parameter:
+        call it again). Outputs of the fast form carry no gradients.
+
+        Args:
+            precision: "float32", "bfloat16", or "int8" (matrix products with weights, on a
+                CPU). In int8 the activations are scaled by the largest of a batch, so an
+                output may depend on the batch in the order of the rounding.
+
+        Raises:
+            ValueError: For an unknown precision, in training mode, or for a model that has
+                no fast form; `encoders.fast.unsupported` tells which.
+        """
+        self._fast = None if self.training else FastConformer(self, precision)
+        if self._fast is None:
+            raise ValueError("optimize_for_inference needs evaluation mode: call eval() first")
+
+    def refresh_fast(self) -> None:
+        """Take changed parameters over into the fast form, or end it where it has become none."""
+        if self._fast is not None:
+            precision, self._fast = self._fast.precision, None
+            with suppress(ValueError):
+                self.optimize_for_inference(precision)
+
+    def fast_layers(self) -> list[FastConformerLayer] | None:
+        """Return the layers of the fast form, or None where the plain ones are to run."""
+        return None if self._fast is None else self._fast.layers
+
+    def train(self, mode: bool = True) -> LayerSkipConformerEncoder:
+        """Set the mode; training ends the fast form."""
+        if mode:
+            self._fast = None
+        super().train(mode)
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LayerSkipConformerEncoder:
+        """Move the parameters (``to()`` and the like), and the fast form with them."""
+        super()._apply(fn, recurse)
+        self.refresh_fast()
+        return self
 
     def check_context(self, context: str) -> None:
         """Raise ValueError where the attention type cannot see frames out of their order."""
@@ -174,6 +229,8 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
 
     def run_layer(self, layer: Any, frames: Frames) -> torch.Tensor:
         """Return the active frames (B, M, D) after one ESPnet ``EncoderLayer``."""
+        if isinstance(layer, FastConformerLayer):
+            return layer(frames)
         x, scale = frames.x, 1.0
         if self.training and layer.stochastic_depth_rate > 0:
             if torch.rand(1).item() < layer.stochastic_depth_rate:
@@ -213,7 +270,8 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
                 limit,
             )
         if hasattr(self.embed, "conv"):  # ESPnet's Conv2dSubsampling family
-            out, _ = self.embed(xs_pad, None)
+            stem = (self._fast and self._fast.stem) or self.embed
+            out, _ = stem(xs_pad, None)
             for conv in self.embed.conv:
                 if isinstance(conv, torch.nn.Conv2d):
                     lens = (lens - conv.kernel_size[0]) // conv.stride[0] + 1
@@ -281,3 +339,8 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
         out = z.clone()
         out[index.slot_mask] = norm(z[index.slot_mask]).to(out.dtype)
         return out.transpose(1, 2)
+
+
+def _refresh_fast(encoder: LayerSkipConformerEncoder, incompatible_keys: Any) -> None:
+    """Take loaded parameters over; a function of the module, so that encoders can be pickled."""
+    encoder.refresh_fast()
