@@ -30,7 +30,7 @@ help:  ## this list
 	@echo "  VENV         the environment [$(VENV)]"
 	@echo "  TEST_JOBS    processes for the tests [$(TEST_JOBS)]"
 	@echo "  PYTEST_ARGS  more for pytest, for example PYTEST_ARGS='-k gate -x'"
-	@echo "  DEMO_ARGS    options of egs2/espeak/asr1/demo.sh, for example DEMO_ARGS='--size smoke'"
+	@echo "  DEMO_ARGS    options of egs2/espeak/asr1/demo.sh, for example DEMO_ARGS='--size medium'"
 	@echo "  NEW_PYTHON   Python 3.12 or 3.13 for test-new; default: the first that works"
 
 setup: $(STAMP)  ## build .venv: ESPnet, torch, this checkout and the test tools
@@ -58,8 +58,7 @@ $(STAMP): always
 endif
 endif
 
-# Again: steps that are done are left alone. DEMO_ARGS="--size smoke --asr_args '--max_epoch 1'" runs
-# through in two minutes and learns nothing.
+# Again: steps that are done are left alone.
 demo: setup  ## ten minutes: make a corpus, train ESPnet's Conformer and ours, compare, report
 	@cd egs2/espeak/asr1 && ./demo.sh --python '$(abspath $(PY))' $(DEMO_ARGS)
 

@@ -27,7 +27,7 @@ step() {
     fi
     number=$((number + 1))
     say "${number}/7 ${what} (log: ${log/JOB/*})"
-    if ! recipe run_jobs --done "${log%.log}.done" --makes "${makes}" --show ' left$|^row: ' \
+    if ! recipe run_jobs --done "${log%.log}.done" --makes "${makes}" --show ' left$| to go$|^row: ' \
         --depends conf/train_asr_conformer.yaml --depends conf/train_asr_layerskip.yaml \
         --depends conf/decode_asr.yaml --depends run.sh \
         ${jobs[@]+"${jobs[@]}"} "${log}" "$@" \
