@@ -62,6 +62,8 @@ class Scores:
 def decode_test_set(system: System, data: TestSet, with_flops: bool = True) -> Decoded:
     """Transcribe every utterance alone and count what its encoder did."""
     hyps, skipped = {}, Skipped()
+    if with_flops:
+        system.warm_up(data.speech)
     with counting_flops(system.encoder) if with_flops else nullcontext(lambda: 0) as flops:
         for speech in data.speech:
             hyps[speech.utt_id], count = system.transcribe(speech)

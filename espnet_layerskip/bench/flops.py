@@ -51,6 +51,16 @@ def counting_flops(module: torch.nn.Module) -> Iterator[Callable[[], int]]:
             hook.remove()
 
 
+# What inference_mode hands over whole, and no_grad in the parts that the formulas know.
+_COMPOSITES = {
+    torch.ops.aten.linear.default,
+    torch.ops.aten.matmul.default,
+    torch.ops.aten.conv1d.default,
+    torch.ops.aten.conv2d.default,
+    torch.ops.aten.scaled_dot_product_attention.default,
+}
+
+
 class _Counter(_Mode):
     """Adds up PyTorch's formulas for the operators that run.
 
@@ -65,6 +75,9 @@ class _Counter(_Mode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in _COMPOSITES:
+            with self:
+                return func.decompose(*args, **kwargs)
         out = func(*args, **kwargs)
         formula = self._formulas.get(func.overloadpacket)
         if formula is not None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_layerskip._compat import ConformerEncoder
+from espnet_layerskip._compat import ConformerEncoder, TooShortUttError
 from espnet_layerskip.bench.experiment import Experiment
 from espnet_layerskip.bench.inputs import Speech
 from espnet_layerskip.bench.settings import SkipSettings
 from espnet_layerskip.decoding.posteriors import extract_features
 from espnet_layerskip.decoding.skip_count import SkipCount
+from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,10 @@ class System:
     def stem(self, batch: Batch) -> None:
         """Run only what no skipping can save: subsampling and positions."""
         embed = self.encoder.embed
-        with torch.no_grad():
-            if hasattr(embed, "conv"):  # ESPnet's Conv2dSubsampling family
+        with torch.inference_mode():
+            if isinstance(self.encoder, LayerSkipConformerEncoder):  # may be in its fast form
+                self.encoder.subsample(batch.feats, batch.lens)
+            elif hasattr(embed, "conv"):  # ESPnet's Conv2dSubsampling family
                 embed(batch.feats, torch.ones(batch.feats.size(0), 1, batch.feats.size(1)) > 0)
             else:
                 embed(batch.feats)
@@ -114,6 +118,12 @@ class System:
         speech2text = self.experiment.speech2text
         text = speech2text(speech.samples)[0][0]
         return text, speech2text.last_skips[0]
+
+    def warm_up(self, speech: Sequence[Speech]) -> None:
+        """Encode the longest of some speech, so that what is computed once is not counted."""
+        self.prepare()
+        with suppress(TooShortUttError):
+            self.encode(self.batch([max(speech, key=lambda s: s.samples.size)]))
 
     def skipped(self, batch: Batch) -> Skipped:
         """Encode once and return what was skipped."""

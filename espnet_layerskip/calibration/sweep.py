@@ -68,7 +68,7 @@ def sweep(
         progress: Is called with the number of utterances done.
     """
     system = System(experiment, OFF)
-    system.prepare()
+    system.warm_up(data.speech)
     hyps: dict[SkipSettings, dict[str, str]] = {one: {} for one in settings}
     skipped = dict.fromkeys(settings, Skipped())
     flops = dict.fromkeys(settings, 0)

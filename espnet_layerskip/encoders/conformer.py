@@ -221,7 +221,7 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
         if self._stock_trim:
             return super().forward(xs_pad, ilens, prev_states, masks, ctc, return_all_hs)  # type: ignore[no-any-return]
         lens = ilens.to(xs_pad.device) if masks is None else (~masks).sum(-1)
-        x, pos_emb, olens = self._embed(xs_pad, lens)
+        x, pos_emb, olens = self.subsample(xs_pad, lens)
         valid_mask = torch.arange(x.size(1), device=x.device) < olens[:, None]
         x, outs = self.run_layers(x, pos_emb, valid_mask, ctc, return_all_hs)
         x = self._normalised(x)
@@ -257,7 +257,7 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
         x = residual(x, layer.norm_ff, layer.feed_forward, scale * layer.ff_scale)
         return layer.norm_final(x) if layer.conv_module is not None else x
 
-    def _embed(
+    def subsample(
         self, xs_pad: torch.Tensor, lens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Subsample; the length of an utterance is the one which it has alone."""

@@ -54,6 +54,13 @@ def test_conformer_equals_the_hand_count(frames):
     assert count_flops(lambda: encoder(x, torch.tensor([frames]))) == hand_count(frames)
 
 
+def test_inference_mode_changes_nothing():
+    encoder = conformer()
+    x, lens = torch.randn(1, 41, MELS), torch.tensor([41])
+    with torch.inference_mode():
+        assert count_flops(lambda: encoder(x, lens)) == hand_count(41)
+
+
 def test_linear_in_three_precisions():
     linear = torch.nn.Linear(6, 4)
     x = torch.randn(2, 5, 6)

@@ -111,7 +111,7 @@ def test_alone_against_batched_would_be_seen_to_differ(make_encoder, ctc, monkey
 def masked_reference(ours, x, lens, ctc):
     """Skipping at full length, by masks: slow, and simple enough to trust."""
     context, gates = ours.skip_context, ours.gate_layer_idx
-    h, pos_emb, olens = ours._embed(x, lens)
+    h, pos_emb, olens = ours.subsample(x, lens)
     valid = torch.arange(h.size(1)) < olens[:, None]
     active = valid
     for layer_idx, layer in enumerate(ours.encoders, 1):
