@@ -52,7 +52,7 @@ def test_bench_encoder(data_dir, exps, tmp_path):
     )
     report = json.loads((tmp_path / "b" / "encoder.json").read_text())
     assert {"environment", "rows"} <= set(report)
-    assert len(report["rows"]) == 6
+    assert len(report["rows"]) == 9
     assert report["experiment"]["settings"] == "threshold=0.5 extension=1,1 context=full"
     page = (tmp_path / "b" / "encoder.md").read_text()
     assert "## 1 s (mean 1.0 s), batch 2, 1 thread" in page
