@@ -17,8 +17,8 @@ from espnet_layerskip.bench.inputs import load_test_set
 from espnet_layerskip.bench.settings import SkipSettings
 from espnet_layerskip.bench.timing import Timing
 
-
 INT8 = "int8_skip_off"
+OTHERS = ["bfloat16_skip_on", "bfloat16_skip_off", "int8_skip_on", INT8]
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,7 @@ def test_realised_share_by_hand():
 
 
 def test_rows_and_their_accuracy(rows, accuracy):
-    precisions = ["bfloat16_skip_on", "bfloat16_skip_off", "int8_skip_on", INT8]
-    assert list(rows) == [ON, FULL, STOCK, *precisions, "exit_at_1", "twin_s"]
+    assert list(rows) == [ON, FULL, STOCK, *OTHERS, "exit_at_1", "twin_s"]
     assert list(accuracy) == list(rows)
     assert all(a.status == "ok" for a in accuracy.values())
     assert accuracy[STOCK] == accuracy[FULL]  # the same weights give the same transcripts
@@ -86,11 +85,12 @@ def test_records(rows, accuracy, data, monkeypatch):
     assert by_name[FULL]["realised_share"] is None
     assert by_name["twin_s"]["realised_share"] is None
     assert by_name["exit_at_1"]["flops"] < by_name[FULL]["flops"]
-    # the same work in every precision, and more in the stock class
-    assert by_name[STOCK]["flops"] > by_name[INT8]["flops"] == by_name[FULL]["flops"]
+    # the same work in every precision; the stock class projects its positions every time
+    assert by_name[INT8]["flops"] == by_name["bfloat16_skip_off"]["flops"] == by_name[FULL]["flops"]
+    assert 1.0 < by_name[STOCK]["flops"] / by_name[FULL]["flops"] < 1.2
     table = encoder_table(records[: len(rows)]).splitlines()
     assert table[0].count("|") == len(HEADER) + 1
-    assert "3000.00 (3000.00 to 3000.00) | 1.33 |" in table[2]
+    assert "3000.00 (3000.00 to 3000.00) | 1.33 | 1.50 |" in table[2]
 
 
 def test_really_timed(rows, accuracy, data):
@@ -114,7 +114,7 @@ def test_a_row_without_transcripts_is_failed_not_fast(data, exps):
     lines = {line.split(" | ")[0].strip("| "): line for line in encoder_table(records).splitlines()}
     assert lines[STOCK].count("failed") >= 4
     assert "median_ms" not in records[list(rows).index(INT8)]
-    assert lines[INT8].count("failed") >= 9
+    assert lines[INT8].count("failed") >= 10
 
 
 def test_a_row_above_the_allowed_wer_is_failed(rows, data):

@@ -44,13 +44,15 @@ def test_stock_class_has_the_same_output(experiment, speech):
     assert off.model.encoder is experiment.encoder
 
 
-def test_int8_is_close_but_not_equal(experiment, speech):
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_precision_is_close_but_not_equal(experiment, speech, precision):
     off = System(experiment, OFF)
-    quantized = System(experiment, replace(OFF, precision="int8"))
+    other = System(experiment, replace(OFF, precision=precision))
     batch = off.batch(speech[:1])
-    exact, rough = off.encode(batch)[0], quantized.encode(batch)[0]
+    exact, rough = off.encode(batch)[0], other.encode(batch)[0]
     assert not torch.equal(exact, rough)
     assert (exact - rough).abs().mean() < 0.2 * exact.abs().mean()
+    assert torch.equal(off.encode(batch)[0], exact)  # it has an encoder of its own
 
 
 def test_ceiling_by_hand(experiment, speech):

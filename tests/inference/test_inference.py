@@ -194,3 +194,27 @@ def test_rate(greedy):
         assert greedy.sample_rate == 8000
     finally:
         greedy.asr_train_args.frontend_conf["fs"] = 16000
+
+
+def test_the_encoder_runs_in_its_fast_form(exps, waves):
+    """By default, with the plain form's posteriors; not where it was turned off."""
+    fast, plain = load_model(exps["skip"]), load_model(exps["skip"], optimize=False)
+    assert fast.asr_model.encoder.fast_layers() is not None
+    assert plain.asr_model.encoder.fast_layers() is None
+    with torch.no_grad():
+        feats = [extract_features(plain.asr_model, torch.from_numpy(wave)) for wave in waves]
+        (a, lens), (b, _) = (log_posteriors(m.asr_model, feats) for m in (fast, plain))
+    for row, expected, n in zip(a, b, lens, strict=True):
+        assert (row[:n] - expected[:n]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_precision(exps, waves, precision):
+    rough, exact = load_model(exps["skip"], precision=precision), load_model(exps["skip"])
+    with torch.no_grad():
+        feats = [extract_features(exact.asr_model, torch.from_numpy(waves[0]))]
+        a, b = (log_posteriors(m.asr_model, feats)[0] for m in (rough, exact))
+    assert a.dtype == torch.float32
+    assert 0.0 < (a.exp() - b.exp()).abs().mean() < 0.1
+    with pytest.raises(ValueError, match=f"precision {precision} needs .*a ConformerEncoder"):
+        load_model(exps["stock"], precision=precision)

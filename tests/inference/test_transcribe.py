@@ -87,9 +87,11 @@ def test_options(exps, corpus, capsys, tmp_path):
         options = ["--decoder", "espnet", "--beam-size", 2, "--ctc-weight", 0.3]
         assert transcribe(exps, file, *options, "--num-threads", 1, kind="hybrid") == 0
         assert torch.get_num_threads() == 1
+        assert transcribe(exps, file, "--precision", "int8") == 0
+        assert transcribe(exps, file, "--precision", "int8", kind="stock") == 2
     finally:
         torch.set_num_threads(threads)
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 @pytest.mark.parametrize(
