@@ -34,12 +34,16 @@ def commands(text):
 
 
 def cases():
-    """(document, command) pairs for parametrize."""
-    return [
-        pytest.param(path, command, id=f"{path.relative_to(ROOT)}: {command}"[:90])
-        for path in DOCUMENTS
-        for command in commands(path.read_text(encoding="utf-8"))
-    ]
+    """(document, working directory, command) for parametrize; `cd` holds to the document's end."""
+    found = []
+    for path in DOCUMENTS:
+        where = path.parent
+        for command in commands(path.read_text(encoding="utf-8")):
+            name = f"{path.relative_to(ROOT)}: {command}"[:90]
+            found.append(pytest.param(path, where, command, id=name))
+            if command.startswith("cd ") and (ROOT / command[3:]).is_dir():
+                where = ROOT / command[3:]
+    return found
 
 
 @cache
@@ -118,8 +122,8 @@ def check_paths(words, *directories):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("document", "command"), cases())
-def test_documented_command_is_real(document, command):
+@pytest.mark.parametrize(("document", "where", "command"), cases())
+def test_documented_command_is_real(document, where, command):
     words = shlex.split(command)
     while words and re.fullmatch(r"\w+=.*", words[0]):  # VAR=value command
         words = words[1:]
@@ -135,7 +139,7 @@ def test_documented_command_is_real(document, command):
     elif program.split("/")[-1] == "espnet-layerskip":
         check_console_command(rest)
     elif program.endswith(".sh"):
-        places = [document.parent, ROOT, *recipes]
+        places = [where, document.parent, ROOT]
         script = next((p / program for p in places if (p / program).exists()), ROOT / program)
         check_script(script, rest)
     elif program == "cd":
