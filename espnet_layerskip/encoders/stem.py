@@ -81,7 +81,11 @@ class FastStem:
 
     def __call__(self, xs_pad: torch.Tensor, masks: None) -> tuple[Any, None]:
         """Return what the module does for features (B, T, F), without masks."""
-        x = xs_pad.to(self.dtype)[:, None].contiguous(memory_format=torch.channels_last)
+        x = xs_pad.to(self.dtype).contiguous()
+        batch, length, bins = x.shape
+        # one channel has no order of its own; these strides say that it comes last, or else
+        # the first convolution puts its channels first and the second copies its input
+        x = x.as_strided((batch, 1, length, bins), (length * bins, 1, bins, 1))
         for conv in self.convs:
             x = conv(x).relu_()
         x = self.projection(x.permute(0, 2, 3, 1).flatten(2))
