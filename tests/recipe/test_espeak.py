@@ -281,5 +281,5 @@ def test_stages_1_to_5_of_the_recipe(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(DataDir.load(recipe / "dump/raw/train").wav) == 40
     assert len(DataDir.load(recipe / "dump/raw/test").wav) == 10
-    tokens = (recipe / "data/en_token_list/char/tokens.txt").read_text().split()
-    assert len(tokens) == 29  # 25 letters (no Q), <space>, <blank>, <unk>, <sos/eos>
+    tokens = (recipe / "data/en_token_list/word/tokens.txt").read_text().split()
+    assert len(tokens) == 70 + 3  # the words, <blank>, <unk>, <sos/eos>
