@@ -29,7 +29,7 @@ FIRST_NAMES = (
     "RUPERT SARAH SIMON TESS TOBY URSULA VERA VICTOR WALTER WENDY XAVIER YVONNE ZACK ZOE"
 ).split()
 # Names that are said as a word, few enough that each is heard often; all others are spelled.
-SPOKEN_NAMES = "ALICE BEN CLARA DAVID EDITH FRANK GRACE HUGH JACK LAURA OSCAR WENDY".split()
+SPOKEN_NAMES = "ALICE BEN CLARA DAVID EDITH FRANK GRACE HENRY JACK LAURA OSCAR WENDY".split()
 LAST_NAMES = (
     "ADAMS BAKER BISHOP BROWN CLARK COOPER DIXON DUNCAN ELLIS EVANS FISHER FOX GIBSON GREEN "
     "HAMILTON HUGHES INGRAM JACKSON JONES KELLY KNIGHT LAMB LOPEZ MARTIN MURPHY NEWTON NORRIS "
@@ -106,7 +106,7 @@ def letters(rng: RandomState) -> str:
 
 def digits(rng: RandomState) -> str:
     """Return a number of four to eight digits, said one by one."""
-    return " ".join(_one(rng, [*DIGITS, "OH"]) for _ in range(rng.randint(4, 9)))
+    return " ".join(_one(rng, DIGITS) for _ in range(rng.randint(4, 9)))
 
 
 def amount(rng: RandomState) -> str:

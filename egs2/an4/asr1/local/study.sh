@@ -18,9 +18,8 @@ train() {  # <tag> <config> <arguments> [<tag of the trunk>]
     if [ -e "${dir}/valid.cer_ctc.ave.pth" ]; then
         return 0
     fi
-    if [ -n "${4:-}" ] && [ ! -e "${dir}/checkpoint.pth" ]; then
-        mkdir -p "${dir}"
-        cp "exp/asr_$4"/*epoch.pth "exp/asr_$4/checkpoint.pth" "${dir}"
+    if [ -n "${4:-}" ]; then
+        utils/branch_training.sh "exp/asr_$4" "${dir}"
     fi
     ./run.sh --python "${python}" --stage 11 --stop_stage 11 --asr_config "$2" --asr_tag "$1" \
         --asr_args "$3"
