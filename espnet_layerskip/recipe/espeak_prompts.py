@@ -139,8 +139,8 @@ def address(rng: RandomState) -> str:
 
 # Kinds of sentences by their share of the corpus.
 KINDS: tuple[Callable[[RandomState], str], ...] = (
-    *(spelled_name, spelled_name, spelled_name, letters),
-    *(digits, digits, amount, date, date, control, address, address),
+    *(spelled_name, spelled_name, letters, digits, digits, digits),
+    *(amount, amount, date, date, date, control, address, address),
 )
 
 

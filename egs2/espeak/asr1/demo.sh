@@ -8,7 +8,7 @@ size=demo             # of the corpus: smoke, demo, medium or large
 trunk_epochs=5        # epochs that both systems share
 asr_args=             # arguments for all trainings, e.g. "--optim_conf lr=0.001"
 max_wer_increase=5    # percent by which skipping may raise the WER of dev
-repeats=3             # timed passes of the comparison
+repeats=5             # timed passes of the comparison
 python=python3        # the Python to use
 . utils/parse_options.sh
 . utils/stages.sh
