@@ -282,4 +282,4 @@ def test_stages_1_to_5_of_the_recipe(tmp_path: Path) -> None:
     assert len(DataDir.load(recipe / "dump/raw/train").wav) == 40
     assert len(DataDir.load(recipe / "dump/raw/test").wav) == 10
     tokens = (recipe / "data/en_token_list/word/tokens.txt").read_text().split()
-    assert len(tokens) == 71 + 3  # the words, <blank>, <unk>, <sos/eos>
+    assert len(tokens) == 72 + 3  # the words, <blank>, <unk>, <sos/eos>
