@@ -42,7 +42,7 @@ from espnet_layerskip.recipe.tables import DataDir, run_main, write_table, write
 # Utterances of train, dev and test; an hour is about 900.
 SIZES = {
     "smoke": (40, 10, 10),
-    "demo": (1200, 100, 150),
+    "demo": (1500, 100, 150),
     "medium": (3600, 200, 300),
     "large": (9000, 200, 300),
 }
@@ -136,7 +136,7 @@ def plan_utterance(speaker: Speaker, name: str, text: str, seed: int) -> Utteran
         (*pauses, 0),
         silence=(int(rng.randint(800, 6400)), int(rng.randint(800, 6400))),
         level_db=float(rng.randint(-300, -180)) / 10,
-        snr_db=float(rng.randint(150, 350)) / 10,
+        snr_db=float(rng.randint(200, 400)) / 10,
         noise_tilt=float(rng.randint(-9, 10)) / 10,
         seed=int(rng.randint(2**31 - 1)),
     )

@@ -28,6 +28,8 @@ FIRST_NAMES = (
     "IRIS IVAN JACK JANE KAREN KEITH LAURA LEWIS MABEL MAX NINA OSCAR OWEN PAUL PETRA QUINN ROSE "
     "RUPERT SARAH SIMON TESS TOBY URSULA VERA VICTOR WALTER WENDY XAVIER YVONNE ZACK ZOE"
 ).split()
+# Names that are said as a word, few enough that each is heard often; all others are spelled.
+SPOKEN_NAMES = "ALICE BEN CLARA DAVID EDITH FRANK GRACE HUGH JACK LAURA OSCAR WENDY".split()
 LAST_NAMES = (
     "ADAMS BAKER BISHOP BROWN CLARK COOPER DIXON DUNCAN ELLIS EVANS FISHER FOX GIBSON GREEN "
     "HAMILTON HUGHES INGRAM JACKSON JONES KELLY KNIGHT LAMB LOPEZ MARTIN MURPHY NEWTON NORRIS "
@@ -93,7 +95,7 @@ def spelled_name(rng: RandomState) -> str:
     last = spell(_one(rng, LAST_NAMES))
     kind = rng.randint(3)
     if kind == 0:
-        return f"{_one(rng, FIRST_NAMES)} {last}"
+        return f"{_one(rng, SPOKEN_NAMES)} {last}"
     return last if kind == 1 else f"{spell(_one(rng, FIRST_NAMES))} {last[0]}"
 
 

@@ -22,8 +22,8 @@ echo "run.sh $*" >> calls
 case "$*" in *"${FAIL:-nothing}"*) echo "the reason"; exit 1 ;; esac
 case "$*" in
     *"--stop_stage 5"*) mkdir -p dump/raw/test; touch dump/raw/test/wav.scp ;;
-    *"--stop_stage 10"*) mkdir -p exp/asr_stats_raw_en_char/train
-        touch exp/asr_stats_raw_en_char/train/feats_stats.npz ;;
+    *"--stop_stage 10"*) mkdir -p exp/asr_stats_raw_en_word/train
+        touch exp/asr_stats_raw_en_word/train/feats_stats.npz ;;
     *"--asr_tag"*) tag=$(sed -E 's/.*--asr_tag ([a-z]+).*/\\1/' <<< "$*")
         mkdir -p "exp/asr_${tag}"
         touch "exp/asr_${tag}/"{valid.cer_ctc.ave.pth,RESULTS.md} ;;

@@ -51,7 +51,7 @@ cores=$(getconf _NPROCESSORS_ONLN)
 
 step corpus "espeak-ng speaks the corpus (half a minute)" dump/raw/test/wav.scp \
     ./run.sh "${common[@]}" --stop_stage 5
-step stats "statistics of the features (a quarter of a minute)" exp/asr_stats_raw_en_char/train/feats_stats.npz \
+step stats "statistics of the features (a quarter of a minute)" exp/asr_stats_raw_en_word/train/feats_stats.npz \
     ./run.sh "${common[@]}" --stage 10 --stop_stage 10
 
 # The trainings share the cores; every quarter of a minute a line says where they are.

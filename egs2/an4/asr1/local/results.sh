@@ -3,7 +3,7 @@
 # encoder benchmark. Decodings are cached in exp/compare. Run it on an idle machine.
 set -e -u -o pipefail
 
-seeds="1 2"      # seeds that were trained
+seeds="1 2 3"    # those of them that were trained
 python=python3   # Python with the package installed
 repeats=5        # timed passes; 0 = only decode, into the cache
 . utils/parse_options.sh
@@ -35,7 +35,7 @@ rows+=(--row "ours, skipping on, extension 1,1" "${ours}" "extension=1,1")
 for context in full packed; do
     rows+=(--row "ours, skipping on, ${context}" "${ours}" "context=${context}")
 done
-for system in layerskip_nokd layerskip_plain; do
+for system in layerskip_nokd layerskip_factorized layerskip_factorized_nokd; do
     exps=$(all "${system}")
     [ -n "${exps}" ] || continue
     first_seeds=$(cut -d, -f 1-"$(tr ',' '\n' <<< "${exps}" | wc -l)" <<< "${ours}")
