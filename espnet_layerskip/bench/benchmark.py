@@ -92,6 +92,7 @@ def benchmark(options: Options, command: str, log: Log) -> dict[str, Any]:
     conditions = make_conditions(data, options.seconds, options.batch_sizes, options.num_inputs)
     rows: list[dict[str, Any]] = []
     profiles: list[dict[str, Any]] = []
+    starts: dict[str, float | None] = {}
     known: dict[int, Accuracy] = {}
     with tempfile.TemporaryDirectory(prefix="espnet_layerskip_") as directory:
         entries = contenders.entries(options.scopes, WaveFiles(Path(directory)))
@@ -111,7 +112,7 @@ def benchmark(options: Options, command: str, log: Log) -> dict[str, Any]:
         if "e2e" in entries:
             gate = experiment.encoder.gate_layer_idx[0]
             profiles = take_profiles(entries["e2e"], gate, conditions, options, log)
-    starts = {who: start_seconds(module) for who, module in STARTS.items()}
+            starts = {who: start_seconds(module) for who, module in STARTS.items()}
     log("done")
     return {
         "environment": {

@@ -14,12 +14,12 @@ SCOPE_TITLES = {
     "model": "Model: frontend, encoder, head",
     "e2e": "End to end: wave file to text",
 }
-# Ours with skipping, ours otherwise, ESPnet's class, other weights; colour and marker differ.
+# Of a kind of row: label, colour and hatching.
 _LOOKS = (
-    ("ours, skipping", canvas.BLUE, "o"),
-    ("ours, every frame the same layers", canvas.GREEN, "^"),
-    ("ESPnet's class", canvas.VERMILLION, "s"),
-    ("other weights (twins)", canvas.PURPLE, "D"),
+    ("ours, skipping", canvas.BLUE, ""),
+    ("ours, all frames the same layers", canvas.SKY, ""),
+    ("same weights in ESPnet's classes", canvas.VERMILLION, "//"),
+    ("other weights (twins)", canvas.PURPLE, ".."),
 )
 _ROW_INCHES, _PANEL_INCHES, _FIGURE_WIDTH = 0.24, 0.75, 7.5
 
@@ -41,13 +41,13 @@ def draw_benchmark(report: Mapping[str, Any], command: str) -> Drawing:
         for ax, scope, panel in zip(axes, scopes, panels, strict=True):
             ax.set_title(f"{SCOPE_TITLES[scope]} ({where})")
             _draw_panel(ax, panel)
-        axes[-1].set_xlabel("time for one batch (ms), logarithmic")
+        axes[-1].set_xlabel("time for one batch (ms)")
         handles = {h.get_label(): h for ax in axes for h in ax.get_legend_handles_labels()[0]}
         figure.legend(handles=list(handles.values()), loc="outside upper left", ncols=2)
         caption = (
-            f"Time for one batch of {where}: median of interleaved passes, bars from the shortest "
-            "to the longest. In brackets the WER of the same weights and settings on the whole "
-            "test set. Rows that failed have no time: the table says why."
+            f"Time for one batch of {where}: median of interleaved passes, lines from the "
+            "shortest to the longest. In brackets the WER of the same weights and settings on the "
+            "whole test set. Rows that failed have no time: the table says why."
         )
         return canvas.finish(figure, "benchmark", "Speed and accuracy", caption, command)
 
@@ -58,24 +58,25 @@ def _draw_panel(ax: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         wer = "no WER" if row["wer"] is None else f"WER {row['wer']:.1f}"
         labels.append(f"{row['name']} ({wer})")
         if row["status"] != "ok" or row["median_s"] is None:
-            ax.text(
-                0.01, y, "failed", transform=ax.get_yaxis_transform(), va="center",
-                color=canvas.MUTED, fontsize=9,
-            )  # fmt: skip
+            _write(ax, 0.0, y, "failed")
             continue
-        label, color, marker = _look(row)
+        label, color, hatch = _look(row)
         median, low, high = (1e3 * row[name] for name in ("median_s", "min_s", "max_s"))
-        ax.plot([low, high], [y, y], color=color, lw=1.3)
-        ax.plot(median, y, marker, color=color, ms=5.5, ls="none", label=label)
-        ax.annotate(
-            f"{median:.3g}", (high, y), xytext=(5, 0), textcoords="offset points", va="center",
-            fontsize=8, color=canvas.MUTED,
-        )  # fmt: skip
-    ax.set_xscale("log")
+        ax.barh(y, median, 0.62, color=color, hatch=hatch, edgecolor=canvas.PAPER, label=label)
+        ax.plot([low, high], [y, y], color=canvas.INK, lw=1.3)
+        _write(ax, max(high, median), y, f"{median:.3g}")
+    ax.set_xlim(left=0.0)
     ax.margins(x=0.12)
     ax.set_yticks(range(len(rows)), labels, fontsize=9)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
+
+
+def _write(ax: Any, x: float, y: float, text: str) -> None:
+    ax.annotate(
+        text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
+        color=canvas.MUTED,
+    )  # fmt: skip
 
 
 def _look(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -57,8 +57,8 @@ def benchmark_page(report: Mapping[str, Any]) -> str:
         f"skipping: {model['skipping']}",
         f"- test set: {data['wav_scp']}, {data['utterances']} utterances, {data['words']} words, "
         f"{data['seconds']:.0f} s; speakers: {data['speakers']}",
-        f"- in no row: start of a process with its imports, once: {starts}; loading the model "
-        f"{environment['load_s']:.1f} s",
+        f"- in no row: start of a process with its imports, once: {starts or 'not measured'}; "
+        f"loading the model {environment['load_s']:.1f} s",
         "- command:",
         "",
         f"      {environment['command']}",
