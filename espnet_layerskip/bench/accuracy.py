@@ -75,6 +75,12 @@ def judge_rows(
     return found
 
 
+def reason(error: Exception) -> str:
+    """Return an error in one line; with its type where it is not one that explains itself."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"
+
+
 def _decode(name: str, entry: Entry, data: TestSet, log: Log) -> Accuracy:
     hyps: dict[str, str] = {}
     said = time.monotonic()
@@ -86,8 +92,8 @@ def _decode(name: str, entry: Entry, data: TestSet, log: Log) -> Accuracy:
                 said = time.monotonic()
                 log(f"  {name}: {len(hyps)} of {len(data.speech)} utterances")
         check_hypotheses(data.text, hyps)
-    except (ValueError, RuntimeError) as e:
-        return Accuracy(None, None, str(e))
+    except Exception as e:  # whatever it is, it must not cost the other rows
+        return Accuracy(None, None, reason(e))
     wer, cer = (
         error_rate(sum((count_errors(s(t), s(hyps[u])) for u, t in data.text.items()), Counts()))
         for s in (words, characters)

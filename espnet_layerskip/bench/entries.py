@@ -229,6 +229,8 @@ def _stock_entry(speech2text: Any, files: WaveFiles) -> Entry:
     model, search = speech2text.asr_model, speech2text.beam_search
     classes = ", ".join(type(part).__name__ for part in (model, model.encoder, model.ctc, search))
     settings = f"ESPnet's {type(speech2text).__name__}: {classes}, beam {search.beam_size}"
+    if margin := getattr(search.scorers["ctc"], "window_margin", 0):  # ESPnet 202611's default
+        settings += f", ctc_window_margin {margin}"
     return Entry(speech2text, lambda: None, bind, lambda run: Skipped(), transcribe, settings)
 
 

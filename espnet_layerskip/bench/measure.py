@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from espnet_layerskip.bench.accuracy import Accuracy, Log
+from espnet_layerskip.bench.accuracy import Accuracy, Log, reason
 from espnet_layerskip.bench.conditions import Condition
 from espnet_layerskip.bench.entries import Entries, Entry
 from espnet_layerskip.bench.flops import count_flops
@@ -66,8 +66,8 @@ def measure_scope(
             if isinstance(entry, Entry):
                 try:
                     bound[name] = _bind(entry, condition)
-                except (ValueError, RuntimeError) as e:
-                    failures[name] = f"failed: {e}"
+                except Exception as e:  # whatever it is, it must not cost the other rows
+                    failures[name] = f"failed: {reason(e)}"
         for n in threads:
             log(f"{where}: timing {len(bound)} rows, {n} thread{'s' if n > 1 else ''}")
             with num_threads(n):

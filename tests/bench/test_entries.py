@@ -88,9 +88,8 @@ def test_end_to_end_is_what_is_scored(e2e, data):
 def test_stock_rows_run_espnets_classes(e2e, data):
     stock = e2e["stock_beam1"]
     assert type(stock.source) is inference_module().Speech2Text
-    assert stock.settings == (
-        "ESPnet's Speech2Text: ESPnetASRModel, ConformerEncoder, CTC, BatchBeamSearch, beam 1"
-    )
+    classes = "ESPnetASRModel, ConformerEncoder, CTC, BatchBeamSearch"
+    assert stock.settings.startswith(f"ESPnet's Speech2Text: {classes}, beam 1")
     assert isinstance(stock.source.asr_model.encoder, type(e2e["twin_s_greedy"].source.encoder))
     found = stock.bind(data.speech[:1])()
     assert found[0][0] == stock.transcribe(data.speech[0])
