@@ -134,12 +134,12 @@ class Contenders:
         """Return ESPnet's Speech2Text; where our weights do not fit, of the twin "stock"."""
         try:
             return stock_speech2text(self.experiment, **arguments)
-        except ValueError as e:
+        except (ValueError, OSError) as e:  # OSError: an n-gram that kenlm cannot read
             if STOCK_TWIN not in self.twins:
                 return f"cannot be built (a twin named {STOCK_TWIN} can take its place): {e}"
         try:
             return stock_speech2text(self.twins[STOCK_TWIN], **arguments)
-        except ValueError as e:
+        except (ValueError, OSError) as e:
             return f"cannot be built: {e}"
 
     @staticmethod

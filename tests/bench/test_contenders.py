@@ -5,7 +5,11 @@ from espnet_layerskip.bench.contenders import Contenders, LanguageModel
 from espnet_layerskip.bench.entries import Entry, WaveFiles
 from espnet_layerskip.bench.settings import parse_settings
 
-ARPA = "\\data\\\nngram 1=4\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 A\n-1 B\n\n\\end\\\n"
+UNIGRAMS = "".join(f"-1 {token}\n" for token in ("<s>", "</s>", "<unk>", "<space>", *"ABCDEFGH"))
+ARPA = f"\\data\\\nngram 1=12\n\n\\1-grams:\n{UNIGRAMS}\n\\end\\\n"
+BIGRAM = ARPA.replace("1=12\n", "1=12\nngram 2=1\n").replace(
+    "\n\\end", "\n\\2-grams:\n-0.5 A B\n\n\\end"
+)
 
 
 def rows(contenders, tmp_path):
@@ -42,9 +46,14 @@ def test_ngram_rows(exps, tmp_path, monkeypatch):
 def test_ngram_in_espnets_search(exps, tmp_path):
     pytest.importorskip("kenlm")
     arpa = tmp_path / "a.arpa"
-    arpa.write_text(ARPA)
-    stock = rows(load(exps["plain"], lm=LanguageModel(arpa)), tmp_path)["stock_beam10_ngram"]
+    arpa.write_text(BIGRAM)
+    lm = LanguageModel(arpa)
+    stock = rows(load(exps["plain"], lm=lm), tmp_path)["stock_beam10_ngram"]
     assert set(stock.source.beam_search.scorers) == {"ctc", "ngram"}
+    arpa.write_text(ARPA)
+    found = rows(load(exps["plain"], lm=lm), tmp_path)
+    assert isinstance(found["ours_ngram_skip_on"], Entry)
+    assert "at least a bigram" in found["stock_beam10_ngram"]  # kenlm's own limit
 
 
 def test_a_calibrated_choice_of_gates_is_kept(exps, monkeypatch):

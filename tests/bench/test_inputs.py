@@ -55,11 +55,13 @@ def test_says_how_many_there_are(corpus):
 
 
 def test_takes_more_where_there_are_more(corpus):
-    utterances, speakers = corpus
-    three = join_utterances(utterances, speakers, 3.0, 3)
-    assert join_utterances(utterances, speakers, 3.0, 1, at_most=2) == three[:2]
-    assert join_utterances(utterances, speakers, 3.0, 2, at_most=99) == three
-    assert join_utterances(utterances, speakers, 3.0, 2, at_most=1) == three[:2]
+    def names(count, at_most=None):
+        return [u.utt_id for u in join_utterances(*corpus, 3.0, count, at_most)]
+
+    three = names(3)
+    assert len(three) == 3
+    assert names(1, at_most=2) == names(2, at_most=1) == three[:2]
+    assert names(2, at_most=99) == three
 
 
 def copy_of(data_dir, directory):

@@ -52,16 +52,16 @@ def test_parts_sum_up_to_the_whole(entries, data):
     [condition] = make_conditions(data, [1.0], [1], 1)
     rows = {name: entries[name] for name in ("stock_beam10", GREEDY_OFF, GREEDY_ON)}
     runs = {name: [entry.bind(group) for group in condition.groups] for name, entry in rows.items()}
-    found = profile(rows, 1, runs, 5)
+    found = profile(rows, 1, runs, 5, Clock())
     assert list(found) == list(rows)
     for name, taken in found.items():
         assert list(taken.seconds) == list(PARTS)
         silent = {p for p, s in taken.seconds.items() if s == 0.0}
         # ESPnet has no gate; at full depth nothing is gathered, only asked for
         assert silent == ({"gate"} if name == "stock_beam10" else set())
-        assert sum(taken.seconds.values()) == pytest.approx(taken.total, rel=0.3)
+        assert sum(taken.seconds.values()) == taken.total - 2.0  # its own two looks at the clock
     gates = {name: taken.seconds["gate"] for name, taken in found.items()}
-    assert gates[GREEDY_ON] > 3 * gates[GREEDY_OFF]
+    assert gates[GREEDY_ON] > gates[GREEDY_OFF]
 
 
 def test_everything_is_put_back(entries, data):
