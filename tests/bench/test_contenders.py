@@ -5,10 +5,12 @@ from espnet_layerskip.bench.contenders import Contenders, LanguageModel
 from espnet_layerskip.bench.entries import Entry, WaveFiles
 from espnet_layerskip.bench.settings import parse_settings
 
-UNIGRAMS = "".join(f"-1 {token}\n" for token in ("<s>", "</s>", "<unk>", "<space>", *"ABCDEFGH"))
+UNIGRAMS = "".join(
+    f"-1\t{token}\t0\n" for token in ("<s>", "</s>", "<unk>", "<space>", *"ABCDEFGH")
+)
 ARPA = f"\\data\\\nngram 1=12\n\n\\1-grams:\n{UNIGRAMS}\n\\end\\\n"
 BIGRAM = ARPA.replace("1=12\n", "1=12\nngram 2=1\n").replace(
-    "\n\\end", "\n\\2-grams:\n-0.5 A B\n\n\\end"
+    "\n\\end", "\n\\2-grams:\n-0.5\tA B\n\n\\end"
 )
 
 
