@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -128,34 +129,17 @@ class Beam:
         scored.sort(key=lambda item: (-item[0], item[2]))
         return [Hypothesis(prefix, score=full) for full, _, prefix in scored if full > -math.inf]
 
-    def shared(self) -> list[int]:
-        """Return the tokens that all prefixes of the beam begin with."""
-        out = []
-        for tokens in zip(*(self._prefix(node) for node in self.nodes.tolist()), strict=False):
-            if len(set(tokens)) > 1:
-                break
-            out.append(tokens[0])
-        return out
-
-    def settle(self, count: int) -> list[int]:
-        """Take the first tokens off all prefixes, and forget prefixes that left the beam.
+    def settle(self, tokens: Sequence[int]) -> None:
+        """Decide for a beginning: drop prefixes without it, and take it off the others.
 
         Args:
-            count: At most the length of ``shared()``.
-
-        Returns:
-            These tokens.
+            tokens: What some prefix of the beam begins with.
         """
-        path = [int(self.nodes[0])]
-        while path[-1]:
-            path.append(self.parents[path[-1]])
-        root = path[::-1][count]
-        taken = self._prefix(root)
+        root = 0
+        for token in tokens:
+            root = self.children[root * self.vocab_size + token]
         kept = {root}
-        for node in self.nodes.tolist():
-            while node not in kept:
-                kept.add(node)
-                node = self.parents[node]
+        begins = np.array([self._keep(node, kept) for node in self.nodes.tolist()])
         old = sorted(kept)  # parents come before their children: the root is the first
         new = {node: i for i, node in enumerate(old)}
         self.parents = [new.get(self.parents[node], -1) for node in old]
@@ -168,9 +152,24 @@ class Beam:
             for i, (parent, token) in enumerate(zip(self.parents, self.tokens, strict=True))
             if i
         }
-        self.nodes = np.array([new[node] for node in self.nodes.tolist()], dtype=np.int64)
-        self.parent = np.array([new.get(node, -1) for node in self.parent.tolist()])
-        return taken
+        self.nodes = np.array([new[node] for node in self.nodes[begins].tolist()])
+        self.parent = np.array([new.get(node, -1) for node in self.parent[begins].tolist()])
+        self.last, self.blank, self.label = (
+            self.last[begins],
+            self.blank[begins],
+            self.label[begins],
+        )
+
+    def _keep(self, node: int, kept: set[int]) -> bool:
+        """Add a node and those above it up to one that is kept; False if there is none."""
+        path = []
+        while node not in kept:
+            path.append(node)
+            node = self.parents[node]
+            if node < 0:
+                return False
+        kept.update(path)
+        return True
 
     def _prefix(self, node: int) -> list[int]:
         out = []

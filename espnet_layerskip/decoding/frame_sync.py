@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from espnet_layerskip._compat import TooShortUttError
-from espnet_layerskip.decoding.batches import by_length
+from espnet_layerskip.decoding.batches import by_length, check_batch_size
 from espnet_layerskip.decoding.hypothesis import CTCDecoder, Hypothesis
 from espnet_layerskip.decoding.posteriors import (
     Posteriors,
@@ -114,7 +114,7 @@ class FrameSynchronous:
             self.prepare(samples if preprocess is None else preprocess(samples))
             for samples in self.plan.cut(blocks)
         )
-        parts = self._encoded(waves, batch_size if self.can_batch else 1)
+        parts = self._encoded(waves, check_batch_size(batch_size) if self.can_batch else 1)
         stream, count = self.decoder.stream(), SkipCount()
         try:
             for part in self.plan.stitch(parts):

@@ -75,5 +75,6 @@ class CTCDecoder(Protocol):
     def stream(self) -> DecoderStream:
         """Start the search over an utterance that comes in parts.
 
-        It gives what a call with the whole gives, and does not keep the posteriors.
+        It gives what a call with the whole gives, but for a search that need not look back
+        further than a part, and does not keep the posteriors.
         """

@@ -81,9 +81,10 @@ class PrefixBeamDecoder:
 class PrefixStream:
     """The prefix beam search over one utterance in parts.
 
-    The beam goes on from part to part, so the result is that of the whole. Tokens on which
-    the whole beam agrees are settled, with their times, before the next part, and the
-    posteriors up to there are let go.
+    The beam goes on from part to part. When a part comes, what lies before the previous one
+    is settled as the best hypothesis has it: its times are found, its posteriors let go, and
+    prefixes that differ there leave the beam. (So much later nothing decides between them any
+    more; they would only take places in the beam.) Up to two parts are searched as a whole.
 
     Args:
         decoder: Whose options are used.
@@ -92,7 +93,7 @@ class PrefixStream:
     def __init__(self, decoder: PrefixBeamDecoder):
         self._decoder = decoder
         self._beam: Beam | None = None
-        self._rows: list[torch.Tensor] = []  # not settled yet
+        self._rows: list[torch.Tensor] = []  # not settled yet: what was before, and the last part
         self._bounds = [0]  # frame at which each of these rows starts, and the end of the last
         self._settled = Hypothesis()
 
@@ -100,14 +101,15 @@ class PrefixStream:
         """Take the next frames; see :class:`~.hypothesis.DecoderStream`."""
         if self._beam is None:
             self._beam = Beam(log_probs.size(-1), self._decoder.scorer)
-        else:
+        if len(self._rows) > 1 and len(log_probs):
             self._settle(self._beam)
         log_probs = clean_log_probs(log_probs).cpu()
         keep_mask = None if keep_mask is None else keep_mask.cpu()
         rows, first = drop_frames(log_probs, self._decoder.drop_threshold, keep_mask)
         begin = self._bounds.pop()
         self._bounds += [*(first + begin).tolist(), begin + len(log_probs)]
-        self._rows.append(rows)
+        if len(rows) or not self._rows:
+            self._rows.append(rows)
         self._search(self._beam, rows.double().numpy())
 
     def finish(self) -> list[Hypothesis]:
@@ -140,17 +142,19 @@ class PrefixStream:
         )
 
     def _settle(self, beam: Beam) -> None:
-        """Settle the tokens that all of the beam has in common, but for the last of them."""
-        count = len(beam.shared()) - 1
-        starts, ends = self._align(beam.hypotheses()[0].token_int) if count > 0 else ([], [])
-        if not starts:
-            return
-        settled = self._settled
-        settled.token_int.extend(beam.settle(count))
-        settled.token_frames.extend(self._frames(starts[:count]))
-        settled.token_ends.extend(self._frames(ends[:count]))
-        self._rows = [torch.cat(self._rows)[starts[count] :].clone()]
-        self._bounds = self._bounds[starts[count] :]
+        """Settle the tokens that start before the last part; not one that may go on after it."""
+        tokens = beam.hypotheses()[0].token_int
+        starts, ends = self._align(tokens)
+        before = sum(len(rows) for rows in self._rows[:-1])
+        stop = before + len(self._rows[-1])
+        count = sum(a < before and b < stop for a, b in zip(starts, ends, strict=True))
+        done = starts[count] if count < len(starts) else max([before, *ends])
+        beam.settle(tokens[:count])
+        self._settled.token_int.extend(tokens[:count])
+        self._settled.token_frames.extend(self._frames(starts[:count]))
+        self._settled.token_ends.extend(self._frames(ends[:count]))
+        self._rows = [torch.cat(self._rows)[done:].clone()]
+        self._bounds = self._bounds[done:]
 
     def _align(self, tokens: list[int]) -> tuple[list[int], list[int]]:
         return align(torch.cat(self._rows), tokens)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from espnet_layerskip.audio import AudioBlocks, AudioError, Utterance
-from espnet_layerskip.decoding.batches import by_length
+from espnet_layerskip.decoding.batches import by_length, check_batch_size
 from espnet_layerskip.decoding.skip_count import SkipCount
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def recognize(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
-    ahead = batch_size * BATCHES_AHEAD if batch_size > 1 else 1
+    ahead = batch_size * BATCHES_AHEAD if check_batch_size(batch_size) > 1 else 1
     for start in range(0, len(utterances), ahead):
         window = utterances[start : start + ahead]
         results: dict[str, Result] = {}

@@ -101,8 +101,8 @@ def make_segmentation(
     Args:
         segment_size: Length of a segment in seconds; "off" = never cut; None = 20 s, where
             ``frame`` is known.
-        hop_size: Seconds from the start of a segment to the start of the next; None = 1.5 s
-            less than a segment.
+        hop_size: Seconds from the start of a segment to the start of the next, rounded down
+            to whole frames; None = 1.5 s less than a segment, and at least half of it.
         frame: Samples of an encoder frame; None = not known.
         sample_rate: In Hz.
 
@@ -116,7 +116,7 @@ def make_segmentation(
         >>> make_segmentation("20", 18, frame=640, sample_rate=16000)
         Segmentation(size=320000, hop=288000, frame=640)
     """
-    if segment_size in ("off", False) or (segment_size is None and frame is None):
+    if segment_size == "off" or segment_size is False or (segment_size is None and frame is None):
         return None
     if frame is None:
         raise ValueError(
@@ -124,12 +124,15 @@ def make_segmentation(
             "frame has; set it to off"
         )
     size = SEGMENT_SIZE if segment_size is None else _seconds("segment_size", segment_size)
-    hop = size - OVERLAP if hop_size is None else _seconds("hop_size", hop_size)
+    least = MIN_OVERLAP * frame / sample_rate
+    if hop_size is None:
+        hop = size - min(size / 2, max(OVERLAP, least))
+    else:
+        hop = _seconds("hop_size", hop_size)
     plan = Segmentation(
         round(size * sample_rate), int(hop * sample_rate / frame + 1e-6) * frame, frame
     )
-    if not plan.size / 2 <= plan.hop <= plan.size - MIN_OVERLAP * frame:
-        least = MIN_OVERLAP * frame / sample_rate
+    if not plan.size / 2 - frame < plan.hop <= plan.size - MIN_OVERLAP * frame:
         raise ValueError(
             f"hop_size must be at least half of segment_size and at most {least:g} s less than it "
             f"(segments have to overlap), but got segment_size {size:g} s and hop_size {hop:g} s"
