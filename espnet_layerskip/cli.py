@@ -168,6 +168,67 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     add("--num-threads", type=int, default=1, metavar="N", help="while timing (default: 1)")
 
 
+def add_benchmark(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``benchmark``."""
+    parser.description = (
+        "Time a model with a gate, interleaved with its rivals, and decode the whole test set with "
+        "every one of them: skipping on and off, ESPnet's own classes with the same weights, int8, "
+        "stopped at the gate, and the twins. Three scopes: encoder; model (frontend, encoder, "
+        "head); e2e (wave file to text, against ESPnet's Speech2Text with beam 1 and 10). Writes "
+        "OUTPUT, and a table (.md) and a figure (.png) beside it. Progress goes to stderr."
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="EXPDIR_OR_ZIP", help="experiment with a gate, or zip")
+    add("--model-file", metavar="F", help="checkpoint, of the twins too; default: the best one")
+    add("--wav-scp", required=True, type=Path, metavar="F", help="test set: lines 'utt_id path'")
+    add(
+        "--text",
+        required=True,
+        type=Path,
+        metavar="F",
+        help="its transcripts: lines 'utt_id words'; utterances of one speaker are joined to long "
+        "inputs by utt2spk beside it, else by the names up to their first '-'",
+    )
+    add("--output", required=True, type=Path, metavar="F.json", help="file to write")
+    add("--scope", default="encoder,model,e2e", metavar="S,S", help="default: encoder,model,e2e")
+    add(
+        "--twin",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[LABEL=]EXPDIR",
+        help="other experiments at full depth: a shallower one; 'stock', a trained stock twin",
+    )
+    add("--ngram-file", type=Path, metavar="F", help="ARPA or KenLM file: rows with an n-gram")
+    add("--lexicon", type=Path, metavar="F", help="its words; then the n-gram is over words")
+    add(
+        "--skip",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="threshold=P, extension=L,R, context=C, gates=K,K; default: as calibrated, else as "
+        "configured",
+    )
+    add("--num-threads", default="1,2", metavar="N,N", help="CPU threads (default: 1,2)")
+    add("--batch-size", default="1,8", metavar="N,N", help="inputs in a batch (default: 1,8)")
+    add("--seconds", default="3,10,30", metavar="S,S", help="of an input (default: 3,10,30)")
+    add("--repeats", type=int, default=5, metavar="N", help="timed passes, at least 5 (default: 5)")
+    add(
+        "--num-inputs",
+        type=int,
+        metavar="N",
+        help="different inputs of each length; default: of 40 s together, at most 8",
+    )
+    add(
+        "--max-wer-increase",
+        type=float,
+        default=1.0,
+        metavar="PCT",
+        help="a row fails if its WER is more than PCT percent (relative) above that of the same "
+        "weights and search at full depth (default: 1)",
+    )
+
+
 class Verb(NamedTuple):
     """A verb: its line in --help, its options, and the module whose ``run(args)`` does it."""
 
@@ -185,6 +246,11 @@ VERBS = {
     ),
     "report": Verb(
         "figures and a page about an experiment", add_report, "espnet_layerskip.report.command"
+    ),
+    "benchmark": Verb(
+        "speed and accuracy against ESPnet's own classes",
+        add_benchmark,
+        "espnet_layerskip.bench.benchmark",
     ),
 }
 

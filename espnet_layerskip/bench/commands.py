@@ -1,4 +1,4 @@
-"""The two commands: measure, then write a page for people and JSON for programs."""
+"""The comparison of experiments: measure, then write a page for people and JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from typing import Any
 from espnet_layerskip.bench.cache import DecodingCache
 from espnet_layerskip.bench.compare import Comparison
 from espnet_layerskip.bench.compare_report import compare_page, compare_records
-from espnet_layerskip.bench.encoder_bench import build_rows, measure_accuracy, measure_encoders
-from espnet_layerskip.bench.encoder_report import encoder_page
 from espnet_layerskip.bench.environment import command_line, environment_record, finish_record
-from espnet_layerskip.bench.experiment import load_experiment
-from espnet_layerskip.bench.inputs import TestSet, load_test_set
+from espnet_layerskip.bench.inputs import TestSet
 from espnet_layerskip.bench.rows import check_names, custom_row, experiment_rows
-from espnet_layerskip.bench.settings import parse_settings
 from espnet_layerskip.recipe.tables import write_text
 
 
@@ -53,53 +49,6 @@ def compare_exps(args: argparse.Namespace, argv: Sequence[str]) -> None:
         "rows": compare_records(results, data.seconds, args.max_wer_increase),
     }
     _write(args.output / "compare.json", report, compare_page(report))
-
-
-def bench_encoder(args: argparse.Namespace, argv: Sequence[str]) -> None:
-    """Time one experiment's encoder and write the JSON file and the page beside it.
-
-    Raises:
-        ValueError: For wrong options or data, or an experiment without a gate.
-    """
-    environment = environment_record()
-    experiment = load_experiment(args.exp, args.model_file)
-    twins = {}
-    for spec in args.twin:
-        label, _, exp = spec.rpartition("=")
-        twins[label or Path(exp).name] = load_experiment(exp, args.model_file)
-    data = load_test_set(args.data, experiment.speech2text.sample_rate)
-    settings = parse_settings(args.skip)
-    rows = build_rows(experiment, settings, twins)
-    print(f"decoding {len(data.speech)} utterances with {len(rows)} rows")
-    accuracy = measure_accuracy(rows, data, args.max_wer_increase)
-    records = measure_encoders(
-        rows,
-        accuracy,
-        data,
-        seconds=args.seconds,
-        batch_sizes=args.batch_sizes,
-        threads=args.num_threads,
-        repeats=args.repeats,
-        num_inputs=args.num_inputs,
-    )
-    report = {
-        "environment": finish_record(environment),
-        "command": command_line("espnet_layerskip.bin.bench_encoder", argv),
-        "experiment": {
-            "exp": args.exp,
-            "checkpoint": experiment.checkpoint,
-            "sha256": experiment.sha256,
-            "settings": settings.resolved(experiment.encoder, experiment.stored).describe(),
-        },
-        "data": _data_record(args.data, data),
-        "settings": {
-            "repeats": args.repeats,
-            "num_inputs": args.num_inputs,
-            "allowed": args.max_wer_increase,
-        },
-        "rows": records,
-    }
-    _write(args.output, report, encoder_page(report))
 
 
 def _data_record(data_dir: Path, data: TestSet) -> dict[str, Any]:

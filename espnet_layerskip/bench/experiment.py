@@ -16,7 +16,7 @@ class Experiment:
     """A loaded experiment.
 
     Attributes:
-        speech2text: Greedy `espnet_layerskip.Speech2Text`.
+        speech2text: `espnet_layerskip.Speech2Text`.
         encoder: Its encoder, as it was loaded.
         stored: Skipping settings that the experiment's configuration says.
         checkpoint: File name of its weights.
@@ -30,18 +30,22 @@ class Experiment:
     sha256: str
 
 
-def load_experiment(exp: str | Path, model_file: str | None = None) -> Experiment:
-    """Load an experiment folder (or a packed zip) for greedy decoding.
+def load_experiment(
+    exp: str | Path, model_file: str | None = None, decoder_type: str = "greedy", **kwargs: Any
+) -> Experiment:
+    """Load an experiment folder (or a packed zip), for greedy decoding unless told otherwise.
 
     Args:
         exp: Folder with ``config.yaml`` and ``*.pth``, or zip.
         model_file: Checkpoint name; None takes the first that
             `espnet_layerskip.pretrained.find_model` looks for.
+        decoder_type: As in `espnet_layerskip.Speech2Text`.
+        kwargs: More of its arguments.
 
     Raises:
         ValueError: If something is missing or does not fit.
     """
-    speech2text = load_model(exp, model_file, decoder_type="greedy")
+    speech2text = load_model(exp, model_file, decoder_type=decoder_type, **kwargs)
     assert speech2text.model_files is not None
     weights = speech2text.model_files.model_file
     encoder = speech2text.asr_model.encoder

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet_layerskip import audio
-from espnet_layerskip.recipe.tables import DataDir
+from espnet_layerskip.recipe.tables import DataDir, read_table
 
 TOLERANCE = 0.25  # of the wanted duration
 
@@ -64,17 +64,48 @@ def load_test_set(data_dir: Path | str, sample_rate: int) -> TestSet:
         ValueError: For tables or audio that cannot be used, or an empty transcript; names
             the file or the utterance.
     """
-    data = DataDir.load(data_dir)
+    return _read(DataDir.load(data_dir), f"{data_dir}/text", Path(data_dir).resolve(), sample_rate)
+
+
+def load_tables(wav_scp: Path, text: Path, sample_rate: int) -> tuple[TestSet, str]:
+    """Read a test set from two tables; audio paths are looked up as in `load_test_set`.
+
+    Speakers, whose utterances are joined to long inputs, come from ``utt2spk`` beside the text
+    where it is; else, as Kaldi's names begin with the speaker, from the part of each name before
+    its first "-"; where a name has none, all utterances are taken for one speaker's.
+
+    Returns:
+        The test set, and where its speakers are from.
+
+    Raises:
+        ValueError: As in `load_test_set`.
+    """
+    wav, texts = read_table(wav_scp), read_table(text, allow_empty_value=True)
+    table = text.parent / "utt2spk"
+    if table.is_file():
+        utt2spk, source = read_table(table), "utt2spk beside the text"
+        utt2spk = {utt: spk for utt, spk in utt2spk.items() if utt in wav}
+    elif all("-" in utt for utt in wav):
+        utt2spk, source = {utt: utt.split("-")[0] for utt in wav}, 'names up to their first "-"'
+    else:
+        utt2spk, source = dict.fromkeys(wav, "one"), "not known, all taken for one"
+    data = DataDir(wav, texts, utt2spk)
+    data.check_ids(f"{wav_scp}, {text}")
+    return _read(data, str(text), wav_scp.resolve().parent, sample_rate), source
+
+
+def _read(data: DataDir, text_file: str, directory: Path, sample_rate: int) -> TestSet:
+    """Check the transcripts and read the audio, relative to here or to folders above."""
     for utt_id, text in data.text.items():
         if not text.strip():
             raise ValueError(
-                f"{data_dir}/text: the transcript of {utt_id} is empty, so its errors cannot be "
+                f"{text_file}: the transcript of {utt_id} is empty, so its errors cannot be "
                 "counted; remove the utterance (stage 4 of the recipe does)"
             )
-    roots = Path(data_dir).resolve().parents
     speech = []
     for utt_id, path in sorted(data.wav.items()):
-        found = next((root / path for root in (Path(), *roots) if (root / path).is_file()), path)
+        roots = (Path(), *directory.parents)
+        found = next((root / path for root in roots if (root / path).is_file()), path)
         samples = audio.read_audio(audio.Utterance(utt_id, str(found)), sample_rate)
         speech.append(Speech(utt_id, samples, sample_rate))
     return TestSet(speech, data.text, data.utt2spk)
@@ -90,9 +121,13 @@ def spread_over_durations(speech: Sequence[Speech], count: int | None) -> list[S
 
 
 def join_utterances(
-    speech: Sequence[Speech], utt2spk: Mapping[str, str], seconds: float, count: int
+    speech: Sequence[Speech],
+    utt2spk: Mapping[str, str],
+    seconds: float,
+    count: int,
+    at_most: int | None = None,
 ) -> list[Speech]:
-    """Join whole utterances of one speaker to ``count`` different inputs of about ``seconds``.
+    """Join whole utterances of one speaker to different inputs of about ``seconds``.
 
     Each speaker's utterances are walked through in order of their names; an input is closed
     where one more utterance would bring it further from the wanted duration, and no utterance
@@ -102,10 +137,11 @@ def join_utterances(
         speech: What there is.
         utt2spk: Speaker of each utterance name.
         seconds: Wanted duration; an input may differ by 25 %.
-        count: How many are wanted.
+        count: How many are needed.
+        at_most: How many are returned where there are as many; None = ``count``.
 
     Raises:
-        ValueError: If the data has fewer such inputs.
+        ValueError: If the data has fewer than ``count`` such inputs.
     """
     by_speaker: dict[str, list[Speech]] = {}
     for utterance in sorted(speech, key=lambda u: u.utt_id):
@@ -122,7 +158,7 @@ def join_utterances(
             f"{len(ranked)} (whole utterances of one speaker, {100 * TOLERANCE:.0f} % off at "
             "most); ask for fewer, for another duration, or give more data"
         )
-    return [r[3] for r in ranked[:count]]
+    return [r[3] for r in ranked[: max(count, at_most or 0)]]
 
 
 def _off(speech: Speech, seconds: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_layerskip._compat import ConformerEncoder, TooShortUttError
+from espnet_layerskip._compat import TooShortUttError
 from espnet_layerskip.bench.experiment import Experiment
 from espnet_layerskip.bench.inputs import Speech
-from espnet_layerskip.bench.settings import SkipSettings
-from espnet_layerskip.decoding.posteriors import extract_features
+from espnet_layerskip.bench.settings import SkipSettings, can_skip
+from espnet_layerskip.decoding.posteriors import extract_features, log_posteriors
 from espnet_layerskip.decoding.skip_count import SkipCount
 from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
 
@@ -101,6 +100,24 @@ class System:
             out, olens, _ = self.encoder.forward(batch.feats, batch.lens, **head)
         return out, olens
 
+    def posteriors(self, waves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run frontend, encoder and head on samples; call `prepare` first.
+
+        Args:
+            waves: Utterances (N_i,), float32.
+
+        Returns:
+            Log-posteriors (B, T', V) and their lengths (B,).
+        """
+        with torch.inference_mode():
+            return log_posteriors(self.model, [extract_features(self.model, w) for w in waves])
+
+    def describe(self) -> str:
+        """Return the encoder's class and form and how it skips, in one line."""
+        form = "" if getattr(self.encoder, "fast_layers", lambda: None)() is None else ", fast form"
+        settings = self.settings.describe() if can_skip(self.encoder) else "full depth"
+        return f"{type(self.encoder).__name__}{form}, {settings}"
+
     def stem(self, batch: Batch) -> None:
         """Run only what no skipping can save: subsampling and positions."""
         embed = self.encoder.embed
@@ -116,7 +133,7 @@ class System:
         """Return the greedy transcript of one utterance and its skipped frames."""
         self.prepare()
         speech2text = self.experiment.speech2text
-        text = speech2text(speech.samples)[0][0]
+        text = speech2text(speech2text.preprocess(speech.utt_id, speech.samples))[0][0]
         return text, speech2text.last_skips[0]
 
     def warm_up(self, speech: Sequence[Speech]) -> None:
@@ -183,28 +200,3 @@ def skipped_of(encoder: Any, num_frames: int) -> Skipped:
     if exit_layer is None:
         return Skipped(num_frames, 0, num_frames * num_layers, num_frames * num_layers)
     return Skipped(num_frames, num_frames, num_frames * exit_layer, num_frames * num_layers)
-
-
-def stock_class(system: System) -> System:
-    """Return the same weights in ESPnet's own ConformerEncoder.
-
-    Raises:
-        ValueError: If the system's encoder is not a Conformer.
-    """
-    ours, model = system.encoder, system.model
-    if not isinstance(ours, ConformerEncoder):
-        raise ValueError(f"{type(ours).__name__} is not a Conformer: no stock class fits")
-    known = inspect.signature(ConformerEncoder.__init__).parameters
-    conf = dict(system.experiment.speech2text.asr_train_args.encoder_conf)
-    stock = ConformerEncoder(_input_size(model), **{k: v for k, v in conf.items() if k in known})
-    if getattr(ours, "conditioning_layer", None) is not None:
-        stock.conditioning_layer = copy.deepcopy(ours.conditioning_layer)
-    stock.load_state_dict(ours.state_dict())
-    return System(system.experiment, SkipSettings(), stock.eval())
-
-
-def _input_size(model: Any) -> int:
-    for module in (model.preencoder, model.frontend):
-        if module is not None:
-            return int(module.output_size())
-    raise ValueError("the model has neither frontend nor pre-encoder: its input size is unknown")

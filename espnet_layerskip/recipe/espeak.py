@@ -42,7 +42,7 @@ from espnet_layerskip.recipe.tables import DataDir, run_main, write_table, write
 # Utterances of train, dev and test; an hour is about 900.
 SIZES = {
     "smoke": (40, 10, 10),
-    "demo": (1200, 100, 150),
+    "demo": (1500, 100, 150),
     "medium": (3600, 200, 300),
     "large": (9000, 200, 300),
 }
@@ -61,6 +61,7 @@ class Utterance:
         speaker: Who says it.
         text: Words of the transcript.
         manner: Voice, speed and pitch.
+        tract: Formants, pitch and speed are times this, as with a shorter vocal tract.
         pauses_ms: Pause after each word.
         silence: Samples of silence before and after.
         level_db: Root mean square of the speech, relative to full scale.
@@ -73,6 +74,7 @@ class Utterance:
     speaker: Speaker
     text: str
     manner: Manner
+    tract: float
     pauses_ms: tuple[int, ...]
     silence: tuple[int, int]
     level_db: float
@@ -114,10 +116,11 @@ def plan_corpus(size: str, seed: int) -> dict[str, list[Utterance]]:
 
 
 def plan_utterance(speaker: Speaker, name: str, text: str, seed: int) -> Utterance:
-    """Choose how one utterance is said; a speaker has a speed and a pitch of its own."""
+    """Choose how one utterance is said; speed, pitch and vocal tract are near the speaker's own."""
     utt_id = f"{speaker.name}-{name}"
     own = random_state(seed, speaker.name)
     speed, pitch, pitch_range = own.randint(115, 161), own.randint(35, 66), own.randint(30, 71)
+    tract = own.randint(90, 111)
     rng = random_state(seed, utt_id)
     manner = Manner(
         voice=speaker.voice,
@@ -133,10 +136,11 @@ def plan_utterance(speaker: Speaker, name: str, text: str, seed: int) -> Utteran
         speaker,
         text,
         manner,
-        (*pauses, 0),
+        tract=float(tract + rng.randint(-3, 4)) / 100,
+        pauses_ms=(*pauses, 0),
         silence=(int(rng.randint(800, 6400)), int(rng.randint(800, 6400))),
         level_db=float(rng.randint(-300, -180)) / 10,
-        snr_db=float(rng.randint(150, 350)) / 10,
+        snr_db=float(rng.randint(200, 400)) / 10,
         noise_tilt=float(rng.randint(-9, 10)) / 10,
         seed=int(rng.randint(2**31 - 1)),
     )
@@ -149,7 +153,7 @@ def record(utterance: Utterance) -> Samples:
     """
     ssml = to_ssml(utterance.text.split(), utterance.pauses_ms)
     spoken, rate = synthesize(ssml, utterance.manner)
-    speech = resample(spoken.astype(np.float32) / 32768.0, rate, RATE)
+    speech = resample(spoken.astype(np.float32) / 32768.0, round(rate * utterance.tract), RATE)
     padded = np.pad(speech, utterance.silence).astype(np.float64)
     rms = float(np.sqrt(np.mean(np.square(speech, dtype=np.float64))))
     white = RandomState(utterance.seed).standard_normal(len(padded) + 1)

@@ -28,6 +28,8 @@ FIRST_NAMES = (
     "IRIS IVAN JACK JANE KAREN KEITH LAURA LEWIS MABEL MAX NINA OSCAR OWEN PAUL PETRA QUINN ROSE "
     "RUPERT SARAH SIMON TESS TOBY URSULA VERA VICTOR WALTER WENDY XAVIER YVONNE ZACK ZOE"
 ).split()
+# Names that are said as a word, few enough that each is heard often; all others are spelled.
+SPOKEN_NAMES = "ALICE BEN CLARA DAVID EDITH FRANK GRACE HENRY JACK LAURA OSCAR WENDY".split()
 LAST_NAMES = (
     "ADAMS BAKER BISHOP BROWN CLARK COOPER DIXON DUNCAN ELLIS EVANS FISHER FOX GIBSON GREEN "
     "HAMILTON HUGHES INGRAM JACKSON JONES KELLY KNIGHT LAMB LOPEZ MARTIN MURPHY NEWTON NORRIS "
@@ -93,7 +95,7 @@ def spelled_name(rng: RandomState) -> str:
     last = spell(_one(rng, LAST_NAMES))
     kind = rng.randint(3)
     if kind == 0:
-        return f"{_one(rng, FIRST_NAMES)} {last}"
+        return f"{_one(rng, SPOKEN_NAMES)} {last}"
     return last if kind == 1 else f"{spell(_one(rng, FIRST_NAMES))} {last[0]}"
 
 
@@ -104,7 +106,7 @@ def letters(rng: RandomState) -> str:
 
 def digits(rng: RandomState) -> str:
     """Return a number of four to eight digits, said one by one."""
-    return " ".join(_one(rng, [*DIGITS, "OH"]) for _ in range(rng.randint(4, 9)))
+    return " ".join(_one(rng, DIGITS) for _ in range(rng.randint(4, 9)))
 
 
 def amount(rng: RandomState) -> str:
@@ -137,8 +139,8 @@ def address(rng: RandomState) -> str:
 
 # Kinds of sentences by their share of the corpus.
 KINDS: tuple[Callable[[RandomState], str], ...] = (
-    *(spelled_name, spelled_name, spelled_name, letters),
-    *(digits, digits, amount, date, date, control, address, address),
+    *(spelled_name, spelled_name, letters, digits, digits, digits),
+    *(amount, amount, date, date, date, control, address, address),
 )
 
 

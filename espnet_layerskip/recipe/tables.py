@@ -119,16 +119,20 @@ class DataDir:
             read_table(path / "text", allow_empty_value=True),
             read_table(path / "utt2spk"),
         )
-        for name, ids in (("text", data.text.keys()), ("utt2spk", data.utt2spk.keys())):
+        data.check_ids(path)
+        return data
+
+    def check_ids(self, where: Path | str) -> None:
+        """Raise a ValueError that begins with ``where`` if the tables' ids differ."""
+        for name, ids in (("text", self.text.keys()), ("utt2spk", self.utt2spk.keys())):
             for has, lacks, diff in (
-                ("wav.scp", name, data.wav.keys() - ids),
-                (name, "wav.scp", ids - data.wav.keys()),
+                ("wav.scp", name, self.wav.keys() - ids),
+                (name, "wav.scp", ids - self.wav.keys()),
             ):
                 if diff:
                     raise ValueError(
-                        f"{path}: {len(diff)} id(s) are in {has} but not in {lacks}: {some(diff)}"
+                        f"{where}: {len(diff)} id(s) are in {has} but not in {lacks}: {some(diff)}"
                     )
-        return data
 
     def subset(self, ids: Iterable[str]) -> DataDir:
         """Return the data of the given utterances."""

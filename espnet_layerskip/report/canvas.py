@@ -95,7 +95,7 @@ def check_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as e:
         raise ValueError(
-            "the report's figures need matplotlib, which is not installed: "
+            "figures need matplotlib, which is not installed: "
             "pip install 'espnet_layerskip[figures]', or pip install matplotlib"
         ) from e
 

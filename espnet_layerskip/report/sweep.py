@@ -13,7 +13,7 @@ from espnet_layerskip.bench.rows import Row, check_names, experiment_rows
 from espnet_layerskip.bench.scoring import Interval, paired_bootstrap
 from espnet_layerskip.bench.settings import OFF, SkipSettings
 
-THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
+THRESHOLDS = (0.5, 0.9, 0.99)
 EXTENSIONS = ((0, 0), (1, 1), (2, 2))
 OFF_NAME, ON_NAME = "skipping off", "skipping on, as configured"
 STOCK_KIND, OFF_KIND, EXIT_KIND, SWEEP_KIND, ON_KIND = "stock", "off", "exit", "sweep", "on"

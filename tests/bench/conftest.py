@@ -24,8 +24,10 @@ ENCODER = {
 GATED = {"gate_layer_idx": [1], "blank_threshold": 0.5, "spike_extension": [0, 0]}
 
 
-def make_experiment(directory, seed=0, gated=True, gates=(1,)):
+def make_experiment(directory, seed=0, gated=True, gates=(1,), head="factorized", **encoder):
     """Write config.yaml and valid.cer_ctc.ave.pth; about half of the frames are skipped."""
+    gate = GATED | {"gate_layer_idx": list(gates)} if gated else {}
+    ours = {"interctc_head": "own", "ctc_head": head} if gated else {}
     config = LayerSkipASRTask.get_default_config()
     config |= {
         "token_list": TOKENS,
@@ -34,9 +36,9 @@ def make_experiment(directory, seed=0, gated=True, gates=(1,)):
         "normalize": None,
         "frontend_conf": {"fs": 16000, "n_mels": 20},
         "encoder": "layerskip_conformer" if gated else "conformer",
-        "encoder_conf": {**ENCODER, **(GATED | {"gate_layer_idx": list(gates)} if gated else {})},
+        "encoder_conf": ENCODER | gate | encoder,
         "model": "layerskip" if gated else "espnet",
-        "model_conf": {"ctc_weight": 1.0} | ({"interctc_head": "own"} if gated else {}),
+        "model_conf": {"ctc_weight": 1.0} | ours,
     }
     torch.manual_seed(seed)
     model = LayerSkipASRTask.build_model(argparse.Namespace(**config))
@@ -61,8 +63,9 @@ def calibrate(model, gates):
         out, _ = model.encode(wave, torch.tensor([wave.size(1)]))
         head.weight *= 10.0
         logits = head(out[0])
-        margin = logits[:, 0] - (0.0 if gates else logits[:, 1:].amax(-1))
-        head.bias[0] -= margin.median() + 0.1  # the head is factorized where it is gated
+        factorized = getattr(model.ctc, "head_type", "plain") == "factorized"
+        margin = logits[:, 0] - (0.0 if factorized else logits[:, 1:].logsumexp(-1))
+        head.bias[0] -= margin.median() + 0.1
 
 
 def noise(rng):
@@ -91,12 +94,14 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exps(tmp_path_factory):
-    """Two seeds with a gate, and a stock experiment."""
+    """Two seeds with a gate, a stock one, and with a gate: ESPnet's head, a narrow stem."""
     root = tmp_path_factory.mktemp("exp")
     return {
         "ours": make_experiment(root / "ours"),
         "ours2": make_experiment(root / "ours2", seed=1),
         "stock": make_experiment(root / "stock", gated=False),
+        "plain": make_experiment(root / "plain", head="plain"),
+        "narrow": make_experiment(root / "narrow", stem_channels=8),
     }
 
 
@@ -105,3 +110,24 @@ def experiment(exps):
     from espnet_layerskip.bench.experiment import load_experiment
 
     return load_experiment(exps["ours"])
+
+
+@pytest.fixture(scope="session")
+def plain(exps):
+    from espnet_layerskip.bench.experiment import load_experiment
+
+    return load_experiment(exps["plain"])
+
+
+@pytest.fixture(scope="session")
+def stock_twin(exps):
+    from espnet_layerskip.bench.experiment import load_experiment
+
+    return load_experiment(exps["stock"])
+
+
+@pytest.fixture(scope="session")
+def data(data_dir):
+    from espnet_layerskip.bench.inputs import load_test_set
+
+    return load_test_set(data_dir, 16000)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from espnet_layerskip.bin import bench_encoder, compare_exps
+from espnet_layerskip.bin import compare_exps
 
 pytestmark = pytest.mark.slow
 
@@ -39,21 +39,3 @@ def test_compare_exps_without_a_result(data_dir, tmp_path):
     assert not (tmp_path / "compare.md").exists()
     with pytest.raises(ValueError, match="nothing to compare"):
         compare_exps.main(["--data", str(data_dir), "--output", str(tmp_path)])
-
-
-def test_bench_encoder(data_dir, exps, tmp_path):
-    bench_encoder.main(
-        [
-            *("--exp", str(exps["ours"]), "--twin", f"small={exps['stock']}"),
-            *("--data", str(data_dir), "--output", str(tmp_path / "b" / "encoder.json")),
-            *("--seconds", "1", "--batch_sizes", "2", "--num_threads", "1"),
-            *("--num_inputs", "2", "--repeats", "5", "--skip", "extension=1,1"),
-        ]
-    )
-    report = json.loads((tmp_path / "b" / "encoder.json").read_text())
-    assert {"environment", "rows"} <= set(report)
-    assert len(report["rows"]) == 9
-    assert report["experiment"]["settings"] == "threshold=0.5 extension=1,1 context=full"
-    page = (tmp_path / "b" / "encoder.md").read_text()
-    assert "## 1 s (mean 1.0 s), batch 2, 1 thread" in page
-    assert "twin_small" in page

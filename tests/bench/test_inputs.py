@@ -4,6 +4,7 @@ import pytest
 from espnet_layerskip.bench.inputs import (
     Speech,
     join_utterances,
+    load_tables,
     load_test_set,
     spread_over_durations,
 )
@@ -51,6 +52,16 @@ def test_says_how_many_there_are(corpus):
         join_utterances(utterances, speakers, 3.0, 4)
     with pytest.raises(ValueError, match="only has 0"):
         join_utterances(utterances, speakers, 60.0, 1)
+
+
+def test_takes_more_where_there_are_more(corpus):
+    def names(count, at_most=None):
+        return [u.utt_id for u in join_utterances(*corpus, 3.0, count, at_most)]
+
+    three = names(3)
+    assert len(three) == 3
+    assert names(1, at_most=2) == names(2, at_most=1) == three[:2]
+    assert names(2, at_most=99) == three
 
 
 def copy_of(data_dir, directory):
@@ -114,3 +125,30 @@ def test_relative_audio_is_found_above_the_data(data_dir, tmp_path, monkeypatch)
         (recipe / "dump/raw/test" / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     assert len(load_test_set("recipe/dump/raw/test", 16000).speech) == 8
+
+
+def test_tables_say_where_their_speakers_are_from(data_dir, tmp_path):
+    directory = copy_of(data_dir, tmp_path)
+    wav_scp, text, utt2spk = (directory / name for name in ("wav.scp", "text", "utt2spk"))
+    utt2spk.write_text(utt2spk.read_text() + "other-u9 other\n")  # more than are needed
+    data, source = load_tables(wav_scp, text, 16000)
+    assert (len(data.speech), source) == (8, "utt2spk beside the text")
+    utt2spk.unlink()
+    data, source = load_tables(wav_scp, text, 16000)
+    assert source == 'names up to their first "-"'
+    assert set(data.utt2spk.values()) == {"s0", "s1"}
+    for table in (wav_scp, text):
+        table.write_text(table.read_text().replace("s0-u3 ", "s0u3 "))
+    data, source = load_tables(wav_scp, text, 16000)
+    assert source == "not known, all taken for one"
+    assert len(set(data.utt2spk.values())) == 1
+
+
+def test_tables_that_do_not_fit(data_dir, tmp_path):
+    directory = copy_of(data_dir, tmp_path)
+    text = directory / "text"
+    text.write_text(text.read_text().replace("s0-u1 AB CD\n", ""))
+    with pytest.raises(ValueError, match=r"wav.scp, .*text: 1 id.* not in text: s0-u1"):
+        load_tables(directory / "wav.scp", text, 16000)
+    with pytest.raises(ValueError, match="none.scp: no such file"):
+        load_tables(directory / "none.scp", text, 16000)

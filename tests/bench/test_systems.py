@@ -5,7 +5,7 @@ import torch
 
 from espnet_layerskip.bench.inputs import load_test_set
 from espnet_layerskip.bench.settings import OFF, SkipSettings
-from espnet_layerskip.bench.systems import Skipped, System, stock_class
+from espnet_layerskip.bench.systems import Skipped, System
 
 
 @pytest.fixture
@@ -32,16 +32,20 @@ def test_batch_is_what_the_model_encodes(experiment, speech):
     assert olens.tolist() == lens.tolist()
 
 
-def test_stock_class_has_the_same_output(experiment, speech):
-    off = System(experiment, OFF)
-    stock = stock_class(off)
-    assert type(stock.encoder).__name__ == "ConformerEncoder"
-    batch = off.batch(speech[:1])
-    assert torch.allclose(stock.encode(batch)[0], off.encode(batch)[0], atol=1e-6)
-    stock.prepare()
-    assert off.model.encoder is stock.encoder
-    off.prepare()
-    assert off.model.encoder is experiment.encoder
+def test_posteriors_are_those_of_the_whole_model(experiment, speech):
+    on = System(experiment, SkipSettings())
+    waves = [torch.from_numpy(s.samples) for s in speech[:2]]
+    log_probs, lens = on.posteriors(waves)
+    assert torch.allclose(log_probs.exp().sum(-1), torch.ones(log_probs.shape[:2]))
+    assert lens.tolist() == [on.posteriors([wave])[1].item() for wave in waves]
+
+
+def test_describes_what_runs(experiment, stock_twin):
+    settings = SkipSettings(threshold=0.5, extension=(0, 0), context="full")
+    assert System(experiment, settings).describe() == (
+        "LayerSkipConformerEncoder, fast form, threshold=0.5 extension=0,0 context=full"
+    )
+    assert System(stock_twin, OFF).describe() == "ConformerEncoder, full depth"
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])

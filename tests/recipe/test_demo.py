@@ -22,11 +22,11 @@ echo "run.sh $*" >> calls
 case "$*" in *"${FAIL:-nothing}"*) echo "the reason"; exit 1 ;; esac
 case "$*" in
     *"--stop_stage 5"*) mkdir -p dump/raw/test; touch dump/raw/test/wav.scp ;;
-    *"--stop_stage 10"*) mkdir -p exp/asr_stats_raw_en_char/train
-        touch exp/asr_stats_raw_en_char/train/feats_stats.npz ;;
+    *"--stop_stage 10"*) mkdir -p exp/asr_stats_raw_en_word/train
+        touch exp/asr_stats_raw_en_word/train/feats_stats.npz ;;
     *"--asr_tag"*) tag=$(sed -E 's/.*--asr_tag ([a-z]+).*/\\1/' <<< "$*")
         mkdir -p "exp/asr_${tag}"
-        touch "exp/asr_${tag}/"{valid.cer_ctc.ave.pth,RESULTS.md} ;;
+        touch "exp/asr_${tag}/"{valid.cer_ctc.ave.pth,RESULTS.md,checkpoint.pth,1epoch.pth} ;;
 esac
 """
 PYTHON = """#!/usr/bin/env bash
@@ -40,7 +40,7 @@ case "$*" in
     *) exec PYTHON "$@" ;;
 esac
 """
-STEPS = ["--stop_stage 5", "--stage 10", "--stage 11", "--stage 11", "calibrate"]
+STEPS = ["--stop_stage 5", "--stage 10", *["--stage 11"] * 3, "calibrate"]
 STEPS += ["--stage 12", "--stage 12", "compare", "report"]
 
 pytestmark = pytest.mark.slow  # starts a process for each step
@@ -79,7 +79,7 @@ def test_it_runs_through_and_a_second_run_does_nothing_again(demo: Path) -> None
     first = run(demo)
     assert first.returncode == 0, first.stdout + first.stderr
     assert all(step in call for step, call in zip(STEPS, calls(demo), strict=True)), calls(demo)
-    trained = sorted(calls(demo)[2:4])
+    trained = sorted(calls(demo)[3:5])
     assert "--asr_config conf/train_asr_conformer.yaml --asr_tag conformer" in trained[0]
     assert "--asr_config conf/train_asr_layerskip.yaml --asr_tag layerskip" in trained[1]
     assert "[demo]" in first.stdout
@@ -100,12 +100,12 @@ def test_a_step_that_fails_says_why_and_the_next_run_goes_on_there(demo: Path) -
     assert failed.returncode == 1
     assert "the reason" in failed.stderr
     assert "full log: exp/demo/train.layerskip.log" in failed.stderr
-    assert "stopped in step 3/7; 'make demo' goes on from here" in failed.stderr
-    assert len(calls(demo)) == 4
+    assert "stopped in step 4/8; 'make demo' goes on from here" in failed.stderr
+    assert len(calls(demo)) == 5
     again = run(demo)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert [c for c in calls(demo)[4:] if "--stage 11" in c] == [
-        c for c in calls(demo)[2:4] if "layerskip" in c
+    assert [c for c in calls(demo)[5:] if "--stage 11" in c] == [
+        c for c in calls(demo)[3:5] if "layerskip" in c
     ], "what was trained is not trained again"
     assert len(calls(demo)) == len(STEPS) + 1
 

@@ -257,7 +257,7 @@ def test_a_disk_that_gets_full_is_said_with_the_remedy(tmp_path: Path, tiny: Pat
     )
     status, _, err = make(tmp_path, code=code)
     assert status == 1
-    assert "No space left on device: 'corpus/tiny_seed1/m6la/m6la-train00004.flac'" in err
+    assert "No space left on device: 'corpus/tiny_seed1/m6ny/m6ny-train00004.flac'" in err
     assert DISK_FULL in err
     status, out, _ = make(tmp_path)
     assert "4 of 10 utterances are there" in out
@@ -281,5 +281,5 @@ def test_stages_1_to_5_of_the_recipe(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(DataDir.load(recipe / "dump/raw/train").wav) == 40
     assert len(DataDir.load(recipe / "dump/raw/test").wav) == 10
-    tokens = (recipe / "data/en_token_list/char/tokens.txt").read_text().split()
-    assert len(tokens) == 29  # 25 letters (no Q), <space>, <blank>, <unk>, <sos/eos>
+    tokens = (recipe / "data/en_token_list/word/tokens.txt").read_text().split()
+    assert len(tokens) == 72 + 3  # the words, <blank>, <unk>, <sos/eos>

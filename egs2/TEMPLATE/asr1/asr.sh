@@ -67,7 +67,7 @@ asr_config=                # training configuration
 asr_args=                  # arguments that win over the configuration, e.g. "--max_epoch 10"
 pretrained_model=          # parameters to start from
 ignore_init_mismatch=false # go on where they do not fit
-feats_normalize=global_mvn # global_mvn or none
+feats_normalize=global_mvn # global_mvn, utterance_mvn, or none: as the training config says
 asr_speech_fold_length=800 # in hundreds of samples (batch_type folded)
 asr_text_fold_length=150   # in tokens (batch_type folded)
 
@@ -278,12 +278,13 @@ if ! "${skip_train}"; then
         begin "Stage 11: ASR training: ${data_feats}/{${train_set},${valid_set}} -> ${asr_exp}"
         need_config "${asr_config}"
         need_file "${asr_stats_dir}/train/text_shape.${token_type}" "stage 10 makes it"
-        [[ " global_mvn none " == *" ${feats_normalize} "* ]] \
-            || die "--feats_normalize '${feats_normalize}': choose global_mvn or none"
-        normalize_opts=()
-        if [ "${feats_normalize}" = global_mvn ]; then
-            normalize_opts=(--normalize global_mvn --normalize_conf "stats_file=${asr_stats_dir}/train/feats_stats.npz")
-        fi
+        case ${feats_normalize} in
+            global_mvn) normalize_opts=(--normalize global_mvn
+                --normalize_conf "stats_file=${asr_stats_dir}/train/feats_stats.npz") ;;
+            utterance_mvn) normalize_opts=(--normalize utterance_mvn) ;;
+            none) normalize_opts=() ;;
+            *) die "--feats_normalize '${feats_normalize}': choose global_mvn, utterance_mvn or none" ;;
+        esac
         init_opts=()
         if [ -n "${pretrained_model}" ]; then
             init_opts=(--init_param "${pretrained_model}" --ignore_init_mismatch "${ignore_init_mismatch}")
@@ -305,8 +306,12 @@ if ! "${skip_train}"; then
             ${normalize_opts[@]+"${normalize_opts[@]}"}
         )
         log "ASR training started (ngpu=${ngpu})... log: '${asr_exp}/train.log'"
-        # One process on a CPU may use every core; OMP_NUM_THREADS says otherwise.
-        [ "${ngpu}" -eq 0 ] && export OMP_NUM_THREADS=${user_threads:-${cores}}
+        if [ "${ngpu}" -eq 0 ]; then
+            # One process on a CPU may use every core; OMP_NUM_THREADS says otherwise. glibc keeps
+            # what is freed: giving large tensors back to the system at every update costs time.
+            export OMP_NUM_THREADS=${user_threads:-${cores}} MALLOC_MMAP_THRESHOLD_=33554432
+            export MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=67108864
+        fi
         if [ "${num_nodes}" -gt 1 ]; then
             # shellcheck disable=SC2086
             "${python}" -m espnet2.bin.launch --cmd "${cuda_cmd}" --log "${asr_exp}/train.log" \

@@ -5,9 +5,10 @@
 set -e -u -o pipefail
 
 size=demo             # of the corpus: smoke, demo, medium or large
-asr_args=             # arguments for both trainings, e.g. "--max_epoch 2"
+trunk_epochs=5        # epochs that both systems share
+asr_args=             # arguments for all trainings, e.g. "--optim_conf lr=0.001"
 max_wer_increase=5    # percent by which skipping may raise the WER of dev
-repeats=3             # timed passes of the comparison
+repeats=5             # timed passes of the comparison
 python=python3        # the Python to use
 . utils/parse_options.sh
 . utils/stages.sh
@@ -26,16 +27,16 @@ step() {
         shift
     fi
     number=$((number + 1))
-    say "${number}/7 ${what} (log: ${log/JOB/*})"
+    say "${number}/8 ${what} (log: ${log/JOB/*})"
     if ! recipe run_jobs --done "${log%.log}.done" --makes "${makes}" --show ' left$| to go$|^row: ' \
         --depends conf/train_asr_conformer.yaml --depends conf/train_asr_layerskip.yaml \
         --depends conf/decode_asr.yaml --depends run.sh \
         ${jobs[@]+"${jobs[@]}"} "${log}" "$@" \
         | (trap '' INT; sed -u -E -e 's/^[0-9]{4}-.* INFO: /    /' -e 's/^row: /    measuring: /'); then
-        say "stopped in step ${number}/7; 'make demo' goes on from here" >&2
+        say "stopped in step ${number}/8; 'make demo' goes on from here" >&2
         exit 1
     fi
-    say "${number}/7 done [elapsed=$((SECONDS - start))s]"
+    say "${number}/8 done [elapsed=$((SECONDS - start))s]"
 }
 
 mkdir -p exp/demo
@@ -51,18 +52,33 @@ cores=$(getconf _NPROCESSORS_ONLN)
 
 step corpus "espeak-ng speaks the corpus (half a minute)" dump/raw/test/wav.scp \
     ./run.sh "${common[@]}" --stop_stage 5
-step stats "statistics of the features (a quarter of a minute)" exp/asr_stats_raw_en_char/train/feats_stats.npz \
+step stats "statistics of the features (a quarter of a minute)" exp/asr_stats_raw_en_word/train/feats_stats.npz \
     ./run.sh "${common[@]}" --stage 10 --stop_stage 10
 
-# The trainings share the cores; every quarter of a minute a line says where they are.
-(while sleep 15 &> /dev/null; do recipe training_progress "${stock}" "${ours}" | sed 's/^/    /'; done) 9>&- &
-trap 'kill $! 2> /dev/null' EXIT
+# Every quarter of a minute a line says where the trainings are.
+watch() {
+    (while sleep 15 &> /dev/null; do recipe training_progress "$@" | sed 's/^/    /'; done) 9>&- &
+    trap 'kill $! 2> /dev/null' EXIT
+}
+unwatch() {
+    kill $!
+    trap - EXIT
+}
+# Both systems go on from the same epochs, as a method that is added to a checkpoint does.
+watch exp/asr_trunk
+export OMP_NUM_THREADS=${cores}
+step trunk "training: ESPnet's Conformer, the epochs that both share (3 minutes)" "exp/asr_trunk/${model}" \
+    ./run.sh "${common[@]}" --stage 11 --stop_stage 11 --asr_config conf/train_asr_conformer.yaml \
+    --asr_tag trunk --asr_args "${asr_args} --max_epoch ${trunk_epochs}"
+unwatch
+watch "${stock}" "${ours}"
 export OMP_NUM_THREADS=$((cores > 2 ? cores / 2 : 1))
-step train "training: ESPnet's Conformer, and ours (6 minutes)" "exp/asr_JOB/${model}" "${both}" \
+# shellcheck disable=SC2016
+step train "training: ESPnet's Conformer, and ours (3 minutes)" "exp/asr_JOB/${model}" "${both}" \
+    bash -c 'utils/branch_training.sh exp/asr_trunk exp/asr_JOB && exec "$@"' branch \
     ./run.sh "${common[@]}" --stage 11 --stop_stage 11 --asr_config conf/train_asr_JOB.yaml \
     --asr_tag JOB --asr_args "${asr_args}"
-kill $!
-trap - EXIT
+unwatch
 export OMP_NUM_THREADS=1
 
 # Status 3: no threshold keeps the budget, so that skipping is off; the table will say so.

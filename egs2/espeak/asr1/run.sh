@@ -8,7 +8,7 @@ parse_known_options=true
 . utils/parse_options.sh
 
 ./asr.sh \
-    --lang en --token_type char --fs 16k \
+    --lang en --token_type word --fs 16k --feats_normalize utterance_mvn \
     --train_set train --valid_set dev --test_sets "dev test" \
     --asr_config conf/train_asr_layerskip.yaml \
     --inference_config conf/decode_asr.yaml \

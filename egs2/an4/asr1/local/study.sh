@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The trainings behind RESULTS.md, each resumable; finished ones are skipped.
 #   local/study.sh [--seeds "1 2"] [--only "conformer layerskip"]
-# Two trunks for each seed hold the epochs of warm-up and constant learning rate: the stock twin's
-# (plain head) and ours (factorized head, no skipping, no distillation). The systems branch off
-# from the trunk with their head and differ in the decay, with the same data and number of updates.
+# A trunk for each seed and kind of head holds the epochs of warm-up and constant learning rate: the
+# stock twin's (plain head), and one with the factorized head, no skipping and no distillation. The
+# systems branch off from the trunk with their head and differ in the decay, with the same data and
+# number of updates.
 set -e -u -o pipefail
 
 seeds="1 2"         # random seeds
-only="conformer layerskip layerskip_nokd layerskip_plain"  # systems to train
+only="conformer layerskip layerskip_nokd layerskip_factorized layerskip_factorized_nokd"  # systems
 trunk_epochs=10     # shared epochs
 python=python3      # Python with the package installed
 . utils/parse_options.sh
@@ -17,9 +18,8 @@ train() {  # <tag> <config> <arguments> [<tag of the trunk>]
     if [ -e "${dir}/valid.cer_ctc.ave.pth" ]; then
         return 0
     fi
-    if [ -n "${4:-}" ] && [ ! -e "${dir}/checkpoint.pth" ]; then
-        mkdir -p "${dir}"
-        cp "exp/asr_$4"/*epoch.pth "exp/asr_$4/checkpoint.pth" "${dir}"
+    if [ -n "${4:-}" ]; then
+        utils/branch_training.sh "exp/asr_$4" "${dir}"
     fi
     ./run.sh --python "${python}" --stage 11 --stop_stage 11 --asr_config "$2" --asr_tag "$1" \
         --asr_args "$3"
@@ -27,26 +27,29 @@ train() {  # <tag> <config> <arguments> [<tag of the trunk>]
 
 stock=conf/train_asr_conformer.yaml
 ours=conf/train_asr_layerskip.yaml
+factorized=conf/tuning/train_asr_layerskip_factorized.yaml
 no_kd="--model_conf kd_blank_weight=0.0 --model_conf kd_label_weight=0.0"
 for seed in ${seeds}; do
     for system in ${only}; do
         tag=${system}_seed${seed}
-        plain=trunk_plain_seed${seed}
-        factorized=trunk_factorized_seed${seed}
         common="--seed ${seed}"
+        until_branch="${common} --max_epoch ${trunk_epochs}"
         case ${system} in
-            conformer | layerskip_plain)
-                train "${plain}" "${stock}" "${common} --max_epoch ${trunk_epochs}" ;;
-            layerskip | layerskip_nokd)
-                train "${factorized}" "${ours}" "${common} --max_epoch ${trunk_epochs} ${no_kd} \
+            conformer | layerskip | layerskip_nokd)
+                trunk=trunk_seed${seed}
+                train "${trunk}" "${stock}" "${until_branch}" ;;
+            layerskip_factorized*)
+                trunk=trunk_factorized_seed${seed}
+                train "${trunk}" "${factorized}" "${until_branch} ${no_kd} \
                     --encoder_conf train_skip_prob=0.0" ;;
+            *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
         case ${system} in
-            conformer) train "${tag}" "${stock}" "${common}" "${plain}" ;;
-            layerskip) train "${tag}" "${ours}" "${common}" "${factorized}" ;;
-            layerskip_nokd) train "${tag}" "${ours}" "${common} ${no_kd}" "${factorized}" ;;
-            layerskip_plain) train "${tag}" "${ours}" \
-                "${common} --model_conf ctc_head=plain" "${plain}" ;;
+            conformer) train "${tag}" "${stock}" "${common}" "${trunk}" ;;
+            layerskip) train "${tag}" "${ours}" "${common}" "${trunk}" ;;
+            layerskip_nokd) train "${tag}" "${ours}" "${common} ${no_kd}" "${trunk}" ;;
+            layerskip_factorized) train "${tag}" "${factorized}" "${common}" "${trunk}" ;;
+            layerskip_factorized_nokd) train "${tag}" "${factorized}" "${common} ${no_kd}" "${trunk}" ;;
             *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
     done

@@ -1,0 +1,72 @@
+import pytest
+
+from espnet_layerskip.bench import contenders
+from espnet_layerskip.bench.contenders import Contenders, LanguageModel
+from espnet_layerskip.bench.entries import Entry, WaveFiles
+from espnet_layerskip.bench.settings import parse_settings
+
+UNIGRAMS = "".join(
+    f"-1\t{token}\t0\n" for token in ("<s>", "</s>", "<unk>", "<space>", *"ABCDEFGH")
+)
+ARPA = f"\\data\\\nngram 1=12\n\n\\1-grams:\n{UNIGRAMS}\n\\end\\\n"
+BIGRAM = ARPA.replace("1=12\n", "1=12\nngram 2=1\n").replace(
+    "\n\\end", "\n\\2-grams:\n-0.5\tA B\n\n\\end"
+)
+
+
+def rows(contenders, tmp_path):
+    return contenders.entries(["e2e"], WaveFiles(tmp_path))["e2e"]
+
+
+def load(model, *skip, lm=None, **twins):
+    twins = {label: str(exp) for label, exp in twins.items()}
+    return Contenders.load(str(model), None, parse_settings(skip), twins, lm)
+
+
+def test_where_our_weights_do_not_fit_a_stock_twin_can_be_the_rival(exps, tmp_path):
+    found = rows(load(exps["narrow"]), tmp_path)
+    assert "a twin named stock can take its place" in found["stock_beam10"]
+    found = rows(load(exps["narrow"], stock=exps["stock"]), tmp_path)
+    assert isinstance(found["stock_beam10"], Entry)
+    assert isinstance(found["stock_beam1"], Entry)
+    assert "beam 10" in found["stock_beam10"].settings
+
+
+def test_ngram_rows(exps, tmp_path, monkeypatch):
+    arpa, words = tmp_path / "a.arpa", tmp_path / "words"
+    arpa.write_text(ARPA)
+    words.write_text("A\nB\n")
+    monkeypatch.setattr(contenders.importlib.util, "find_spec", lambda name: None)
+    found = rows(load(exps["plain"], lm=LanguageModel(arpa)), tmp_path)
+    assert isinstance(found["ours_ngram_skip_on"], Entry)
+    assert "pip install kenlm" in found["stock_beam10_ngram"]
+    found = rows(load(exps["plain"], lm=LanguageModel(arpa, words)), tmp_path)
+    assert isinstance(found["ours_ngram_skip_off"], Entry)
+    assert "over tokens" in found["stock_beam10_ngram"]
+
+
+def test_ngram_in_espnets_search(exps, tmp_path):
+    pytest.importorskip("kenlm")
+    arpa = tmp_path / "a.arpa"
+    arpa.write_text(BIGRAM)
+    lm = LanguageModel(arpa)
+    stock = rows(load(exps["plain"], lm=lm), tmp_path)["stock_beam10_ngram"]
+    assert set(stock.source.beam_search.scorers) == {"ctc", "ngram"}
+    arpa.write_text(ARPA)
+    found = rows(load(exps["plain"], lm=lm), tmp_path)
+    assert isinstance(found["ours_ngram_skip_on"], Entry)
+    assert "at least a bigram" in found["stock_beam10_ngram"]  # kenlm's own limit
+
+
+def test_a_calibrated_choice_of_gates_is_kept(exps, monkeypatch):
+    real = contenders.load_experiment
+
+    def calibrated(*args, **kwargs):
+        experiment = real(*args, **kwargs)
+        experiment.encoder.gate_layer_idx = [1, 2]
+        experiment.encoder.gates_in_use = [1]
+        return experiment
+
+    monkeypatch.setattr(contenders, "load_experiment", calibrated)
+    assert load(exps["ours"]).settings.gates == (1,)
+    assert load(exps["ours"], "gates=2").settings.gates == (2,)

@@ -1,0 +1,57 @@
+"""The model in egs2/an4/asr1/pretrained: it loads everywhere, and still has its error rate."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+
+import espnet_layerskip  # noqa: F401  (registers the encoder and the model with ESPnet)
+from espnet_layerskip._compat import inference_module
+from espnet_layerskip.inference import load_model
+from espnet_layerskip.pretrained import find_model
+from espnet_layerskip.recipe import an4
+
+REPO = Path(__file__).parents[1]
+MODEL = REPO / "egs2/an4/asr1/pretrained/an4_layerskip.zip"
+AN4 = Path(os.environ.get("ESPNET_LAYERSKIP_AN4_ROOT", REPO.parent / "shared/data/an4"))
+
+
+def test_it_is_small_and_carries_a_calibrated_gate() -> None:
+    assert MODEL.stat().st_size < 20e6
+    model = load_model(MODEL, decoder_type="greedy", blank_threshold="auto")
+    assert model.calibration is not None
+    assert model.asr_model.encoder.blank_threshold == model.calibration.blank_threshold == 0.999
+
+
+def test_espnets_own_class_loads_it() -> None:
+    files = find_model(MODEL)
+    stock = inference_module().Speech2Text(
+        asr_train_config=files.train_config,
+        asr_model_file=files.model_file,
+        ctc_weight=1.0,
+        beam_size=1,
+    )
+    noise = np.random.RandomState(0).standard_normal(16000).astype(np.float32)
+    ours = load_model(MODEL, decoder_type="greedy")
+    assert isinstance(stock(0.01 * noise)[0][0], str)
+    assert isinstance(ours(0.01 * noise)[0][0], str)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("threshold", "errors"), [("auto", 58), ("off", 60)])
+def test_its_error_rate_on_an4(tmp_path: Path, threshold: str, errors: int) -> None:
+    if not AN4.is_dir():
+        pytest.skip(f"no AN4 at {AN4}; set ESPNET_LAYERSKIP_AN4_ROOT to run this")
+    test = an4.prepare(AN4, tmp_path)["test"]
+    model = load_model(MODEL, decoder_type="greedy", blank_threshold=threshold)
+    found = [
+        model(soundfile.read(path, dtype="float32")[0])[0][0] or "" for path in test.wav.values()
+    ]
+    scored = jiwer.process_words(list(test.text.values()), found)
+    # another processor may round a frame to the other side of the threshold
+    assert abs(scored.substitutions + scored.deletions + scored.insertions - errors) <= 3
