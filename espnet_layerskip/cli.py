@@ -69,7 +69,26 @@ def add_transcribe(parser: argparse.ArgumentParser) -> None:
         help="frames with p(blank) > P are merged before a search, in (0.5, 1], or off; "
         "default: 0.99, and off with --decoder espnet",
     )
-    add("--batch-size", type=int, default=1, metavar="N", help="utterances encoded together")
+    add(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="utterances of similar length, or segments of long audio, encoded together",
+    )
+    add(
+        "--segment-size",
+        metavar="S",
+        help="audio of more than twice S seconds is decoded in segments of S seconds, or off; "
+        "default: 20. --decoder espnet refuses it",
+    )
+    add(
+        "--hop-size",
+        type=float,
+        metavar="S",
+        help="seconds from the start of a segment to the start of the next (the rest overlaps); "
+        "default: 1.5 less than the segment size",
+    )
     add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     add("--times", metavar="FILE.ctm", help="write the times of the words in seconds (CTM)")

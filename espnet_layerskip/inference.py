@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +16,34 @@ from espnet_layerskip.calibration.stored import Calibration, use_calibration
 from espnet_layerskip.checkpoint import load_checkpoint
 from espnet_layerskip.decoding import CTCDecoder, Hypothesis, make_decoder
 from espnet_layerskip.decoding.encoder_clock import EncoderClock
+from espnet_layerskip.decoding.entry import Entry, make_entry
 from espnet_layerskip.decoding.espnet_arguments import (
     espnet_arguments,
     take_search_arguments,
     training_config,
 )
-from espnet_layerskip.decoding.espnet_search import as_hypothesis, drop_in_search
-from espnet_layerskip.decoding.frame_drop import OFF, check_drop_threshold
-from espnet_layerskip.decoding.posteriors import (
-    extract_features,
-    following_head,
-    log_posteriors,
-)
+from espnet_layerskip.decoding.espnet_search import WHOLE_ONLY, as_hypothesis, drop_in_search
+from espnet_layerskip.decoding.frame_drop import OFF, choose_drop_threshold
+from espnet_layerskip.decoding.frame_sync import Decoded, FrameSynchronous, Wave
+from espnet_layerskip.decoding.posteriors import extract_features, following_head, kept_frames
+from espnet_layerskip.decoding.segments import make_segmentation
 from espnet_layerskip.decoding.skip_count import SkipCount, count_skips
-from espnet_layerskip.decoding.times import frame_seconds, word_times
-from espnet_layerskip.options import DECODER_TYPES, check_choice, set_fast_form, set_skipping
-from espnet_layerskip.pretrained import ModelFiles, find_model
+from espnet_layerskip.decoding.times import frame_samples, sample_rate
+from espnet_layerskip.options import (
+    DECODER_TYPES,
+    check_choice,
+    quantize_dynamic,
+    set_fast_form,
+    set_skipping,
+)
+from espnet_layerskip.pretrained import ModelFiles, download_model, find_model
 from espnet_layerskip.registry import register
-from espnet_layerskip.skipping import LayerSkipMixin
 
 register()
 
 ESPnetSpeech2Text: Any = inference_module().Speech2Text
 
-Wave = np.ndarray | torch.Tensor
-NBest = list[tuple[str | None, list[str], list[int], Any]]
-
 logger = logging.getLogger(__name__)
-
-# Of the searches over CTC posteriors, where none is given.
-DROP_THRESHOLD = 0.99
 
 
 class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
@@ -81,6 +79,12 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         precision: Of the encoder: float32, bfloat16 or int8 (matrix products, on a CPU).
         optimize: Run the encoder in its fast form where it has one (see
             `LayerSkipConformerEncoder.optimize_for_inference`); float32 output is the same.
+        segment_size: Audio of more than twice as many seconds is cut into segments of this
+            length, which overlap, and its CTC frames are put together again; see
+            :mod:`~.decoding.segments`. "off" = never; None = 20, where the frontend says how
+            long a frame is. Not with "espnet", whose search takes an utterance as a whole.
+        hop_size: Seconds from the start of a segment to the start of the next; None = 1.5
+            less than ``segment_size``.
         kwargs: Those of ESPnet's Speech2Text. ``ngram_file``, ``ngram_weight``, ``penalty``
             and ``beam_size`` mean for the other decoders what they mean for ESPnet's.
 
@@ -109,13 +113,13 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         exit_layer: int | str | None = None,
         precision: str = "float32",
         optimize: bool = True,
+        segment_size: float | str | None = None,
+        hop_size: float | str | None = None,
         **kwargs: Any,
     ):
         self.decoder_type = check_choice("decoder_type", decoder_type, DECODER_TYPES)
         config = training_config(asr_train_config, asr_model_file)
-        if drop_threshold is None:
-            drop_threshold = OFF if decoder_type == "espnet" else DROP_THRESHOLD
-        self.drop_threshold = check_drop_threshold(drop_threshold)
+        self.drop_threshold = choose_drop_threshold(drop_threshold, decoder_type)
         search = {} if decoder_type == "espnet" else take_search_arguments(decoder_type, kwargs)
         kwargs = espnet_arguments(ESPnetSpeech2Text, kwargs, config)
         quantize = kwargs.pop("quantize_asr_model", False)
@@ -131,11 +135,16 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             self.asr_model.encoder, blank_threshold, spike_extension, skip_context, exit_layer
         )
         if quantize:
-            self._quantize(
-                kwargs.get("quantize_modules", ["Linear"]), kwargs.get("quantize_dtype", "qint8")
-            )
+            modules = kwargs.get("quantize_modules", ["Linear"])
+            quantize_dynamic(self.asr_model, modules, kwargs.get("quantize_dtype", "qint8"))
         set_fast_form(self.asr_model.encoder, precision, optimize and not quantize)
-        self.ctc_decoder: CTCDecoder | None = None
+        self._segmentation = make_segmentation(
+            segment_size,
+            hop_size,
+            frame_samples(self.asr_model, self.asr_train_args),
+            self.sample_rate,
+        )
+        self.ctc_decoder: CTCDecoder | None = None  # None: ESPnet's search
         if decoder_type != "espnet":
             self.ctc_decoder = make_decoder(
                 decoder_type,
@@ -145,6 +154,9 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
                 drop_threshold=self.drop_threshold,
                 lexicon=lexicon,
                 **search,
+            )
+            self._frame_sync = FrameSynchronous(
+                self.asr_model, self.ctc_decoder, self._segmentation, self._on_device
             )
         elif self.drop_threshold < OFF:
             drop_in_search(self.beam_search, self.asr_model, self.drop_threshold)
@@ -161,16 +173,19 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
     @property
     def sample_rate(self) -> int:
         """Rate in Hz of the audio that the model takes (ESPnet's default is 16000)."""
-        rate = (getattr(self.asr_train_args, "frontend_conf", None) or {}).get("fs", 16000)
-        if isinstance(rate, str) and rate.lower().endswith("k"):
-            return round(float(rate[:-1]) * 1000)
-        return int(rate)
+        return sample_rate(self.asr_train_args)
 
     @property
     def frame_seconds(self) -> float | None:
         """Duration of an encoder frame in seconds; None where the frontend does not say."""
-        encoder_conf = getattr(self.asr_train_args, "encoder_conf", None) or {}
-        return frame_seconds(self.asr_model, encoder_conf, self.sample_rate)
+        samples = frame_samples(self.asr_model, self.asr_train_args)
+        return None if samples is None else samples / self.sample_rate
+
+    @property
+    def longest_whole(self) -> float:
+        """Length in seconds from which on audio is cut into segments; may be infinite."""
+        plan = self._segmentation
+        return math.inf if plan is None else plan.longest_whole / self.sample_rate
 
     @torch.inference_mode()
     def __call__(self, speech: Wave | Sequence[Wave]) -> Any:
@@ -185,14 +200,17 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             encoder that returns intermediate outputs.
         """
         if isinstance(speech, np.ndarray | torch.Tensor):
-            return self._decode([speech], ["utterance"])[0]
+            return self.decode_batch([speech], ["utterance"])[0]
         return self.decode_batch(speech)
 
     @torch.inference_mode()
     def decode_batch(
-        self, speech: Sequence[Wave], utt_ids: Sequence[str] | None = None
+        self,
+        speech: Sequence[Wave],
+        utt_ids: Sequence[str] | None = None,
+        batch_size: int | None = None,
     ) -> list[Any]:
-        """Transcribe several utterances, with ``decoder_type="greedy"`` in one batch.
+        """Transcribe several utterances in batches of similar length.
 
         Features are computed for each utterance alone (the frontend pads a batch's STFT
         differently), then padded and encoded together, so that a transcript does not
@@ -202,12 +220,43 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         Args:
             speech: Utterances, each (N,), float in [-1, 1].
             utt_ids: Their names for warnings.
+            batch_size: Utterances of a batch; None = all in one, and of a long one a segment.
 
         Returns:
             For each utterance its n-best list.
         """
         names = utt_ids or [f"utterance {i} of the batch" for i in range(len(speech))]
-        return self._decode(speech, names)
+        for wave, name in zip(speech, names, strict=True):
+            if wave.ndim != 1:
+                raise ValueError(f"{name}: samples (N,) are needed, got {tuple(wave.shape)}")
+        if self.ctc_decoder is not None:
+            return self._results(self._frame_sync.utterances(speech, names, batch_size))
+        found = [self._search(wave, name) for wave, name in zip(speech, names, strict=True)]
+        self.last_skips = [count for _, count in found]
+        return [result for result, _ in found]
+
+    @torch.inference_mode()
+    def decode_blocks(
+        self,
+        blocks: Iterable[np.ndarray],
+        utt_id: str = "utterance",
+        batch_size: int = 1,
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> list[Entry]:
+        """Transcribe one utterance of any length in bounded memory; returns its n-best list.
+
+        Args:
+            blocks: Its samples (N_i,), one after the other, float in [-1, 1].
+            utt_id: Its name for errors and warnings.
+            batch_size: Segments to encode together.
+            prepare: What to do with the samples of each segment, as ``preprocess`` does.
+
+        Raises:
+            ValueError: With ESPnet's search.
+        """
+        if self.ctc_decoder is None:
+            raise ValueError(f"{utt_id} {WHOLE_ONLY}")
+        return self._results([self._frame_sync.blocks(blocks, utt_id, batch_size, prepare)])[0]
 
     def batch_decode(self, speech: Any, speech_lengths: Any = None) -> list[Any]:
         """Transcribe a list, or a padded array (B, N) with lengths, as ESPnet 202611 does."""
@@ -237,79 +286,40 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             return Speech2Text(**kwargs)
         if Path(model_tag).exists():
             return load_model(model_tag, kwargs.pop("asr_model_file", None), **kwargs)
+        return Speech2Text(**{**kwargs, **download_model(str(model_tag))})
+
+    def _results(self, decoded: Sequence[Decoded]) -> list[list[Entry]]:
+        self.last_skips = [count for _, count in decoded]
+        return [[self.entry(hyp) for hyp in hyps[: self.nbest]] for hyps, _ in decoded]
+
+    def _search(self, wave: Wave, name: str) -> tuple[Any, SkipCount]:
+        """Run ESPnet's search over one utterance."""
+        if len(wave) > self.longest_whole * self.sample_rate:
+            raise ValueError(f"{name} {WHOLE_ONLY}")
         try:
-            from espnet_model_zoo.downloader import (  # type: ignore[import-not-found]
-                ModelDownloader,
-            )
-        except ImportError as e:
-            raise ValueError(
-                f"{model_tag} is not a path, and a model tag needs: pip install espnet_model_zoo"
-            ) from e
-        return Speech2Text(**{**kwargs, **ModelDownloader().download_and_unpack(str(model_tag))})
+            samples = self._on_device(wave)
+            extract_features(self.asr_model, samples)
+        except TooShortUttError as e:
+            logger.warning("%s %s: its transcript is empty", name, e)
+            return [("", [], [], Hypothesis())], SkipCount()
+        found = super().__call__(samples)
+        # ESPnet returns its own hypotheses, with type checks; ours have the times
+        result = (self._ours, found[1]) if isinstance(found, tuple) else self._ours
+        return result, self._searched
 
-    def _decode(self, speech: Sequence[Wave], names: Sequence[str]) -> list[Any]:
-        self.last_skips = [SkipCount()] * len(speech)
-        results: list[Any] = [[("", [], [], Hypothesis())] for _ in speech]
-        waves = {}
-        for i, wave in enumerate(speech):
-            wave = torch.as_tensor(wave)
-            if wave.dim() != 1:
-                raise ValueError(f"{names[i]}: samples (N,) are needed, got {tuple(wave.shape)}")
-            waves[i] = wave.to(self.device, getattr(torch, self.dtype))
-        feats = {}
-        for i, wave in waves.items():
-            try:
-                feats[i] = extract_features(self.asr_model, wave)
-            except TooShortUttError as e:
-                logger.warning("%s %s: its transcript is empty", names[i], e)
-        together = isinstance(self.asr_model.encoder, LayerSkipMixin) and self.ctc_decoder
-        for group in [list(feats)] if together and feats else [[i] for i in feats]:
-            if self.ctc_decoder is None:
-                found = super().__call__(waves[group[0]])
-                # ESPnet returns its own hypotheses, with type checks; ours have the times
-                results[group[0]] = (
-                    (self._ours, found[1]) if isinstance(found, tuple) else self._ours
-                )
-                self.last_skips[group[0]] = self._searched
-            else:
-                decoded = self._frame_sync(self.ctc_decoder, [feats[i] for i in group])
-                for i, (nbest, count) in zip(group, decoded, strict=True):
-                    results[i], self.last_skips[i] = nbest, count
-        return results
+    def _on_device(self, wave: Wave) -> torch.Tensor:
+        return torch.as_tensor(wave).to(self.device, getattr(torch, self.dtype))
 
-    def _frame_sync(
-        self, decoder: CTCDecoder, feats: list[torch.Tensor]
-    ) -> list[tuple[NBest, SkipCount]]:
-        """Encode features (T_i, F) in one batch and decode them."""
-        log_probs, olens = log_posteriors(self.asr_model, feats)
-        counts = count_skips(self.asr_model.encoder, olens)
-        trace = getattr(self.asr_model.encoder, "last_skip", None)
-        decoded = decoder(log_probs, olens, None if trace is None else trace.keep_mask)
-        return [
-            ([self.entry(hyp) for hyp in hyps[: self.nbest]], count)
-            for hyps, count in zip(decoded, counts, strict=True)
-        ]
-
-    def entry(self, hyp: Hypothesis) -> tuple[str | None, list[str], list[int], Hypothesis]:
+    def entry(self, hyp: Hypothesis) -> Entry:
         """Return the four of ESPnet's n-best list; the hypothesis with its strings and times."""
-        token = self.converter.ids2tokens(hyp.token_int)
-        text = None if self.tokenizer is None else self.tokenizer.tokens2text(token)
-        seconds = self.frame_seconds
-        starts, ends = (
-            [] if seconds is None else [frame * seconds for frame in frames]
-            for frames in (hyp.token_frames, hyp.token_ends)
-        )
         token_type = getattr(self.asr_train_args, "token_type", None)
-        words = word_times(token, starts, ends, token_type)
-        hyp = dataclasses.replace(
-            hyp, token=token, text=text or "", token_times=starts, words=words
-        )
-        return text, token, hyp.token_int, hyp
+        return make_entry(hyp, self.converter, self.tokenizer, self.frame_seconds, token_type)
 
     def _decode_single_sample(self, enc: torch.Tensor) -> Any:
         """ESPnet's search over one utterance (T, D), on posteriors that know what skipped."""
-        olens = torch.tensor([enc.size(0)])
-        [self._searched] = count_skips(self.asr_model.encoder, olens)
+        kept = kept_frames(self.asr_model)
+        keep_mask = None if kept is None else kept[0]
+        self._searched = count_skips(self.asr_model.encoder, enc.size(0), keep_mask)
         with following_head(self.asr_model):
             found = super()._decode_single_sample(enc)
             self._ours = [
@@ -317,17 +327,6 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
                 for _, _, token_int, hyp in found
             ]
             return found
-
-    def _quantize(self, modules: Sequence[str], dtype: str) -> None:
-        """Quantize encoder and decoder in place; our head and the search keep their modules."""
-        for module in (self.asr_model.encoder, self.asr_model.decoder):
-            if module is not None:
-                torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
-                    module,
-                    qconfig_spec={getattr(torch.nn, name) for name in modules},
-                    dtype=getattr(torch, dtype),
-                    inplace=True,
-                )
 
 
 def load_model(

@@ -183,3 +183,25 @@ def set_fast_form(encoder: Any, precision: str = "float32", optimize: bool = Tru
             if not exact:
                 raise
             logger.info("the encoder runs in its plain form: %s", e)
+
+
+def quantize_dynamic(model: Any, modules: Sequence[str], dtype: str) -> None:
+    """Quantize encoder and decoder in place, as ESPnet's ``quantize_asr_model`` does.
+
+    The CTC head and the search keep their modules.
+
+    Args:
+        model: ESPnet ASR model.
+        modules: Names of classes of ``torch.nn``.
+        dtype: Name of a dtype of torch.
+    """
+    import torch
+
+    for module in (model.encoder, model.decoder):
+        if module is not None:
+            torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+                module,
+                qconfig_spec={getattr(torch.nn, name) for name in modules},
+                dtype=getattr(torch, dtype),
+                inplace=True,
+            )

@@ -81,6 +81,22 @@ def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelF
     return ModelFiles(resolved, checkpoint, tmpdir)
 
 
+def download_model(model_tag: str) -> dict[str, Any]:
+    """Return the arguments of ESPnet's Speech2Text that name the files of a tag of the zoo.
+
+    Raises:
+        ValueError: If espnet_model_zoo is not installed.
+    """
+    try:
+        from espnet_model_zoo.downloader import ModelDownloader  # type: ignore[import-not-found]
+    except ImportError as e:
+        raise ValueError(
+            f"{model_tag} is not a path, and a model tag needs: pip install espnet_model_zoo"
+        ) from e
+    files: dict[str, Any] = ModelDownloader().download_and_unpack(model_tag)
+    return files
+
+
 def _choose_checkpoint(directory: Path, model_file: str | Path | None) -> Path:
     if model_file is not None:
         for candidate in (directory / model_file, Path(model_file)):

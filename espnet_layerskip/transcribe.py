@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from espnet_layerskip.audio import Utterance, check_unique, read_audio, read_wav_scp
+from espnet_layerskip.audio import AudioBlocks, Utterance, check_unique, read_wav_scp
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,20 +83,22 @@ def _transcribe(
         precision=args.precision,
         beam_size=args.beam_size,
         device=args.device,
+        segment_size=args.segment_size,
+        hop_size=args.hop_size,
         **options,
     )
 
     if ctm is not None and speech2text.frame_seconds is None:
         raise ValueError("--times: the model's frontend does not say how long a frame is")
 
-    def read(utt: Utterance) -> Any:
-        return read_audio(utt, speech2text.sample_rate, resample=True, mix=True)
+    def open_audio(utt: Utterance) -> AudioBlocks:
+        return AudioBlocks(utt, speech2text.sample_rate, resample=True, mix=True)
 
     started = time.perf_counter()
     seconds = 0.0
     frames = skipped = 0
     failed = []
-    for result in recognize(speech2text, utterances, read, args.batch_size):
+    for result in recognize(speech2text, utterances, open_audio, args.batch_size):
         seconds += result.seconds
         frames += result.skips.num_frames
         skipped += result.skips.num_skipped

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip._compat import inference_module
-from espnet_layerskip.audio import Utterance, read_audio, read_wav_scp
+from espnet_layerskip.audio import AudioBlocks, Utterance, read_wav_scp
 from espnet_layerskip.decoding.recognize import recognize
 from espnet_layerskip.decoding.result_dir import ResultDir
 from espnet_layerskip.inference import Speech2Text
@@ -64,7 +64,10 @@ def get_parser() -> argparse.ArgumentParser:
                 "restricted to: an approximation. 0 is exact. (ESPnet's default is 100.)"
             )
         if action.dest == "batch_size":
-            action.help = "Utterances encoded together; not with --decoder_type espnet"
+            action.help = (
+                "Utterances of similar length, or segments of long audio, encoded together; not "
+                "with --decoder_type espnet"
+            )
     if not any(action.dest == "ctc_window_margin" for action in parser._actions):
         parser.add_argument(
             "--ctc_window_margin",
@@ -119,6 +122,17 @@ def get_parser() -> argparse.ArgumentParser:
         default="float32",
         help="Of the encoder; int8 is for matrix products, on a CPU",
     )
+    group.add_argument(
+        "--segment_size",
+        help="Audio of more than twice as many seconds is decoded in segments of this length, or "
+        "'off'; default: 20. --decoder_type espnet refuses it",
+    )
+    group.add_argument(
+        "--hop_size",
+        type=float,
+        help="Seconds from the start of a segment to the start of the next (the rest overlaps); "
+        "default: 1.5 less than segment_size",
+    )
     return parser
 
 
@@ -172,14 +186,14 @@ def inference(args: argparse.Namespace) -> int:
     kwargs["device"] = "cuda" if args.ngpu == 1 else "cpu"
     speech2text = Speech2Text.from_pretrained(args.model_tag, **kwargs)
 
-    def read(utt: Utterance) -> Any:
-        return read_audio(utt, speech2text.sample_rate)
+    def open_audio(utt: Utterance) -> AudioBlocks:
+        return AudioBlocks(utt, speech2text.sample_rate)
 
     started = time.perf_counter()
     done = failed = frames = skipped = 0
     seconds = 0.0
     with ResultDir(args.output_dir, args.nbest) as results:
-        for result in recognize(speech2text, utterances, read, args.batch_size):
+        for result in recognize(speech2text, utterances, open_audio, args.batch_size):
             results.write(result)
             done += 1
             failed += result.error is not None

@@ -9,6 +9,13 @@ import torch
 from espnet_layerskip.decoding.align import align
 from espnet_layerskip.decoding.frame_drop import clean_log_probs, drop_frames
 from espnet_layerskip.decoding.hypothesis import Hypothesis
+from espnet_layerskip.decoding.posteriors import kept_frames
+
+# Of an utterance that is longer than two segments.
+WHOLE_ONLY = (
+    "is too long for ESPnet's search, which takes audio as a whole: use decoder_type greedy, "
+    "prefix_beam or ngram, cut it, or set segment_size to off to search it all the same"
+)
 
 
 class DroppingCTC:
@@ -28,8 +35,8 @@ class DroppingCTC:
     def log_softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
         """Return log-posteriors (1, M, V) of hidden states (1, T, D), M <= T."""
         log_probs = clean_log_probs(self.model.ctc.log_softmax(hs_pad))
-        trace = getattr(self.model.encoder, "last_skip", None)
-        keep_mask = None if trace is None else trace.keep_mask[0]
+        kept = kept_frames(self.model)
+        keep_mask = None if kept is None else kept[0]
         return drop_frames(log_probs[0], self.threshold, keep_mask)[0][None]
 
 

@@ -39,6 +39,13 @@ def check_drop_threshold(value: float | str) -> float:
     return threshold
 
 
+def choose_drop_threshold(value: float | str | None, decoder_type: str) -> float:
+    """Return the threshold of a decoder; None is 0.99, and off for ESPnet's search."""
+    if value is None:
+        value = OFF if decoder_type == "espnet" else 0.99
+    return check_drop_threshold(value)
+
+
 def drop_frames(
     log_probs: torch.Tensor, threshold: float, keep_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:

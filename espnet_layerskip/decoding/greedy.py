@@ -69,13 +69,41 @@ class GreedyDecoder:
         best, ids = clean_log_probs(log_probs).max(dim=-1)
         valid = torch.arange(ids.size(1), device=ids.device) < lens.to(ids.device)[:, None]
         scores = best.double().masked_fill(~valid, 0.0).sum(-1).tolist()
-        paths = [row[:n] for row, n in zip(ids.tolist(), lens.tolist(), strict=True)]
-        return [
-            [Hypothesis(tokens, frames, token_ends(path, frames), score)]
-            for (tokens, frames), path, score in zip(
-                collapse(ids, lens), paths, scores, strict=True
-            )
-        ]
+        return _hypotheses(ids, lens, scores)
+
+    def stream(self) -> GreedyStream:
+        """Start on an utterance that comes in parts; see :class:`~.hypothesis.CTCDecoder`."""
+        return GreedyStream()
+
+
+class GreedyStream:
+    """The best path of one utterance in parts; keeps a label a frame."""
+
+    def __init__(self) -> None:
+        self._path: list[torch.Tensor] = [torch.zeros(0, dtype=torch.long)]
+        self._score = 0.0
+
+    def accept(self, log_probs: torch.Tensor, keep_mask: torch.Tensor | None = None) -> None:
+        """Take the next frames; see :class:`~.hypothesis.DecoderStream`."""
+        best, ids = clean_log_probs(log_probs).max(dim=-1)
+        self._path.append(ids.cpu())
+        self._score += float(best.double().sum())
+
+    def finish(self) -> list[Hypothesis]:
+        """Return the one hypothesis."""
+        ids = torch.cat(self._path)[None]
+        return _hypotheses(ids, torch.tensor([ids.size(1)]), [self._score])[0]
+
+
+def _hypotheses(
+    ids: torch.Tensor, lens: torch.Tensor, scores: Sequence[float]
+) -> list[list[Hypothesis]]:
+    """Return one hypothesis an utterance of its path: labels (B, T), lengths (B,)."""
+    paths = [row[:n] for row, n in zip(ids.tolist(), lens.tolist(), strict=True)]
+    return [
+        [Hypothesis(tokens, frames, token_ends(path, frames), score)]
+        for (tokens, frames), path, score in zip(collapse(ids, lens), paths, scores, strict=True)
+    ]
 
 
 def token_ends(path: Sequence[int], starts: Sequence[int]) -> list[int]:

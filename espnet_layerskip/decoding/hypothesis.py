@@ -43,6 +43,16 @@ class Hypothesis:
     words: list[Word] = field(default_factory=list)
 
 
+class DecoderStream(Protocol):
+    """The search over one utterance whose posteriors come in parts."""
+
+    def accept(self, log_probs: torch.Tensor, keep_mask: torch.Tensor | None = None) -> None:
+        """Take the next frames: (T, V) and (T,), as a batch of one has them in CTCDecoder."""
+
+    def finish(self) -> list[Hypothesis]:
+        """Return the hypotheses, best first, at least one."""
+
+
 class CTCDecoder(Protocol):
     """A search over frame-synchronous CTC posteriors of full (not packed) length."""
 
@@ -60,4 +70,11 @@ class CTCDecoder(Protocol):
 
         Returns:
             For each utterance its hypotheses, best first, at least one.
+        """
+
+    def stream(self) -> DecoderStream:
+        """Start the search over an utterance that comes in parts.
+
+        It gives what a call with the whole gives, but for a search that need not look back
+        further than a part, and does not keep the posteriors.
         """

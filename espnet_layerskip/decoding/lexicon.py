@@ -59,7 +59,7 @@ class _Node:
 
 
 class LexiconScorer:
-    """A lexicon, and an n-gram over its words, as a :class:`~.prefix_beam.PrefixScorer`.
+    """A lexicon, and an n-gram over its words, as a :class:`~.beam.PrefixScorer`.
 
     Within a word each token adds the gain in the best unigram score that can still be
     reached (the look-ahead); when the word is complete its true score takes the place of

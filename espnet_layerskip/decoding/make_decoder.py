@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espnet_layerskip.decoding.beam import PrefixScorer
 from espnet_layerskip.decoding.greedy import GreedyDecoder
 from espnet_layerskip.decoding.hypothesis import CTCDecoder
 from espnet_layerskip.decoding.lexicon import LexiconScorer, read_lexicon
 from espnet_layerskip.decoding.ngram import load_ngram
-from espnet_layerskip.decoding.prefix_beam import PrefixBeamDecoder, PrefixScorer
+from espnet_layerskip.decoding.prefix_beam import PrefixBeamDecoder
 from espnet_layerskip.decoding.token_ngram import TokenNGram
 
 logger = logging.getLogger(__name__)

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet_layerskip._compat import TooShortUttError, check_short_utt
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """What the CTC head says of the frames of one utterance, or of a part of it.
+
+    Attributes:
+        log_probs: (T, V), float, at full length; skipped frames with the gate's decision.
+        keep_mask: (T,) bool, False = the frame skipped at a gate; None = no gate decided.
+    """
+
+    log_probs: torch.Tensor
+    keep_mask: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return T."""
+        return len(self.log_probs)
+
+    def __getitem__(self, frames: slice) -> Posteriors:
+        """Return some of the frames."""
+        keep_mask = None if self.keep_mask is None else self.keep_mask[frames]
+        return Posteriors(self.log_probs[frames], keep_mask)
 
 
 def extract_features(model: Any, wave: torch.Tensor) -> torch.Tensor:
@@ -63,6 +86,15 @@ def log_posteriors(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Ten
     out = out[0] if isinstance(out, tuple) else out
     with following_head(model):
         return model.ctc.log_softmax(out), olens
+
+
+def kept_frames(model: Any) -> torch.Tensor | None:
+    """Return the (B, T') bool of the encoder's last batch, False = the frame skipped at a gate.
+
+    None where no gate decided: stock encoders, skipping off, an early exit.
+    """
+    trace = getattr(model.encoder, "last_skip", None)
+    return None if trace is None else trace.keep_mask  # type: ignore[no-any-return]
 
 
 @contextmanager

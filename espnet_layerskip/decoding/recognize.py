@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from espnet_layerskip.audio import AudioError, Utterance
+from espnet_layerskip.audio import AudioBlocks, AudioError, Utterance
+from espnet_layerskip.decoding.batches import by_length, check_batch_size
 from espnet_layerskip.decoding.skip_count import SkipCount
 
 if TYPE_CHECKING:
@@ -45,42 +47,70 @@ class Result:
 def recognize(
     speech2text: Speech2Text,
     utterances: Sequence[Utterance],
-    read: Callable[[Utterance], np.ndarray],
+    open_audio: Callable[[Utterance], AudioBlocks],
     batch_size: int = 1,
 ) -> Iterator[Result]:
     """Yield a result for each utterance, in the given order.
 
-    An utterance that cannot be read or decoded gives a result with ``error`` set and is
-    logged; the others are not affected, whatever batch it was in.
+    So many utterances are read ahead as make eight batches, and those of similar length are
+    encoded together. Long ones are read and decoded segment by segment. An utterance that
+    cannot be read or decoded gives a result with ``error`` set and is logged; the others are
+    not affected, whatever batch it was in.
 
     Args:
         speech2text: The model.
         utterances: What to transcribe.
-        read: Gives the samples (N,) of an utterance at the model's rate, or raises
-            AudioError.
-        batch_size: Utterances to encode together.
+        open_audio: Gives the samples of an utterance at the model's rate, in blocks, or
+            raises AudioError.
+        batch_size: Utterances, or segments of a long one, to encode together.
 
     Raises:
         ValueError: If ``batch_size`` is less than 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
-    ahead = batch_size * BATCHES_AHEAD if batch_size > 1 else 1
+    ahead = batch_size * BATCHES_AHEAD if check_batch_size(batch_size) > 1 else 1
     for start in range(0, len(utterances), ahead):
         window = utterances[start : start + ahead]
         results: dict[str, Result] = {}
         waves: dict[str, np.ndarray] = {}
         for utt in window:
             try:
-                waves[utt.utt_id] = speech2text.preprocess(utt.utt_id, read(utt))
+                audio = open_audio(utt)
+                if audio.seconds > speech2text.longest_whole:
+                    results[utt.utt_id] = _decode_long(speech2text, utt.utt_id, audio, batch_size)
+                else:
+                    waves[utt.utt_id] = speech2text.preprocess(utt.utt_id, audio.read())
             except AudioError as e:
                 results[utt.utt_id] = _failed(utt.utt_id, e)
-        by_length = sorted(waves, key=lambda utt_id: len(waves[utt_id]))
-        for first in range(0, len(by_length), batch_size):
-            batch = {utt_id: waves[utt_id] for utt_id in by_length[first : first + batch_size]}
-            results.update({r.utt_id: r for r in _decode(speech2text, batch)})
+        names = list(waves)
+        for batch in by_length([len(wave) for wave in waves.values()], batch_size):
+            found = _decode(speech2text, {names[i]: waves[names[i]] for i in batch})
+            results.update({r.utt_id: r for r in found})
         for utt in window:
             yield results[utt.utt_id]
+
+
+def _decode_long(
+    speech2text: Speech2Text, utt_id: str, audio: AudioBlocks, batch_size: int
+) -> Result:
+    num_samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal num_samples
+        for block in audio:
+            num_samples += len(block)
+            yield block
+
+    try:
+        nbest = speech2text.decode_blocks(
+            counted(), utt_id, batch_size, partial(speech2text.preprocess, utt_id)
+        )
+    except Exception as e:  # as in _decode
+        logger.debug("traceback", exc_info=True)
+        return _failed(utt_id, e)
+    [skips] = speech2text.last_skips
+    return Result(utt_id, nbest, {}, skips, num_samples / speech2text.sample_rate)
 
 
 def _decode(speech2text: Speech2Text, batch: dict[str, np.ndarray]) -> list[Result]:

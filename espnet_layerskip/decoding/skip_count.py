@@ -15,18 +15,20 @@ class SkipCount:
     num_frames: int = 0
     num_skipped: int = 0
 
+    def __add__(self, other: SkipCount) -> SkipCount:
+        """Return the count of two parts together."""
+        return SkipCount(self.num_frames + other.num_frames, self.num_skipped + other.num_skipped)
 
-def count_skips(encoder: Any, olens: torch.Tensor) -> list[SkipCount]:
-    """Return the counts of each utterance of the encoder's last batch.
+
+def count_skips(encoder: Any, num_frames: int, keep_mask: torch.Tensor | None) -> SkipCount:
+    """Return the count of one utterance, or of a part of it.
 
     Args:
         encoder: A skipping encoder, or any other (nothing skipped there).
-        olens: Output lengths of that batch (B,), in encoder frames.
+        num_frames: T of it.
+        keep_mask: (T,) bool, False = the frame skipped at a gate; None = no gate decided.
     """
-    trace = getattr(encoder, "last_skip", None)
-    if trace is not None:
-        skipped = (trace.valid_mask & ~trace.keep_mask).sum(-1).tolist()
-        frames = trace.valid_mask.sum(-1).tolist()
-        return [SkipCount(n, k) for n, k in zip(frames, skipped, strict=True)]
+    if keep_mask is not None:
+        return SkipCount(num_frames, int((~keep_mask).sum()))
     every = getattr(encoder, "exit_layer", None) is not None  # static exit: all of them
-    return [SkipCount(n, n if every else 0) for n in olens.tolist()]
+    return SkipCount(num_frames, num_frames if every else 0)

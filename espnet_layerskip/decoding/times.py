@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from espnet_layerskip.decoding.hypothesis import Word
@@ -12,22 +12,30 @@ SPACE, WORD_START = "<space>", "\u2581"  # of ESPnet's characters, of SentencePi
 SUBSAMPLING = {"conv2d": 4, "conv2d1": 1, "conv2d2": 2, "conv2d6": 6, "conv2d8": 8, "linear": 1}
 
 
-def frame_seconds(model: Any, encoder_conf: Mapping[str, Any], sample_rate: int) -> float | None:
-    """Return the seconds of one encoder frame: hop length * subsampling / sample rate.
+def sample_rate(train_args: Any) -> int:
+    """Return the rate in Hz that a training's frontend takes (ESPnet's default is 16000)."""
+    rate = (getattr(train_args, "frontend_conf", None) or {}).get("fs", 16000)
+    if isinstance(rate, str) and rate.lower().endswith("k"):
+        return round(float(rate[:-1]) * 1000)
+    return int(rate)
+
+
+def frame_samples(model: Any, train_args: Any) -> int | None:
+    """Return the samples of one encoder frame: hop length * subsampling.
 
     Args:
         model: ESPnet ASR model.
-        encoder_conf: Of its training.
-        sample_rate: In Hz.
+        train_args: Of its training.
 
     Returns:
         None where a frontend or an input layer does not say.
     """
     hop_length = getattr(model.frontend, "hop_length", None)
+    encoder_conf = getattr(train_args, "encoder_conf", None) or {}
     factor = SUBSAMPLING.get(encoder_conf.get("input_layer", "conv2d"))
     if not hop_length or not factor or model.preencoder is not None:
         return None
-    return float(hop_length * factor / sample_rate)
+    return int(hop_length * factor)
 
 
 def word_times(

@@ -14,7 +14,7 @@ CACHED_STATES = 20_000
 
 
 class TokenNGram:
-    """An n-gram over tokens as a :class:`~.prefix_beam.PrefixScorer`.
+    """An n-gram over tokens as a :class:`~.beam.PrefixScorer`.
 
     As in ESPnet's own n-gram scorer the weight multiplies log10 p.
 

@@ -92,6 +92,17 @@ def test_bad_utterances_cost_only_themselves(exps, corpus, tmp_path, caplog, bat
         assert any(f"{name} failed" in message for message in caplog.messages)
 
 
+def test_segments_of_long_audio(exps, corpus, tmp_path):
+    options = ["--decoder", "greedy", "--segment_size", "0.6", "--hop_size", "0.3"]
+    assert run(exps["skip"], corpus.good, tmp_path / "cut", *options) == 0
+    options = ["--decoder", "greedy", "--segment_size", "off"]
+    assert run(exps["skip"], corpus.good, tmp_path / "whole", *options) == 0
+    cut, whole = (table(tmp_path / name / "skip_stats") for name in ("cut", "whole"))
+    assert [v.split()[0] for v in cut.values()] == [v.split()[0] for v in whole.values()]
+    texts = [table(tmp_path / name / "1best_recog/text") for name in ("cut", "whole")]
+    assert {utt for utt in whole if texts[0][utt] != texts[1][utt]} <= {"utt2"}  # 1.3 s
+
+
 def test_another_rate_is_an_error_that_names_both(exps, waves, tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, waves[0], 8000)

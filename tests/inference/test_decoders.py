@@ -1,9 +1,11 @@
 """Every decoder through Speech2Text and the command line."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from espnet_layerskip.cli import main
-from espnet_layerskip.decoding.times import ctm_lines, frame_seconds, word_times
+from espnet_layerskip.decoding.times import ctm_lines, frame_samples, word_times
 from espnet_layerskip.inference import load_model
 from espnet_layerskip.recipe.train_ngram import count_ngrams, estimate, write_arpa
 
@@ -90,4 +92,5 @@ def test_words_of_pieces_and_of_word_tokens():
 def test_seconds_of_a_frame(exps):
     model = load_model(exps["skip"], decoder_type="greedy")
     assert model.frame_seconds == pytest.approx(128 * 4 / 16000)
-    assert frame_seconds(model.asr_model, {"input_layer": "unheard"}, 16000) is None
+    args = SimpleNamespace(encoder_conf={"input_layer": "unheard"})
+    assert frame_samples(model.asr_model, args) is None

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -62,3 +64,17 @@ def test_wrong_shapes_are_named():
         collapse(torch.zeros(2, dtype=torch.long), torch.tensor([1, 1]))
     with pytest.raises(ValueError, match=r"\(B, T, V\).*got \(2, 3\)"):
         GreedyDecoder()(torch.zeros(2, 3), torch.tensor([1, 1]))
+
+
+@given(st.lists(st.integers(0, 3), max_size=20), st.lists(st.integers(0, 8), max_size=5))
+def test_parts_give_what_the_whole_gives(path, lengths):
+    log_probs = torch.zeros(len(path), 4).log_softmax(-1)
+    log_probs[range(len(path)), path] = -0.5
+    stream = GreedyDecoder().stream()
+    for part in log_probs.tensor_split(
+        torch.tensor(lengths, dtype=torch.long).cumsum(0).clamp(max=len(path))
+    ):
+        stream.accept(part)
+    [[expected]] = GreedyDecoder()(log_probs[None], torch.tensor([len(path)]))
+    assert stream.finish() == [replace(expected, score=pytest.approx(expected.score))]
+    assert GreedyDecoder().stream().finish()[0].token_int == []

@@ -1,9 +1,11 @@
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_layerskip.decoding import PrefixBeamDecoder
@@ -121,3 +123,76 @@ def test_wrong_options():
         PrefixBeamDecoder(0)
     with pytest.raises(ValueError, match=r"\(B, T, V\).*got \(2, 3\)"):
         PrefixBeamDecoder()(torch.zeros(2, 3), torch.tensor([2]))
+
+
+def in_parts(decoder, log_probs, lengths, keep_mask=None):
+    stream = decoder.stream()
+    bounds = [0, *np.cumsum(lengths).tolist(), len(log_probs)]
+    for start, stop in itertools.pairwise(min(b, len(log_probs)) for b in bounds):
+        part = slice(start, stop)
+        stream.accept(log_probs[part], None if keep_mask is None else keep_mask[part])
+    return stream
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(0, 30),
+    st.sampled_from([1.0, 6.0]),
+    st.sampled_from([1, 0.9]),
+)
+def test_two_parts_are_searched_as_a_whole(seed, length, sharpness, threshold):
+    log_probs = posteriors(seed, 30, 5, sharpness)
+    keep = torch.rand(30, generator=torch.Generator().manual_seed(seed)) < 0.7
+    decoder = PrefixBeamDecoder(6, nbest=3, drop_threshold=threshold)
+    [expected] = decoder(log_probs[None], torch.tensor([30]), keep[None])
+    got = in_parts(decoder, log_probs, [length], keep).finish()
+    assert got == [replace(h, score=pytest.approx(h.score)) for h in expected]
+
+
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 3), max_size=8), st.sampled_from([1.0, 6.0]))
+@settings(max_examples=40)
+def test_many_parts_give_hypotheses_with_their_own_scores(seed, lengths, sharpness):
+    """Mass can only be lost: that of prefixes that had yet to become what was settled."""
+    log_probs = posteriors(seed, 6, 3, sharpness)
+    exact = all_sequences(log_probs.numpy())
+    got = in_parts(PrefixBeamDecoder(100, nbest=100), log_probs, lengths).finish()
+    assert len({tuple(h.token_int) for h in got}) == len(got) > 0
+    for hyp in got:
+        assert hyp.score <= exact[tuple(hyp.token_int)] + 1e-9
+        assert len(hyp.token_frames) in (0, len(hyp.token_int))
+        assert hyp.token_frames == sorted(hyp.token_frames)
+        pairs = zip(hyp.token_ends, [*hyp.token_frames[1:], 6], strict=False)
+        assert all(end <= following for end, following in pairs)
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=30), st.lists(st.integers(0, 9), max_size=9)
+)
+@settings(max_examples=40)
+def test_parts_give_the_times_of_the_whole(path, lengths):
+    log_probs = torch.full((len(path), 4), 0.004)
+    log_probs[range(len(path)), path] = 0.988
+    decoder = PrefixBeamDecoder(4, drop_threshold=0.9)
+    [[expected]] = decoder(log_probs.log()[None], torch.tensor([len(path)]))
+    [got] = in_parts(decoder, log_probs.log(), lengths).finish()
+    assert got == replace(expected, score=pytest.approx(expected.score, abs=0.1))
+
+
+def test_parts_do_not_pile_up():
+    """What is settled lets go of its posteriors and of the prefixes that led to it."""
+    log_probs = posteriors(0, 600, 5, sharpness=6.0).float()
+    stream = in_parts(PrefixBeamDecoder(6), log_probs, [20] * 30)
+    assert sum(len(rows) for rows in stream._rows) < 60
+    assert len(stream._beam.parents) < 400
+    [got] = stream.finish()
+    assert got.token_frames[-1] > 580
+    [[whole]] = PrefixBeamDecoder(6)(log_probs[None], torch.tensor([600]))
+    assert abs(len(got.token_int) - len(whole.token_int)) <= 1
+    assert got.score > whole.score - 1.0
+    never = PrefixBeamDecoder(6).stream()
+    never.accept(log_probs)
+    assert len(never._beam.parents) > 2000  # or the limit above would say nothing
+
+
+def test_no_parts():
+    assert [h.token_int for h in PrefixBeamDecoder().stream().finish()] == [[]]

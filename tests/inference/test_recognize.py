@@ -10,6 +10,7 @@ class Fake:
     """Transcribes to the number of samples; fails where one is negative."""
 
     sample_rate = 10
+    longest_whole = 3.0
 
     def __init__(self):
         self.batches = []
@@ -24,11 +25,30 @@ class Fake:
         self.last_skips = [SkipCount(len(wave), 1) for wave in waves]
         return [[(str(len(wave)), [], [], None)] for wave in waves]
 
+    def decode_blocks(self, blocks, utt_id, batch_size, prepare):
+        self.batches.append([utt_id])
+        whole = prepare(np.concatenate(list(blocks)))
+        self.last_skips = [SkipCount(len(whole), 2)]
+        return [(f"long {len(whole)}", [], [], None)]
 
-def read(utt):
-    if utt.path == "unreadable":
-        raise AudioError(f"{utt.utt_id} is unreadable")
-    return np.full(abs(int(utt.path)), 1.0 if int(utt.path) > 0 else -1.0)
+
+class Audio:
+    """So many samples; negative ones if the number is, and an unreadable end if it is odd."""
+
+    def __init__(self, utt):
+        if utt.path == "unreadable":
+            raise AudioError(f"{utt.utt_id} is unreadable")
+        self.utt_id, self.number = utt.utt_id, int(utt.path)
+        self.seconds = abs(self.number) / 10
+
+    def __iter__(self):
+        yield self.read()[:30]
+        if self.number % 2:
+            raise AudioError(f"{self.utt_id} ends too soon")
+        yield self.read()[30:]
+
+    def read(self):
+        return np.full(abs(self.number), 1.0 if self.number > 0 else -1.0)
 
 
 UTTERANCES = [
@@ -39,7 +59,7 @@ UTTERANCES = [
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_order_and_failures_do_not_depend_on_the_batch(batch_size):
-    results = list(recognize(Fake(), UTTERANCES, read, batch_size))
+    results = list(recognize(Fake(), UTTERANCES, Audio, batch_size))
     assert [r.utt_id for r in results] == list("abcdefg")
     texts = [r.nbest[0][0] if r.error is None else r.error for r in results]
     unreadable, failed = "c is unreadable", "RuntimeError: a negative sample"
@@ -50,16 +70,28 @@ def test_order_and_failures_do_not_depend_on_the_batch(batch_size):
 
 def test_batches_are_of_similar_length():
     fake = Fake()
-    list(recognize(fake, [u for u in UTTERANCES if u.utt_id not in "ce"], read, 2))
+    list(recognize(fake, [u for u in UTTERANCES if u.utt_id not in "ce"], Audio, 2))
     assert fake.batches == [["f", "b"], ["d", "g"], ["a"]]
+
+
+def test_long_audio_comes_in_blocks_and_in_its_place():
+    numbers = {"a": "9", "long": "50", "broken": "51", "b": "2"}
+    utterances = [Utterance(name, number) for name, number in numbers.items()]
+    for batch_size in (1, 4):
+        results = list(recognize(Fake(), utterances, Audio, batch_size))
+        assert [r.utt_id for r in results] == list(numbers)
+        texts = [r.nbest[0][0] if r.error is None else r.error for r in results]
+        assert texts == ["9", "long 50", "broken ends too soon", "2"]
+        assert results[1].seconds == pytest.approx(5.0)
+        assert results[1].skips == SkipCount(50, 2)
 
 
 def test_results_stream():
     fake = Fake()
-    next(recognize(fake, UTTERANCES, read, 1))
+    next(recognize(fake, UTTERANCES, Audio, 1))
     assert fake.batches == [["a"]]
 
 
 def test_batch_size():
     with pytest.raises(ValueError, match="batch_size must be at least 1, but got 0"):
-        next(recognize(Fake(), UTTERANCES, read, 0))
+        next(recognize(Fake(), UTTERANCES, Audio, 0))
