@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from espnet_layerskip._compat import TooShortUttError
-from espnet_layerskip.audio import Utterance, read_audio
+from espnet_layerskip.audio import AudioBlocks, Utterance, read_audio
 from espnet_layerskip.bench.experiment import Experiment
 from espnet_layerskip.bench.inputs import Speech
 from espnet_layerskip.bench.settings import OFF, SkipSettings
@@ -193,10 +193,10 @@ def _recognize(system: System, utterances: Sequence[Utterance]) -> list[str]:
     """Transcribe files as the verb ``transcribe`` does."""
     speech2text = system.experiment.speech2text
 
-    def read(utterance: Utterance) -> Any:
-        return read_audio(utterance, speech2text.sample_rate)
+    def open_audio(utterance: Utterance) -> AudioBlocks:
+        return AudioBlocks(utterance, speech2text.sample_rate)
 
-    results = list(recognize(speech2text, utterances, read, len(utterances)))
+    results = list(recognize(speech2text, utterances, open_audio, len(utterances)))
     for result in results:
         if result.error is not None:
             raise ValueError(f"{result.utt_id} failed: {result.error}")
