@@ -79,7 +79,7 @@ def benchmark_page(report: Mapping[str, Any]) -> str:
     for (scope, seconds, batch_size, n), found in conditions.items():
         title = (
             f"## {scope}: {seconds:g} s (mean {found[0]['measured_seconds']:.1f} s, "
-            f"{found[0]['num_inputs']} inputs), batch {batch_size}, {_threads(n)}"
+            f"inputs: {found[0]['num_inputs']}), batch {batch_size}, {_threads(n)}"
         )
         parts += ["", title, "", f"From {SCOPE_NOTES[scope][0]}.", "", scope_table(scope, found)]
     return "\n".join([*parts, ""])
