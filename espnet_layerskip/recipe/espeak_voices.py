@@ -52,7 +52,7 @@ def speakers() -> dict[str, list[Speaker]]:
     ones with two; each variant of dev and test speaks with one.
 
     >>> [speaker.name for speaker in speakers()["test"]]
-    ['f4us', 'm2gb', 'andreasc', 'paulrp', 'lindany', 'm5us', 'hugogb', 'auntysc']
+    ['f4us', 'm2gb', 'andrearp', 'paulus', 'lindagb', 'm5rp', 'hugous', 'auntygb']
     """
     return {
         "train": _with_accents(_mixed(TRAIN_FEMALE, TRAIN_MALE), {"f": 3, "m": 2}),

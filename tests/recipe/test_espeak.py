@@ -257,7 +257,7 @@ def test_a_disk_that_gets_full_is_said_with_the_remedy(tmp_path: Path, tiny: Pat
     )
     status, _, err = make(tmp_path, code=code)
     assert status == 1
-    assert "No space left on device: 'corpus/tiny_seed1/m6ny/m6ny-train00004.flac'" in err
+    assert "No space left on device: 'corpus/tiny_seed1/m6gb/m6gb-train00004.flac'" in err
     assert DISK_FULL in err
     status, out, _ = make(tmp_path)
     assert "4 of 10 utterances are there" in out
