@@ -47,7 +47,7 @@ def test_points(data_dir, exps, tmp_path):
 
     exp = str(exps["ours"])
     rows = sweep_rows(exp, SkipSettings(0.5, (0, 0)), [1], [f"stock={exps['stock']}"])
-    wanted = {OFF_NAME, ON_NAME, "stopped at layer 1", "threshold 0.8, extension 0,0", "stock"}
+    wanted = {OFF_NAME, ON_NAME, "stopped at layer 1", "threshold 0.9, extension 0,0", "stock"}
     rows = [r for r in rows if r.name in wanted] + [Row("broken", ("no_such",), OFF)]
     comparison = Comparison(data_dir, DecodingCache(tmp_path), log=lambda line: None)
     results = comparison.measure(rows, repeats=5, threads=1, max_timed=2)
@@ -58,7 +58,7 @@ def test_points(data_dir, exps, tmp_path):
         OFF_NAME: OFF_KIND,
         ON_NAME: ON_KIND,
         "stopped at layer 1": EXIT_KIND,
-        "threshold 0.8, extension 0,0": SWEEP_KIND,
+        "threshold 0.9, extension 0,0": SWEEP_KIND,
         "stock": STOCK_KIND,
     }
     off, on = points[OFF_NAME], points[ON_NAME]
@@ -69,5 +69,5 @@ def test_points(data_dir, exps, tmp_path):
     assert 0.0 < on.skip_ratio < 1.0
     assert on.time_ms.low <= on.time_ms.difference <= on.time_ms.high
     lines = sweep_lines(list(points.values()))
-    assert [p.name for p in lines[0, 0]] == [ON_NAME, "threshold 0.8, extension 0,0"]
+    assert [p.name for p in lines[0, 0]] == [ON_NAME, "threshold 0.9, extension 0,0"]
     assert results[0].timed_seconds == pytest.approx(1.0)  # two utterances of 0.5 s
