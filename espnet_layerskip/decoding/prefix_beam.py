@@ -145,6 +145,8 @@ class PrefixStream:
         """Settle the tokens that start before the last part; not one that may go on after it."""
         tokens = beam.hypotheses()[0].token_int
         starts, ends = self._align(tokens)
+        if len(starts) < len(tokens):  # no path gives them: later, maybe
+            return
         before = sum(len(rows) for rows in self._rows[:-1])
         stop = before + len(self._rows[-1])
         count = sum(a < before and b < stop for a, b in zip(starts, ends, strict=True))

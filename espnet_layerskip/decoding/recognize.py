@@ -67,8 +67,6 @@ def recognize(
     Raises:
         ValueError: If ``batch_size`` is less than 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
     ahead = batch_size * BATCHES_AHEAD if check_batch_size(batch_size) > 1 else 1
     for start in range(0, len(utterances), ahead):
         window = utterances[start : start + ahead]
