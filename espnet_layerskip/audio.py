@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-BLOCK_SECONDS = 20
+BLOCK_SECONDS = 15
 
 
 class AudioError(ValueError):

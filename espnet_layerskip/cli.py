@@ -80,14 +80,14 @@ def add_transcribe(parser: argparse.ArgumentParser) -> None:
         "--segment-size",
         metavar="S",
         help="audio of more than twice S seconds is decoded in segments of S seconds, or off; "
-        "default: 20. --decoder espnet refuses it",
+        "default: 15. --decoder espnet takes audio as a whole, above 2 minutes only with off",
     )
     add(
         "--hop-size",
         type=float,
         metavar="S",
         help="seconds from the start of a segment to the start of the next (the rest overlaps); "
-        "default: 1.5 less than the segment size",
+        "default: 1.2 less than the segment size",
     )
     add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")

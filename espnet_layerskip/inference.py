@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from espnet_layerskip._compat import TooShortUttError, inference_module
-from espnet_layerskip.calibration.stored import Calibration, use_calibration
+from espnet_layerskip.calibration.stored import choose_skipping
 from espnet_layerskip.checkpoint import load_checkpoint
-from espnet_layerskip.decoding import CTCDecoder, Hypothesis, make_decoder
+from espnet_layerskip.decoding import CTCDecoder, Hypothesis, espnet_search, make_decoder
 from espnet_layerskip.decoding.encoder_clock import EncoderClock
 from espnet_layerskip.decoding.entry import Entry, make_entry
 from espnet_layerskip.decoding.espnet_arguments import (
@@ -22,7 +22,6 @@ from espnet_layerskip.decoding.espnet_arguments import (
     take_search_arguments,
     training_config,
 )
-from espnet_layerskip.decoding.espnet_search import WHOLE_ONLY, as_hypothesis, drop_in_search
 from espnet_layerskip.decoding.frame_drop import OFF, choose_drop_threshold
 from espnet_layerskip.decoding.frame_sync import Decoded, FrameSynchronous, Wave
 from espnet_layerskip.decoding.posteriors import extract_features, following_head, kept_frames
@@ -34,7 +33,6 @@ from espnet_layerskip.options import (
     check_choice,
     quantize_dynamic,
     set_fast_form,
-    set_skipping,
 )
 from espnet_layerskip.pretrained import ModelFiles, download_model, find_model
 from espnet_layerskip.registry import register
@@ -81,9 +79,9 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             `LayerSkipConformerEncoder.optimize_for_inference`); float32 output is the same.
         segment_size: Audio of more than twice as many seconds is cut into segments of this
             length, which overlap, and its CTC frames are put together again; see
-            :mod:`~.decoding.segments`. "off" = never; None = 20, where the frontend says how
-            long a frame is. Not with "espnet", whose search takes an utterance as a whole.
-        hop_size: Seconds from the start of a segment to the start of the next; None = 1.5
+            :mod:`~.decoding.segments`. "off" = never; None = 15, where the frontend says how
+            long a frame is. "espnet" takes audio as a whole, and refuses more than 2 minutes.
+        hop_size: Seconds from the start of a segment to the start of the next; None = 1.2
             less than ``segment_size``.
         kwargs: Those of ESPnet's Speech2Text. ``ngram_file``, ``ngram_weight``, ``penalty``
             and ``beam_size`` mean for the other decoders what they mean for ESPnet's.
@@ -126,17 +124,16 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         super().__init__(asr_train_config=config, asr_model_file=None, **kwargs)
         if asr_model_file is not None:
             load_checkpoint(self.asr_model, asr_model_file)
-        self.calibration: Calibration | None = None
-        if blank_threshold == "auto" and asr_model_file is not None:
-            self.calibration = use_calibration(self.asr_model.encoder, asr_model_file)
-        if self.calibration and (spike_extension, skip_context, exit_layer) != (None, None, None):
-            logger.warning("options beside blank_threshold 'auto' win over what was calibrated")
-        set_skipping(
-            self.asr_model.encoder, blank_threshold, spike_extension, skip_context, exit_layer
+        self.calibration = choose_skipping(
+            self.asr_model.encoder,
+            asr_model_file,
+            blank_threshold,
+            spike_extension,
+            skip_context,
+            exit_layer,
         )
         if quantize:
-            modules = kwargs.get("quantize_modules", ["Linear"])
-            quantize_dynamic(self.asr_model, modules, kwargs.get("quantize_dtype", "qint8"))
+            quantize_dynamic(self.asr_model, kwargs)
         set_fast_form(self.asr_model.encoder, precision, optimize and not quantize)
         self._segmentation = make_segmentation(
             segment_size,
@@ -159,7 +156,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
                 self.asr_model, self.ctc_decoder, self._segmentation, self._on_device
             )
         elif self.drop_threshold < OFF:
-            drop_in_search(self.beam_search, self.asr_model, self.drop_threshold)
+            espnet_search.drop_in_search(self.beam_search, self.asr_model, self.drop_threshold)
         self.model_files: ModelFiles | None = None  # keeps what was unpacked from a zip
         self.last_skips: list[SkipCount] = []
         self._clock = EncoderClock(self.asr_model.encoder)
@@ -183,9 +180,12 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
 
     @property
     def longest_whole(self) -> float:
-        """Length in seconds from which on audio is cut into segments; may be infinite."""
-        plan = self._segmentation
-        return math.inf if plan is None else plan.longest_whole / self.sample_rate
+        """Seconds above which audio is cut, or refused by ESPnet's search; may be infinite."""
+        if self._segmentation is None:
+            return math.inf
+        if self.ctc_decoder is None:
+            return espnet_search.LONGEST
+        return self._segmentation.longest_whole / self.sample_rate
 
     @torch.inference_mode()
     def __call__(self, speech: Wave | Sequence[Wave]) -> Any:
@@ -255,7 +255,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             ValueError: With ESPnet's search.
         """
         if self.ctc_decoder is None:
-            raise ValueError(f"{utt_id} {WHOLE_ONLY}")
+            raise ValueError(f"{utt_id} {espnet_search.TOO_LONG}")
         return self._results([self._frame_sync.blocks(blocks, utt_id, batch_size, prepare)])[0]
 
     def batch_decode(self, speech: Any, speech_lengths: Any = None) -> list[Any]:
@@ -295,7 +295,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
     def _search(self, wave: Wave, name: str) -> tuple[Any, SkipCount]:
         """Run ESPnet's search over one utterance."""
         if len(wave) > self.longest_whole * self.sample_rate:
-            raise ValueError(f"{name} {WHOLE_ONLY}")
+            raise ValueError(f"{name} {espnet_search.TOO_LONG}")
         try:
             samples = self._on_device(wave)
             extract_features(self.asr_model, samples)
@@ -323,7 +323,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         with following_head(self.asr_model):
             found = super()._decode_single_sample(enc)
             self._ours = [
-                self.entry(as_hypothesis(hyp, token_int, self.asr_model, enc))
+                self.entry(espnet_search.as_hypothesis(hyp, token_int, self.asr_model, enc))
                 for _, _, token_int, hyp in found
             ]
             return found

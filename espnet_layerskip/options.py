@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 DECODER_TYPES = ("espnet", "greedy", "prefix_beam", "ngram")
@@ -185,18 +185,20 @@ def set_fast_form(encoder: Any, precision: str = "float32", optimize: bool = Tru
             logger.info("the encoder runs in its plain form: %s", e)
 
 
-def quantize_dynamic(model: Any, modules: Sequence[str], dtype: str) -> None:
+def quantize_dynamic(model: Any, espnet_arguments: Mapping[str, Any]) -> None:
     """Quantize encoder and decoder in place, as ESPnet's ``quantize_asr_model`` does.
 
     The CTC head and the search keep their modules.
 
     Args:
         model: ESPnet ASR model.
-        modules: Names of classes of ``torch.nn``.
-        dtype: Name of a dtype of torch.
+        espnet_arguments: Those of ESPnet's Speech2Text: ``quantize_modules`` (names of classes
+            of torch.nn) and ``quantize_dtype``.
     """
     import torch
 
+    modules = espnet_arguments.get("quantize_modules", ["Linear"])
+    dtype = espnet_arguments.get("quantize_dtype", "qint8")
     for module in (model.encoder, model.decoder):
         if module is not None:
             torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]

@@ -125,13 +125,14 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--segment_size",
         help="Audio of more than twice as many seconds is decoded in segments of this length, or "
-        "'off'; default: 20. --decoder_type espnet refuses it",
+        "'off'; default: 15. --decoder_type espnet takes audio as a whole, and more than 2 minutes "
+        "only with 'off'",
     )
     group.add_argument(
         "--hop_size",
         type=float,
         help="Seconds from the start of a segment to the start of the next (the rest overlaps); "
-        "default: 1.5 less than segment_size",
+        "default: 1.2 less than segment_size",
     )
     return parser
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.checkpoint import file_digest
+from espnet_layerskip.options import set_skipping
 from espnet_layerskip.recipe.tables import write_text
 
 FILE_NAME = "calibration.json"
@@ -110,6 +111,35 @@ def read_calibration(path: Path | str) -> Calibration:
             f"{path} is not a calibration ({e}): delete it, or write it anew with "
             "espnet-layerskip calibrate"
         ) from e
+
+
+def choose_skipping(
+    encoder: Any,
+    model_file: Path | str | None,
+    blank_threshold: float | str | None,
+    *others: Any,
+) -> Calibration | None:
+    """Set what skips, as calibrated for "auto"; options beside it win.
+
+    Args:
+        encoder: Any encoder.
+        model_file: The checkpoint that was loaded; None = none was.
+        blank_threshold: As of :func:`~espnet_layerskip.options.set_skipping`.
+        others: Its other options; None = not given.
+
+    Returns:
+        The calibration that was read, if any.
+
+    Raises:
+        ValueError: If the calibration is damaged or an option does not fit.
+    """
+    found = None
+    if blank_threshold == "auto" and model_file is not None:
+        found = use_calibration(encoder, model_file)
+    if found is not None and any(option is not None for option in others):
+        logger.warning("options beside blank_threshold 'auto' win over what was calibrated")
+    set_skipping(encoder, blank_threshold, *others)
+    return found
 
 
 def use_calibration(encoder: Any, model_file: Path | str) -> Calibration | None:

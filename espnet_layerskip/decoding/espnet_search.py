@@ -11,8 +11,9 @@ from espnet_layerskip.decoding.frame_drop import clean_log_probs, drop_frames
 from espnet_layerskip.decoding.hypothesis import Hypothesis
 from espnet_layerskip.decoding.posteriors import kept_frames
 
-# Of an utterance that is longer than two segments.
-WHOLE_ONLY = (
+# It takes audio as a whole, and its time grows with the square: seconds up to which it is tried.
+LONGEST = 120.0
+TOO_LONG = (
     "is too long for ESPnet's search, which takes audio as a whole: use decoder_type greedy, "
     "prefix_beam or ngram, cut it, or set segment_size to off to search it all the same"
 )

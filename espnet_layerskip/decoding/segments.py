@@ -19,10 +19,10 @@ from espnet_layerskip.ctc import BLANK
 from espnet_layerskip.decoding.frame_drop import clean_log_probs
 from espnet_layerskip.decoding.posteriors import Posteriors
 
-# In seconds, where none are given: 10 s of audio cost as much by the second as 20 s do, and
-# attention makes 30 s dearer.
-SEGMENT_SIZE = 20.0
-OVERLAP = 1.5
+# In seconds, where none are given: longer segments cost more by the second (attention), shorter
+# ones repeat more of the audio and show the encoder less of it.
+SEGMENT_SIZE = 15.0
+OVERLAP = 1.2
 # Encoder frames: more than the subsampling leaves out at an end, and enough for its shortest input.
 MIN_OVERLAP = 8
 
@@ -99,10 +99,10 @@ def make_segmentation(
     """Check the options.
 
     Args:
-        segment_size: Length of a segment in seconds; "off" = never cut; None = 20 s, where
+        segment_size: Length of a segment in seconds; "off" = never cut; None = 15 s, where
             ``frame`` is known.
         hop_size: Seconds from the start of a segment to the start of the next, rounded down
-            to whole frames; None = 1.5 s less than a segment, and at least half of it.
+            to whole frames; None = 1.2 s less than a segment, and at least half of it.
         frame: Samples of an encoder frame; None = not known.
         sample_rate: In Hz.
 

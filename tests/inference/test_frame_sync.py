@@ -10,6 +10,7 @@ import soundfile
 import torch
 
 from espnet_layerskip.cli import main
+from espnet_layerskip.decoding import espnet_search
 from espnet_layerskip.inference import load_model
 from espnet_layerskip.recipe.train_ngram import count_ngrams, estimate, write_arpa
 
@@ -143,7 +144,7 @@ def test_long_and_short_in_one_call(exp, wave, waves):
 
 def test_ordinary_utterances_are_untouched(exp, wave):
     default, off = load(exp, limited=False), load(exp, limited=False, segment_size="off")
-    assert default.longest_whole == 40.0
+    assert default.longest_whole == 30.0
     assert off.longest_whole == float("inf")
     default._frame_sync.blocks = None  # would raise
     assert default(wave)[0][3] == off(wave)[0][3]
@@ -187,8 +188,11 @@ def test_no_audio_at_all(exp, caplog):
     assert "void has 0 samples and is too short" in caplog.text
 
 
-def test_espnets_search_refuses_long_audio(exps, waves):
-    model = load_model(exps["hybrid"], beam_size=2, segment_size=0.5, hop_size=0.25)
+def test_espnets_search_refuses_long_audio(exps, waves, monkeypatch):
+    model = load_model(exps["hybrid"], beam_size=2)
+    assert model.longest_whole == 120.0
+    monkeypatch.setattr(espnet_search, "LONGEST", 1.0)
+    assert model(waves[0])[0][2]
     with pytest.raises(ValueError, match="^x is too long for ESPnet's search.*segment_size to off"):
         model.decode_batch([waves[2]], ["x"])
     with pytest.raises(ValueError, match="^utterance is too long for ESPnet's search"):
@@ -205,7 +209,9 @@ def test_each_segment_is_preprocessed(exp, wave):
     assert len(seen) == 4
 
 
-def test_transcribe_reads_long_files_in_blocks(exp, wave, waves, capsys, caplog, tmp_path):
+def test_transcribe_reads_long_files_in_blocks(
+    exp, wave, waves, capsys, caplog, monkeypatch, tmp_path
+):
     long, short, other = tmp_path / "long.flac", tmp_path / "short.wav", tmp_path / "other.wav"
     soundfile.write(long, wave, FS)
     soundfile.write(short, waves[0], FS, subtype="FLOAT")
@@ -223,6 +229,7 @@ def test_transcribe_reads_long_files_in_blocks(exp, wave, waves, capsys, caplog,
     assert lines[2].startswith("other ")
     last = [x.split() for x in (tmp_path / "t.ctm").read_text().splitlines() if x[0] == "l"][-1]
     assert 6.0 < float(last[2]) + float(last[3]) <= len(wave) / FS
+    monkeypatch.setattr(espnet_search, "LONGEST", 1.0)
     assert main([*command, "--decoder", "espnet", "--beam-size", "2", str(long), str(short)]) == 1
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["short"]
     assert "long failed: long is too long for ESPnet's search" in caplog.text

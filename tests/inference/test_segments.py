@@ -135,8 +135,8 @@ def test_no_agreement_is_the_middle():
 
 def test_options():
     plan = make_segmentation(None, None, 640, 16000)
-    assert plan == Segmentation(20 * 16000, 18 * 16000 + 12 * 640, 640)  # 18.48 s, on the grid
-    assert plan.longest_whole == 40 * 16000
+    assert plan == Segmentation(15 * 16000, 345 * 640, 640)  # 13.8 s
+    assert plan.longest_whole == 30 * 16000
     assert make_segmentation("10", 8, 640, 16000) == Segmentation(160000, 128000, 640)
     assert make_segmentation(2, None, 640, 16000) == Segmentation(32000, 16000, 640)
     slow = make_segmentation(None, None, 8 * 512, 16000)  # frames of 0.256 s
