@@ -43,15 +43,18 @@ def test_espnets_own_class_loads_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("threshold", "errors"), [("auto", 58), ("off", 60)])
-def test_its_error_rate_on_an4(tmp_path: Path, threshold: str, errors: int) -> None:
+@pytest.mark.parametrize(("threshold", "errors", "skipped"), [("auto", 58, 0.36), ("off", 60, 0.0)])
+def test_its_error_rate_on_an4(tmp_path: Path, threshold: str, errors: int, skipped: float) -> None:
     if not AN4.is_dir():
         pytest.skip(f"no AN4 at {AN4}; set ESPNET_LAYERSKIP_AN4_ROOT to run this")
     test = an4.prepare(AN4, tmp_path)["test"]
     model = load_model(MODEL, decoder_type="greedy", blank_threshold=threshold)
-    found = [
-        model(soundfile.read(path, dtype="float32")[0])[0][0] or "" for path in test.wav.values()
-    ]
+    found, num_frames, num_skipped = [], 0, 0
+    for path in test.wav.values():
+        found.append(model(soundfile.read(path, dtype="float32")[0])[0][0] or "")
+        num_frames += model.last_skips[0].num_frames
+        num_skipped += model.last_skips[0].num_skipped
     scored = jiwer.process_words(list(test.text.values()), found)
     # another processor may round a frame to the other side of the threshold
     assert abs(scored.substitutions + scored.deletions + scored.insertions - errors) <= 3
+    assert num_skipped / num_frames == pytest.approx(skipped, abs=0.01)

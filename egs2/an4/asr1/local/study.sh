@@ -31,26 +31,23 @@ factorized=conf/tuning/train_asr_layerskip_factorized.yaml
 no_kd="--model_conf kd_blank_weight=0.0 --model_conf kd_label_weight=0.0"
 for seed in ${seeds}; do
     for system in ${only}; do
-        tag=${system}_seed${seed}
-        common="--seed ${seed}"
-        until_branch="${common} --max_epoch ${trunk_epochs}"
+        config=${ours} trunk=trunk_seed${seed} options=
         case ${system} in
-            conformer | layerskip | layerskip_nokd)
-                trunk=trunk_seed${seed}
-                train "${trunk}" "${stock}" "${until_branch}" ;;
-            layerskip_factorized*)
-                trunk=trunk_factorized_seed${seed}
-                train "${trunk}" "${factorized}" "${until_branch} ${no_kd} \
-                    --encoder_conf train_skip_prob=0.0" ;;
+            conformer) config=${stock} ;;
+            layerskip) ;;
+            layerskip_nokd) options=${no_kd} ;;
+            layerskip_factorized) config=${factorized} trunk=trunk_factorized_seed${seed} ;;
+            layerskip_factorized_nokd)
+                config=${factorized} trunk=trunk_factorized_seed${seed} options=${no_kd} ;;
             *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
-        case ${system} in
-            conformer) train "${tag}" "${stock}" "${common}" "${trunk}" ;;
-            layerskip) train "${tag}" "${ours}" "${common}" "${trunk}" ;;
-            layerskip_nokd) train "${tag}" "${ours}" "${common} ${no_kd}" "${trunk}" ;;
-            layerskip_factorized) train "${tag}" "${factorized}" "${common}" "${trunk}" ;;
-            layerskip_factorized_nokd) train "${tag}" "${factorized}" "${common} ${no_kd}" "${trunk}" ;;
-            *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
-        esac
+        until_branch="--seed ${seed} --max_epoch ${trunk_epochs}"
+        if [ "${config}" = "${factorized}" ]; then
+            train "${trunk}" "${factorized}" \
+                "${until_branch} ${no_kd} --encoder_conf train_skip_prob=0.0"
+        else
+            train "${trunk}" "${stock}" "${until_branch}"
+        fi
+        train "${system}_seed${seed}" "${config}" "--seed ${seed} ${options}" "${trunk}"
     done
 done
