@@ -138,7 +138,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Measure an experiment with a gate and write OUTPUT/index.html, one page with figures, "
         "audio and numbers that opens without a network, the figures as PNG and SVG, and "
-        "report.json. Decodings are kept in OUTPUT/cache. Progress goes to stderr."
+        "report.json. Progress goes to stderr."
     )
     add = parser.add_argument
     add("--exp", type=Path, required=True, metavar="DIR", help="experiment with a gate")
@@ -164,6 +164,12 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="ID",
         help="utterance to show, can be repeated; default: a few informative ones",
+    )
+    add(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of decodings, can be that of compare_exps; default: OUTPUT/cache",
     )
     add("--num-threads", type=int, default=1, metavar="N", help="while timing (default: 1)")
 

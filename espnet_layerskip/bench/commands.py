@@ -27,7 +27,9 @@ def compare_exps(args: argparse.Namespace, argv: Sequence[str]) -> None:
     rows = [row for group in args.exp for spec in group for row in experiment_rows(spec)]
     rows = check_names([*rows, *(custom_row(items) for items in args.row)])
     environment = environment_record()
-    comparison = Comparison(args.data, DecodingCache(args.output / "cache"), args.model_file)
+    comparison = Comparison(
+        args.data, DecodingCache(args.cache or args.output / "cache"), args.model_file
+    )
     results = comparison.measure(rows, args.repeats, args.num_threads)
     if not any(result.seeds for result in results):
         reasons = "; ".join(f"{r.row.name}: {r.failure}" for r in results)

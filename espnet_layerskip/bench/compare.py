@@ -8,6 +8,7 @@ anew and interleaved between all rows, with the first experiment of each row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,10 @@ from espnet_layerskip.bench.cache import (
 from espnet_layerskip.bench.decode import Decoded, Scores, decode_test_set, score
 from espnet_layerskip.bench.experiment import Experiment, load_experiment
 from espnet_layerskip.bench.inputs import Speech, TestSet, load_test_set, spread_over_durations
+from espnet_layerskip.bench.one_pass import decode_with_each
 from espnet_layerskip.bench.rows import Row
 from espnet_layerskip.bench.scoring import error_rate
-from espnet_layerskip.bench.settings import can_skip
+from espnet_layerskip.bench.settings import SkipSettings, can_skip
 from espnet_layerskip.bench.systems import Skipped, System
 from espnet_layerskip.bench.timing import Case, Timing, num_threads, time_interleaved
 
@@ -122,6 +124,7 @@ class Comparison:
         Raises:
             ValueError: If the test set cannot be read.
         """
+        self._decode_in_one_pass(rows)
         results = [self._measure_row(row) for row in rows]
         timed = [r for r in results if r.seeds]
         if repeats == 0 or not timed:
@@ -151,6 +154,28 @@ class Comparison:
             raise ValueError("no test set was read: call measure first, with a row that loads")
         return self._data
 
+    def _decode_in_one_pass(self, rows: Sequence[Row]) -> None:
+        """Put into the cache what rows have in common: full depth and settings of one gate.
+
+        What cannot be decoded is left to its row, which says why.
+        """
+        wanted: dict[str, list[SkipSettings]] = {}
+        for row in rows:
+            for exp in row.exps:
+                with suppress(ValueError, RuntimeError, OSError):
+                    experiment, data = self.load(exp)
+                    settings = row.settings.resolved(experiment.encoder, experiment.stored)
+                    if _shares_layers(experiment, settings) and not self._cached(exp, settings):
+                        wanted.setdefault(exp, []).append(settings)
+        for exp, settings_list in wanted.items():
+            if len(settings_list) > 1:
+                self.log(f"one pass: {exp} with {len(settings_list)} settings")
+                with suppress(ValueError, RuntimeError):
+                    experiment, data = self.load(exp)
+                    found = decode_with_each(experiment, data, settings_list, allow_too_short=False)
+                    for settings, decoded in found.items():
+                        self._keep(exp, settings, decoded)
+
     def _measure_row(self, row: Row) -> RowResult:
         self.log(f"row: {row.name} ({', '.join(row.exps)}) {row.settings.describe()}")
         try:
@@ -176,14 +201,23 @@ class Comparison:
                 "compare experiments of one sampling rate"
             )
         system = System(experiment, row.settings)
-        config = repr(sorted(vars(experiment.speech2text.asr_train_args).items()))
-        key = cache_key([experiment.sha256, config, system.settings.describe(), *self._fixed_key])
-        decoded = self.cache.get(key)
+        decoded = self._cached(exp, system.settings)
         if decoded is None:
             decoded = decode_test_set(system, data)
-            self.num_decoded += 1
-            self.cache.put(key, decoded)
+            self._keep(exp, system.settings, decoded)
         return SeedResult(exp, system, decoded, score(system, data, decoded))
+
+    def _cached(self, exp: str, settings: SkipSettings) -> Decoded | None:
+        return self.cache.get(self._key(exp, settings))
+
+    def _keep(self, exp: str, settings: SkipSettings, decoded: Decoded) -> None:
+        self.num_decoded += 1
+        self.cache.put(self._key(exp, settings), decoded)
+
+    def _key(self, exp: str, settings: SkipSettings) -> str:
+        experiment = self.experiments[exp]
+        config = repr(sorted(vars(experiment.speech2text.asr_train_args).items()))
+        return cache_key([experiment.sha256, config, settings.describe(), *self._fixed_key])
 
     def _experiment(self, exp: str) -> Experiment:
         if exp not in self.experiments:
@@ -195,6 +229,16 @@ class Comparison:
             self._data = load_test_set(self.data_dir, sample_rate)
             self._fixed_key = (speech_digest(self._data), code_digest())
         return self._data
+
+
+def _shares_layers(experiment: Experiment, settings: SkipSettings) -> bool:
+    """Return whether settings differ from full depth only in what a gate drops."""
+    return (
+        can_skip(experiment.encoder)
+        and settings.exit_layer is None
+        and settings.precision is None
+        and settings.context == experiment.stored.context
+    )
 
 
 def _time(

@@ -9,7 +9,7 @@
 
 An experiment with a gate gives rows for skipping off, skipping on and stopped at each gate
 layer. Writes ``compare.md`` and ``compare.json`` into the output folder; decodings are kept in
-its ``cache`` and only new ones are computed.
+its ``cache`` (or ``--cache``) and only new ones are computed.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="One row: threshold=P|off|auto, extension=L,R, context=C, exit=K",
     )
     parser.add_argument("--model_file", help="Checkpoint name in each experiment")
+    parser.add_argument("--cache", type=Path, help="Folder of decodings [OUTPUT/cache]")
     parser.add_argument("--repeats", type=int, default=5, help="Timed passes, 0 = no timing")
     parser.add_argument("--num_threads", type=int, default=1, help="Threads while timing")
     parser.add_argument(

@@ -145,11 +145,13 @@ def check_model(exp: Path, experiment: Experiment) -> None:
 
 def try_all(experiment: Experiment, data: TestSet, metric: str, max_increase: float) -> list[Trial]:
     """Return what comes of each setting, full depth first."""
+    from espnet_layerskip.bench.one_pass import decode_with_each
     from espnet_layerskip.calibration.choose import make_trial
-    from espnet_layerskip.calibration.sweep import settings_to_try, sweep
+    from espnet_layerskip.calibration.grid import settings_to_try
 
     settings = settings_to_try(experiment)
-    decoded = sweep(experiment, data, settings, Progress(len(data.speech), len(settings)))
+    progress = Progress(len(data.speech), len(settings))
+    decoded = decode_with_each(experiment, data, settings, progress)
     errors, num_ref = count_all([d.hyps for d in decoded.values()], data.text, metric)
     return [
         make_trial(

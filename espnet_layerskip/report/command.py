@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         material = collect(
             args.exp,
             args.compare,
-            args.output / "cache",
+            args.cache or args.output / "cache",
             data_dir=args.data,
             model_file=args.model_file,
             utt_ids=args.utt_id,

@@ -1,12 +1,16 @@
 import dataclasses
 import json
+import shutil
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from espnet_layerskip.bench.cache import DecodingCache
 from espnet_layerskip.bench.compare import Comparison
 from espnet_layerskip.bench.compare_report import HEADER, compare_records, compare_table
+from espnet_layerskip.bench.decode import decode_test_set
 from espnet_layerskip.bench.rows import custom_row, experiment_rows
 from espnet_layerskip.bench.timing import Timing
 
@@ -138,3 +142,36 @@ def test_timing_is_taken_of_every_row_that_ran(data_dir, cache, rows):
 def test_bad_data_is_an_error(cache, rows, tmp_path):
     with pytest.raises(ValueError, match="missing"):
         compare(tmp_path, cache, rows)
+
+
+def test_settings_of_one_gate_are_decoded_in_one_pass(data_dir, exps, tmp_path, monkeypatch):
+    alone = []
+    monkeypatch.setattr(
+        "espnet_layerskip.bench.compare.decode_test_set",
+        lambda system, data: (alone.append(system.settings), decode_test_set(system, data))[1],
+    )
+    rows = [
+        *experiment_rows(f"ours={exps['ours']}"),
+        custom_row(["more", str(exps["ours"]), "threshold=0.7", "extension=1,1"]),
+    ]
+    comparison, results = compare(data_dir, DecodingCache(tmp_path), rows)
+    assert [s.exit_layer for s in alone] == [1], "only the exit row shares no layers above the gate"
+    assert comparison.num_decoded == len(rows) == 4
+    for result in results:
+        [seed] = result.seeds
+        assert seed.decoded == decode_test_set(seed.system, comparison.test_set())
+
+
+def test_what_one_pass_cannot_decode_fails_row_by_row(data_dir, exps, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(data_dir, folder)
+    soundfile.write(tmp_path / "short.wav", np.zeros(300, dtype=np.float32), 16000)
+    with open(folder / "wav.scp", "a") as scp, open(folder / "text", "a") as text:
+        scp.write(f"zz {tmp_path / 'short.wav'}\n")
+        text.write("zz AB\n")
+    with open(folder / "utt2spk", "a") as utt2spk:
+        utt2spk.write("zz zz\n")
+    _, results = compare(
+        folder, DecodingCache(tmp_path / "cache"), experiment_rows(str(exps["ours"]))
+    )
+    assert all("zz is too short" in r.failure for r in results)

@@ -34,7 +34,7 @@ def fake_sweep(monkeypatch):
             out[one] = Decoded(hyps, Skipped(10, 5, 30, 40), flops, 1.0)
         return out
 
-    monkeypatch.setattr("espnet_layerskip.calibration.sweep.sweep", sweep)
+    monkeypatch.setattr("espnet_layerskip.bench.one_pass.decode_with_each", sweep)
 
 
 def calibrate(exp, data_dir, budget=5, *args):
@@ -82,7 +82,7 @@ def test_a_budget_that_nothing_keeps_stores_off(monkeypatch, exp, data_dir, caps
             for s in settings
         }
 
-    monkeypatch.setattr("espnet_layerskip.calibration.sweep.sweep", sweep)
+    monkeypatch.setattr("espnet_layerskip.bench.one_pass.decode_with_each", sweep)
     assert calibrate(exp, data_dir, 1) == 3
     printed = capsys.readouterr()
     assert "off: no setting keeps a WER increase of 1 % (relative) on 8 utterances" in printed.out
@@ -141,8 +141,8 @@ def test_a_packed_model_carries_it(fake_sweep, exp, data_dir, monkeypatch):
 
 def test_a_real_sweep_of_a_real_model(exp, data_dir, capsys, monkeypatch):
     """Random weights: nothing is known but that the parts fit together."""
-    monkeypatch.setattr("espnet_layerskip.calibration.sweep.THRESHOLDS", (0.3,))
-    monkeypatch.setattr("espnet_layerskip.calibration.sweep.EXTENSIONS", ((0, 0),))
+    monkeypatch.setattr("espnet_layerskip.calibration.grid.THRESHOLDS", (0.3,))
+    monkeypatch.setattr("espnet_layerskip.calibration.grid.EXTENSIONS", ((0, 0),))
     assert calibrate(exp, data_dir, 1000, "--metric", "cer", "--num-threads", 1) == 0
     assert "8 of 8 utterances" in capsys.readouterr().err
     found = json.loads((exp / "calibration.json").read_text())

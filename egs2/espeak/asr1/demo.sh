@@ -92,10 +92,10 @@ step decode "decoding and scoring of dev and test, voices that no training heard
     --asr_tag JOB --inference_nj 1
 step compare "comparison on test" exp/compare/compare.json \
     "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/test --model_file "${model}" \
-    --repeats "${repeats}" --exp "stock=${stock}" "ours=${ours}" --output exp/compare
+    --repeats "${repeats}" --exp "stock=${stock}" "ours=${ours}" --output exp/compare --cache exp/demo/cache
 step report "report" exp/report/index.html \
     "${python}" -m espnet_layerskip.cli report --exp "${ours}" --compare "${stock}" \
-    --data dump/raw/test --output exp/report
+    --data dump/raw/test --output exp/report --cache exp/demo/cache
 
 recipe demo_summary exp/compare/compare.json
 cat << END

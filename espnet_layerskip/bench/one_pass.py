@@ -1,4 +1,4 @@
-"""Decode a development set with many settings at once, each layer as seldom as possible.
+"""Decode a set with many skipping settings at once, each layer as seldom as possible.
 
 The layers up to the first gate are the same for all settings and run once an utterance. At a
 gate the settings part by the frames which they keep: those that keep the same frames stay
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -26,46 +25,29 @@ from espnet_layerskip.decoding.posteriors import following_head
 from espnet_layerskip.frames import GateTrace, LayerState
 from espnet_layerskip.gate import BlankGate
 
-THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
-EXTENSIONS = ((0, 0), (1, 1), (2, 2))
-
 logger = logging.getLogger(__name__)
 
 
-def settings_to_try(experiment: Experiment) -> list[SkipSettings]:
-    """Return full depth, then thresholds x extensions x sets of gates, all resolved.
-
-    The experiment's own threshold and extension are among them; its context is kept.
-    """
-    stored, gates = experiment.stored, experiment.encoder.gate_layer_idx
-    assert stored.threshold is not None
-    assert stored.extension is not None
-    thresholds = sorted({*THRESHOLDS, stored.threshold} - {1.0})
-    subsets = [s for n in range(1, len(gates) + 1) for s in combinations(gates, n)]
-    out = [OFF.resolved(experiment.encoder, stored)]
-    for subset in subsets:
-        used = None if len(subset) == len(gates) else subset
-        for extension in sorted({*EXTENSIONS, stored.extension}):
-            for threshold in thresholds:
-                out.append(SkipSettings(threshold, extension, stored.context, None, used))
-    return out
-
-
 @torch.no_grad()
-def sweep(
+def decode_with_each(
     experiment: Experiment,
     data: TestSet,
     settings: Sequence[SkipSettings],
     progress: Callable[[int], object] = lambda done: None,
+    allow_too_short: bool = True,
 ) -> dict[SkipSettings, Decoded]:
     """Return for each setting what decoding the set utterance by utterance gives.
 
     Args:
         experiment: A layer-skipping one.
-        data: What to decode; an utterance too short for the subsampling gets an empty
-            transcript, as in ``Speech2Text``.
+        data: What to decode.
         settings: Resolved settings of this experiment's encoder and context, no exit layer.
         progress: Is called with the number of utterances done.
+        allow_too_short: Give an utterance that is too short for the subsampling an empty
+            transcript, as ``Speech2Text`` does.
+
+    Raises:
+        ValueError: If an utterance is too short, unless that is allowed.
     """
     system = System(experiment, OFF)
     system.warm_up(data.speech)
@@ -74,6 +56,8 @@ def sweep(
     flops = dict.fromkeys(settings, 0)
     for done, speech in enumerate(data.speech, 1):
         for group, text, frames, cost in _decode(system, speech, settings):
+            if frames.num_frames == 0 and not allow_too_short:
+                raise ValueError(f"{speech.utt_id} is too short: remove it from the test set")
             for one in group:
                 hyps[one][speech.utt_id] = text
                 skipped[one] += frames

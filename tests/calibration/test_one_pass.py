@@ -4,9 +4,10 @@ import pytest
 
 from espnet_layerskip.bench.decode import decode_test_set
 from espnet_layerskip.bench.inputs import Speech
+from espnet_layerskip.bench.one_pass import decode_with_each
 from espnet_layerskip.bench.settings import OFF, SkipSettings
 from espnet_layerskip.bench.systems import Skipped, System
-from espnet_layerskip.calibration.sweep import EXTENSIONS, THRESHOLDS, settings_to_try, sweep
+from espnet_layerskip.calibration.grid import EXTENSIONS, THRESHOLDS, settings_to_try
 
 
 def resolved(experiment, *settings):
@@ -14,8 +15,8 @@ def resolved(experiment, *settings):
 
 
 def check_equal(experiment, data, settings):
-    """The sweep gives what decoding with each setting by itself gives: texts, frames, FLOPs."""
-    swept = sweep(experiment, data, settings)
+    """One pass gives what decoding with each setting by itself gives: texts, frames, FLOPs."""
+    swept = decode_with_each(experiment, data, settings)
     alone = {s: decode_test_set(System(experiment, s), data) for s in settings}
     assert swept == alone
     assert len({d.skipped for d in alone.values()}) > 2, "the settings do not differ"
@@ -39,7 +40,7 @@ def test_what_is_the_same_runs_once(experiment, data, monkeypatch):
     monkeypatch.setattr(encoder, "run_layer", lambda *args: (calls.append(1), run(*args))[1])
     near = [SkipSettings(0.5), SkipSettings(0.5 + 1e-9), SkipSettings(0.5 + 2e-9)]
     done = []
-    swept = sweep(experiment, data, resolved(experiment, OFF, *near), done.append)
+    swept = decode_with_each(experiment, data, resolved(experiment, OFF, *near), done.append)
     assert len({str(d) for d in swept.values()}) == 2
     # of four layers: the one below the gate once, the upper three for "off" and for the others
     assert len(calls) == 4 + len(data.speech) * (1 + 3 + 3)  # 4 of the warm-up
@@ -49,7 +50,9 @@ def test_what_is_the_same_runs_once(experiment, data, monkeypatch):
 def test_an_utterance_that_is_too_short_has_no_transcript(experiment, data, caplog):
     short = Speech("s0-short", data.speech[0].samples[:300], 16000)
     data = dataclasses.replace(data, speech=[short])
-    [off, on] = sweep(experiment, data, resolved(experiment, OFF, SkipSettings(0.5))).values()
+    [off, on] = decode_with_each(
+        experiment, data, resolved(experiment, OFF, SkipSettings(0.5))
+    ).values()
     assert off.hyps == on.hyps == {"s0-short": ""}
     assert on.skipped == Skipped()
     assert "s0-short has" in caplog.text
