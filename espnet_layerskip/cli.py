@@ -207,6 +207,8 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     )
     add("--ngram-file", type=Path, metavar="F", help="ARPA or KenLM file: rows with an n-gram")
     add("--lexicon", type=Path, metavar="F", help="its words; then the n-gram is over words")
+    add("--lm-exp", type=Path, metavar="DIR", help="ESPnet's LM: rows of its search with that")
+    add("--lm-weight", type=float, default=0.3, metavar="W", help="of that LM (default: 0.3)")
     add(
         "--skip",
         nargs="+",

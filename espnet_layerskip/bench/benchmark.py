@@ -84,7 +84,12 @@ def benchmark(options: Options, command: str, log: Log) -> dict[str, Any]:
     log("loading")
     loading = time.monotonic()
     contenders = Contenders.load(
-        options.model, options.model_file, options.skip, options.twins, options.lm
+        options.model,
+        options.model_file,
+        options.skip,
+        options.twins,
+        options.lm,
+        options.neural_lm,
     )
     loading = time.monotonic() - loading
     experiment = contenders.experiment

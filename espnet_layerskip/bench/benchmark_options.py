@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from espnet_layerskip.bench.contenders import LanguageModel
+from espnet_layerskip.bench.contenders import LM_FILE, LanguageModel, NeuralLM
 from espnet_layerskip.bench.entries import SCOPES
 from espnet_layerskip.bench.settings import SkipSettings, parse_settings
 from espnet_layerskip.bench.timing import MIN_REPEATS
@@ -29,6 +29,7 @@ class Options:
         scopes: Some of `SCOPES`, in their order.
         twins: Other experiments by label.
         lm: An n-gram, or None.
+        neural_lm: Of ESPnet's, or None.
         skip: How to skip; None values keep what the model says.
         threads: Numbers of threads.
         batch_sizes: Inputs in a batch.
@@ -46,6 +47,7 @@ class Options:
     scopes: tuple[str, ...]
     twins: dict[str, str]
     lm: LanguageModel | None
+    neural_lm: NeuralLM | None
     skip: SkipSettings
     threads: list[int]
     batch_sizes: list[int]
@@ -71,6 +73,9 @@ def read_options(args: argparse.Namespace) -> Options:
         path = getattr(args, name)
         if path is not None and not path.is_file():
             raise ValueError(f"--{name.replace('_', '-')} {path}: no such file")
+    for name in ("config.yaml", LM_FILE) if args.lm_exp is not None else ():
+        if not (args.lm_exp / name).is_file():
+            raise ValueError(f"--lm-exp {args.lm_exp}: {name} is missing; stages 6 and 7 make it")
     if args.repeats < MIN_REPEATS:
         raise ValueError(f"--repeats {args.repeats}: a median needs at least {MIN_REPEATS}")
     if args.max_wer_increase < 0.0:
@@ -85,6 +90,7 @@ def read_options(args: argparse.Namespace) -> Options:
         tuple(scope for scope in SCOPES if scope in wanted),
         _twins(args.twin),
         None if args.ngram_file is None else LanguageModel(args.ngram_file, args.lexicon),
+        None if args.lm_exp is None else NeuralLM(args.lm_exp, args.lm_weight),
         parse_settings(args.skip),
         _numbers("--num-threads", args.num_threads, int),
         _numbers("--batch-size", args.batch_size, int),

@@ -159,20 +159,20 @@ class Comparison:
 
         What cannot be decoded is left to its row, which says why.
         """
-        wanted: dict[str, list[SkipSettings]] = {}
+        wanted: dict[str, dict[SkipSettings, None]] = {}  # each once, in order
         for row in rows:
             for exp in row.exps:
                 with suppress(ValueError, RuntimeError, OSError):
                     experiment, data = self.load(exp)
                     settings = row.settings.resolved(experiment.encoder, experiment.stored)
                     if _shares_layers(experiment, settings) and not self._cached(exp, settings):
-                        wanted.setdefault(exp, []).append(settings)
-        for exp, settings_list in wanted.items():
-            if len(settings_list) > 1:
-                self.log(f"one pass: {exp} with {len(settings_list)} settings")
+                        wanted.setdefault(exp, {})[settings] = None
+        for exp, of_exp in wanted.items():
+            if len(of_exp) > 1:
+                self.log(f"one pass: {exp} with {len(of_exp)} settings")
                 with suppress(ValueError, RuntimeError):
                     experiment, data = self.load(exp)
-                    found = decode_with_each(experiment, data, settings_list, allow_too_short=False)
+                    found = decode_with_each(experiment, data, list(of_exp), allow_too_short=False)
                     for settings, decoded in found.items():
                         self._keep(exp, settings, decoded)
 

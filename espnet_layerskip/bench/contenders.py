@@ -22,6 +22,10 @@ from espnet_layerskip.bench.variants import make_variants
 
 BEAM = 10
 STOCK_TWIN = "stock"
+ESPNET_LM = f"espnet_beam{BEAM}_lm"
+LM_FILE = "valid.loss.ave.pth"  # ESPnet's default of --inference_lm
+DROP_THRESHOLD = 0.99  # of blank frames, in ESPnet's search with our model
+WHOLE = {"segment_size": "off"}  # a long input is one piece of work for all
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,27 @@ class LanguageModel:
 
 
 @dataclass(frozen=True)
+class NeuralLM:
+    """A language model trained by ESPnet, for its beam search.
+
+    Attributes:
+        exp: Folder with config.yaml and `LM_FILE`.
+        weight: ESPnet's ``lm_weight``.
+    """
+
+    exp: Path
+    weight: float
+
+    def arguments(self) -> dict[str, Any]:
+        """Return those of ESPnet's Speech2Text."""
+        return {
+            "lm_train_config": str(self.exp / "config.yaml"),
+            "lm_file": str(self.exp / LM_FILE),
+            "lm_weight": self.weight,
+        }
+
+
+@dataclass(frozen=True)
 class Contenders:
     """A model, how it skips, and what it is compared with.
 
@@ -53,6 +78,7 @@ class Contenders:
         settings: How it skips.
         twins: Other experiments, by label.
         lm: An n-gram, or None.
+        neural_lm: For ESPnet's search, or None.
     """
 
     model: str
@@ -61,6 +87,7 @@ class Contenders:
     settings: SkipSettings
     twins: Mapping[str, Experiment]
     lm: LanguageModel | None
+    neural_lm: NeuralLM | None = None
 
     @staticmethod
     def load(
@@ -69,17 +96,18 @@ class Contenders:
         settings: SkipSettings,
         twins: Mapping[str, str],
         lm: LanguageModel | None,
+        neural_lm: NeuralLM | None = None,
     ) -> Contenders:
         """Load the model as ``transcribe`` does (calibrated where it is), and the twins.
 
         Raises:
             ValueError: If one of them cannot be used.
         """
-        experiment = load_experiment(model, model_file, blank_threshold="auto")
+        experiment = load_experiment(model, model_file, blank_threshold="auto", **WHOLE)
         in_use = getattr(experiment.encoder, "gates_in_use", None)
         if in_use != getattr(experiment.encoder, "gate_layer_idx", None) and not settings.gates:
             settings = replace(settings, gates=tuple(in_use or ()))
-        loaded = {label: load_experiment(exp, model_file) for label, exp in twins.items()}
+        loaded = {label: load_experiment(exp, model_file, **WHOLE) for label, exp in twins.items()}
         for label, twin in loaded.items():
             rates = twin.speech2text.sample_rate, experiment.speech2text.sample_rate
             if rates[0] != rates[1]:
@@ -87,7 +115,7 @@ class Contenders:
                     f"twin {label} takes {rates[0]} Hz, but the model takes {rates[1]} Hz: compare "
                     "models of one sampling rate"
                 )
-        return Contenders(model, model_file, experiment, settings, loaded, lm)
+        return Contenders(model, model_file, experiment, settings, loaded, lm, neural_lm)
 
     def entries(self, scopes: Sequence[str], files: WaveFiles) -> dict[str, Entries]:
         """Return the rows of each scope.
@@ -110,12 +138,24 @@ class Contenders:
         wanted: dict[str, dict[str, Any]] = {"prefix_beam": {}}
         if self.lm is not None:
             wanted["ngram"] = self.lm.ours()
-        return {
+        found: dict[str, Experiment | str] = {
             search: load_experiment(
-                self.model, self.model_file, search, beam_size=BEAM, **arguments
+                self.model, self.model_file, search, beam_size=BEAM, **WHOLE, **arguments
             )
             for search, arguments in wanted.items()
         }
+        if self.neural_lm is not None:
+            found[ESPNET_LM] = load_experiment(
+                self.model,
+                self.model_file,
+                "espnet",
+                beam_size=BEAM,
+                ctc_weight=1.0,
+                drop_threshold=DROP_THRESHOLD,
+                **WHOLE,
+                **self.neural_lm.arguments(),
+            )
+        return found
 
     def _stock(self) -> dict[str, Any]:
         """Return ESPnet's Speech2Text by row name, or why there is none."""
@@ -125,6 +165,8 @@ class Contenders:
         }
         if self.lm is not None:
             wanted[f"stock_beam{BEAM}_ngram"] = self._stock_lm(self.lm)
+        if self.neural_lm is not None:
+            wanted[f"stock_beam{BEAM}_lm"] = {"beam_size": BEAM, **self.neural_lm.arguments()}
         return {
             name: arguments if isinstance(arguments, str) else self._stock_search(arguments)
             for name, arguments in wanted.items()

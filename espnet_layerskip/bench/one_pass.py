@@ -41,7 +41,8 @@ def decode_with_each(
     Args:
         experiment: A layer-skipping one.
         data: What to decode.
-        settings: Resolved settings of this experiment's encoder and context, no exit layer.
+        settings: Resolved settings of this experiment's encoder and context, no exit layer,
+            each once.
         progress: Is called with the number of utterances done.
         allow_too_short: Give an utterance that is too short for the subsampling an empty
             transcript, as ``Speech2Text`` does.

@@ -24,6 +24,12 @@ SPEEDUPS = {
     "e2e_prefix_beam_vs_stock_beam10": ("e2e", "ours_prefix_beam_skip_on", ("stock_beam10",)),
     "e2e_ngram_vs_stock_beam10": ("e2e", "ours_ngram_skip_on", ("stock_beam10",)),
     "e2e_ngram_vs_stock_beam10_ngram": ("e2e", "ours_ngram_skip_on", ("stock_beam10_ngram",)),
+    "e2e_ngram_vs_stock_beam10_lm": ("e2e", "ours_ngram_skip_on", ("stock_beam10_lm",)),
+    "e2e_espnet_lm_vs_stock_beam10_lm": (
+        "e2e",
+        "ours_espnet_beam10_lm_skip_on",
+        ("stock_beam10_lm",),
+    ),
 }
 
 

@@ -130,11 +130,12 @@ class System:
                 embed(batch.feats)
 
     def transcribe(self, speech: Speech) -> tuple[str, SkipCount]:
-        """Return the greedy transcript of one utterance and its skipped frames."""
+        """Return the transcript of one utterance and its skipped frames."""
         self.prepare()
         speech2text = self.experiment.speech2text
-        text = speech2text(speech2text.preprocess(speech.utt_id, speech.samples))[0][0]
-        return text, speech2text.last_skips[0]
+        found = speech2text(speech2text.preprocess(speech.utt_id, speech.samples))
+        nbest = found[0] if isinstance(found, tuple) else found  # ESPnet's search
+        return nbest[0][0] or "", speech2text.last_skips[0]
 
     def warm_up(self, speech: Sequence[Speech]) -> None:
         """Encode the longest of some speech, so that what is computed once is not counted."""

@@ -33,6 +33,18 @@ def test_values(tmp_path):
     assert options.lm.lexicon is None
 
 
+def test_a_neural_language_model(tmp_path):
+    assert read(tmp_path).neural_lm is None
+    for name in ("config.yaml", "valid.loss.ave.pth"):
+        (tmp_path / name).touch()
+    lm = read(tmp_path, "--lm-exp", tmp_path, "--lm-weight", "0.5").neural_lm
+    assert lm.arguments() == {
+        "lm_train_config": str(tmp_path / "config.yaml"),
+        "lm_file": str(tmp_path / "valid.loss.ave.pth"),
+        "lm_weight": 0.5,
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -46,6 +58,7 @@ def test_values(tmp_path):
         (["--num-inputs", "0"], "--num-inputs 0: at least 1"),
         (["--max-wer-increase", "-1"], "--max-wer-increase -1: 0 or more"),
         (["--lexicon", "x"], "--lexicon needs --ngram-file"),
+        (["--lm-exp", "no"], "--lm-exp no: config.yaml is missing; stages 6 and 7 make it"),
         (["--ngram-file", "no.arpa"], "--ngram-file no.arpa: no such file"),
         (["--twin", "a/x", "b/x"], "two are named 'x'"),
         (["--skip", "speed=9"], "'speed=9' is not known"),

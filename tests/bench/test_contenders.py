@@ -1,9 +1,17 @@
+import argparse
+
 import pytest
+import torch
+import yaml
+from espnet2.tasks.lm import LMTask
 
 from espnet_layerskip.bench import contenders
-from espnet_layerskip.bench.contenders import Contenders, LanguageModel
+from espnet_layerskip.bench.contenders import Contenders, LanguageModel, NeuralLM
 from espnet_layerskip.bench.entries import Entry, WaveFiles
+from espnet_layerskip.bench.inputs import load_test_set
 from espnet_layerskip.bench.settings import parse_settings
+
+from .conftest import TOKENS
 
 UNIGRAMS = "".join(
     f"-1\t{token}\t0\n" for token in ("<s>", "</s>", "<unk>", "<space>", *"ABCDEFGH")
@@ -18,9 +26,9 @@ def rows(contenders, tmp_path):
     return contenders.entries(["e2e"], WaveFiles(tmp_path))["e2e"]
 
 
-def load(model, *skip, lm=None, **twins):
+def load(model, *skip, lm=None, neural_lm=None, **twins):
     twins = {label: str(exp) for label, exp in twins.items()}
-    return Contenders.load(str(model), None, parse_settings(skip), twins, lm)
+    return Contenders.load(str(model), None, parse_settings(skip), twins, lm, neural_lm)
 
 
 def test_where_our_weights_do_not_fit_a_stock_twin_can_be_the_rival(exps, tmp_path):
@@ -30,6 +38,14 @@ def test_where_our_weights_do_not_fit_a_stock_twin_can_be_the_rival(exps, tmp_pa
     assert isinstance(found["stock_beam10"], Entry)
     assert isinstance(found["stock_beam1"], Entry)
     assert "beam 10" in found["stock_beam10"].settings
+
+
+def test_long_inputs_are_not_cut(exps, tmp_path):
+    loaded = load(exps["ours"], stock=exps["stock"])
+    found = rows(loaded, tmp_path)
+    names = ("ours_greedy_skip_on", "ours_prefix_beam_skip_on", "twin_stock_greedy")
+    for name in names:
+        assert found[name].source.experiment.speech2text.longest_whole == float("inf")
 
 
 def test_ngram_rows(exps, tmp_path, monkeypatch):
@@ -56,6 +72,37 @@ def test_ngram_in_espnets_search(exps, tmp_path):
     found = rows(load(exps["plain"], lm=lm), tmp_path)
     assert isinstance(found["ours_ngram_skip_on"], Entry)
     assert "at least a bigram" in found["stock_beam10_ngram"]  # kenlm's own limit
+
+
+@pytest.fixture(scope="module")
+def lm_exp(tmp_path_factory):
+    """Write an untrained language model of ESPnet."""
+    directory = tmp_path_factory.mktemp("lm")
+    config = LMTask.get_default_config()
+    config |= {"token_list": TOKENS, "token_type": "char", "init": None, "lm": "seq_rnn"}
+    config |= {"lm_conf": {"unit": 4, "nlayers": 1}, "model": "lm", "model_conf": {}}
+    model = LMTask.build_model(argparse.Namespace(**config))
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.save(model.state_dict(), directory / "valid.loss.ave.pth")
+    return directory
+
+
+def test_a_neural_language_model_in_espnets_search(exps, tmp_path, lm_exp, data_dir):
+    found = rows(load(exps["plain"], neural_lm=NeuralLM(lm_exp, 0.4)), tmp_path)
+    search = found["stock_beam10_lm"].source.beam_search
+    assert search.weights["lm"] == 0.4
+    assert set(search.scorers) == {"ctc", "lm"}
+    on, off = (found[f"ours_espnet_beam10_lm_skip_{switch}"] for switch in ("on", "off"))
+    assert (on.full_depth, off.full_depth) == ("ours_espnet_beam10_lm_skip_off", "")
+    ours = on.source.experiment.speech2text
+    assert (ours.decoder_type, ours.drop_threshold) == ("espnet", 0.99)
+    assert set(ours.beam_search.scorers) == {"ctc", "lm"}
+    speech = load_test_set(data_dir, 16000).speech[0]
+    for entry in (found["stock_beam10_lm"], on, off):
+        entry.prepare()
+        assert isinstance(entry.transcribe(speech), str)
+        run = entry.bind([speech])
+        run()
 
 
 def test_a_calibrated_choice_of_gates_is_kept(exps, monkeypatch):

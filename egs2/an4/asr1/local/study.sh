@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The trainings behind RESULTS.md, each resumable; finished ones are skipped.
 #   local/study.sh [--seeds "1 2"] [--only "conformer layerskip"]
-# A trunk for each seed and kind of head holds the epochs of warm-up and constant learning rate: the
-# stock twin's (plain head), and one with the factorized head, no skipping and no distillation. The
-# systems branch off from the trunk with their head and differ in the decay, with the same data and
-# number of updates.
+# A trunk for each seed and kind of network holds the epochs of warm-up and constant learning rate,
+# without skipping and without distillation: the stock twin's own, and one for each kind that the
+# stock twin does not have (another head, stem or unit). The systems branch off from the trunk and
+# differ in the decay, with the same data and number of updates.
 set -e -u -o pipefail
 
 seeds="1 2"         # random seeds
@@ -21,33 +21,41 @@ train() {  # <tag> <config> <arguments> [<tag of the trunk>]
     if [ -n "${4:-}" ]; then
         utils/branch_training.sh "exp/asr_$4" "${dir}"
     fi
-    ./run.sh --python "${python}" --stage 11 --stop_stage 11 --asr_config "$2" --asr_tag "$1" \
-        --asr_args "$3"
+    ./run.sh --python "${python}" --token_type "${unit}" --stage 11 --stop_stage 11 \
+        --asr_config "$2" --asr_tag "$1" --asr_args "$3"
 }
 
-stock=conf/train_asr_conformer.yaml
-ours=conf/train_asr_layerskip.yaml
-factorized=conf/tuning/train_asr_layerskip_factorized.yaml
+prepare() {  # <config>: token list and statistics of a unit that is not run.sh's own
+    if [ -e "exp/asr_stats_raw_en_${unit}_sp/train/text_shape.${unit}" ]; then
+        return 0
+    fi
+    for stage in 5 10; do
+        ./run.sh --python "${python}" --token_type "${unit}" --stage "${stage}" \
+            --stop_stage "${stage}" --asr_config "$1"
+    done
+}
+
 no_kd="--model_conf kd_blank_weight=0.0 --model_conf kd_label_weight=0.0"
 for seed in ${seeds}; do
     for system in ${only}; do
-        config=${ours} trunk=trunk_seed${seed} options=
+        config=tuning/train_asr_${system%_nokd} unit=char kind=
         case ${system} in
-            conformer) config=${stock} ;;
-            layerskip) ;;
-            layerskip_nokd) options=${no_kd} ;;
-            layerskip_factorized) config=${factorized} trunk=trunk_factorized_seed${seed} ;;
-            layerskip_factorized_nokd)
-                config=${factorized} trunk=trunk_factorized_seed${seed} options=${no_kd} ;;
+            conformer|layerskip|layerskip_nokd)
+                config=train_asr_${system%_nokd} trunk_config=train_asr_conformer ;;
+            conformer_word|layerskip_word)
+                kind=_word unit=word trunk_config=tuning/train_asr_conformer_word ;;
+            layerskip_factorized|layerskip_factorized_nokd) kind=_factorized trunk_config=${config} ;;
+            layerskip_stem32) kind=_stem32 trunk_config=${config} ;;
             *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
-        until_branch="--seed ${seed} --max_epoch ${trunk_epochs}"
-        if [ "${config}" = "${factorized}" ]; then
-            train "${trunk}" "${factorized}" \
-                "${until_branch} ${no_kd} --encoder_conf train_skip_prob=0.0"
-        else
-            train "${trunk}" "${stock}" "${until_branch}"
-        fi
-        train "${system}_seed${seed}" "${config}" "--seed ${seed} ${options}" "${trunk}"
+        options= trunk_options=
+        [[ ${system} != *_nokd ]] || options=${no_kd}
+        [[ ${trunk_config} = *conformer* ]] \
+            || trunk_options="${no_kd} --encoder_conf train_skip_prob=0.0"
+        trunk=trunk${kind}_seed${seed}
+        prepare "conf/${trunk_config}.yaml"
+        train "${trunk}" "conf/${trunk_config}.yaml" \
+            "--seed ${seed} --max_epoch ${trunk_epochs} ${trunk_options}"
+        train "${system}_seed${seed}" "conf/${config}.yaml" "--seed ${seed} ${options}" "${trunk}"
     done
 done
