@@ -45,7 +45,7 @@ def compare_exps(args: argparse.Namespace, argv: Sequence[str]) -> None:
             "allowed": args.max_wer_increase,
         },
         "experiments": [
-            {"exp": exp, "checkpoint": e.checkpoint, "sha256": e.sha256}
+            {"exp": exp, "checkpoint": e.checkpoint, "sha256": e.sha256, "chosen": e.chosen}
             for exp, e in comparison.experiments.items()
         ],
         "rows": compare_records(results, data.seconds, args.max_wer_increase),

@@ -59,8 +59,8 @@ def compare_page(report: Mapping[str, Any]) -> str:
         report: With environment, command, data, settings, rows and experiments.
     """
     experiments = markdown_table(
-        ("experiment", "checkpoint", "SHA-256"),
-        [(e["exp"], e["checkpoint"], e["sha256"][:16]) for e in report["experiments"]],
+        ("experiment", "checkpoint", "SHA-256", "gate"),
+        [(e["exp"], e["checkpoint"], e["sha256"][:16], e["chosen"]) for e in report["experiments"]],
     )
     rows = markdown_table(
         ("system", "settings", "experiments"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,7 @@ class Contenders:
         Raises:
             ValueError: If one of them cannot be used.
         """
-        experiment = load_experiment(model, model_file, blank_threshold="auto", **WHOLE)
-        in_use = getattr(experiment.encoder, "gates_in_use", None)
-        if in_use != getattr(experiment.encoder, "gate_layer_idx", None) and not settings.gates:
-            settings = replace(settings, gates=tuple(in_use or ()))
+        experiment = load_experiment(model, model_file, **WHOLE)
         loaded = {label: load_experiment(exp, model_file, **WHOLE) for label, exp in twins.items()}
         for label, twin in loaded.items():
             rates = twin.speech2text.sample_rate, experiment.speech2text.sample_rate

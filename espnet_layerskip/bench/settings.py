@@ -40,7 +40,7 @@ class SkipSettings:
     precision: str | None = None
 
     def resolved(self, encoder: Any, stored: SkipSettings | None = None) -> SkipSettings:
-        """Return the settings with None replaced, but for exit layer, gates and precision.
+        """Return the settings with None replaced, but for exit layer and precision.
 
         Args:
             encoder: The encoder that they are for.
@@ -58,13 +58,18 @@ class SkipSettings:
             return OFF
         if stored is None:
             extension = tuple(encoder.spike_extension)
-            stored = SkipSettings(encoder.blank_threshold, extension, encoder.skip_context)
+            stored = SkipSettings(
+                encoder.blank_threshold,
+                extension,
+                encoder.skip_context,
+                gates=_fewer_gates(encoder),
+            )
         return SkipSettings(
             stored.threshold if self.threshold is None else self.threshold,
             stored.extension if self.extension is None else self.extension,
             stored.context if self.context is None else self.context,
             self.exit_layer,
-            self.gates,
+            stored.gates if self.gates is None else self.gates,
             self.precision,
         )
 
@@ -114,6 +119,12 @@ OFF = SkipSettings(threshold=1.0)
 def can_skip(encoder: Any) -> bool:
     """Return whether the encoder has at least one blank gate."""
     return bool(getattr(encoder, "gate_layer_idx", None))
+
+
+def _fewer_gates(encoder: Any) -> tuple[int, ...] | None:
+    """Return the gates in use; None = all that the encoder has."""
+    in_use = tuple(getattr(encoder, "gates_in_use", encoder.gate_layer_idx))
+    return None if in_use == tuple(encoder.gate_layer_idx) else in_use
 
 
 def parse_settings(items: Sequence[str]) -> SkipSettings:

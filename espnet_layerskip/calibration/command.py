@@ -97,7 +97,7 @@ def calibrate(args: argparse.Namespace, exp: Path, data_dir: Path) -> tuple[Cali
     if args.num_threads is not None:
         torch.set_num_threads(args.num_threads)
     digest = tables_digest(data_dir)
-    experiment = load_experiment(exp, args.model_file)
+    experiment = load_experiment(exp, args.model_file, blank_threshold=None)
     check_model(exp, experiment)
     record = environment.environment_record()
     data = load_test_set(data_dir, experiment.speech2text.sample_rate)

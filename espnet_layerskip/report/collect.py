@@ -48,6 +48,7 @@ class Material:
         exp: The experiment, as it was named.
         checkpoint: File name of its weights.
         sha256: Of that file.
+        chosen: Where its skipping settings come from.
         data_dir: The test set.
         speech: Its utterances by name.
         traces: What the gate did in each.
@@ -64,6 +65,7 @@ class Material:
     exp: str
     checkpoint: str
     sha256: str
+    chosen: str
     data_dir: str
     speech: dict[str, Speech]
     traces: list[Trace]
@@ -124,6 +126,7 @@ def collect(
         exp=str(exp),
         checkpoint=experiment.checkpoint,
         sha256=experiment.sha256,
+        chosen=experiment.chosen,
         data_dir=str(data_dir),
         speech=speech,
         traces=traces,

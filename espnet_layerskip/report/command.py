@@ -102,6 +102,7 @@ def write_report(
         "exp": material.exp,
         "checkpoint": material.checkpoint,
         "sha256": material.sha256,
+        "settings": material.chosen,
         "data": material.data_dir,
         "rows": [{"kind": p.kind, "wer_interval": asdict(p.wer), **p.record}
                  for p in material.points],

@@ -66,7 +66,7 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
 <h1>Layer skipping: {name}</h1>
 <p>Frames that an intermediate CTC head is sure are blank skip the upper encoder layers. Test set
 {escape(material.data_dir)}: {len(material.speech)} utterances, {material.num_words} words; greedy
-decoding.</p>
+decoding. The gate's settings: {escape(material.chosen)}.</p>
 {_notices(material)}
 {facts(material)}
 <nav aria-label="Sections"><ul>{links}</ul></nav>

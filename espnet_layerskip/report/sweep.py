@@ -15,7 +15,7 @@ from espnet_layerskip.bench.settings import OFF, SkipSettings
 
 THRESHOLDS = (0.5, 0.9, 0.99)
 EXTENSIONS = ((0, 0), (1, 1), (2, 2))
-OFF_NAME, ON_NAME = "skipping off", "skipping on, as configured"
+OFF_NAME, ON_NAME = "skipping off", "skipping on"
 STOCK_KIND, OFF_KIND, EXIT_KIND, SWEEP_KIND, ON_KIND = "stock", "off", "exit", "sweep", "on"
 
 
@@ -52,7 +52,7 @@ class Point:
 def sweep_rows(
     exp: str, stored: SkipSettings, exits: Sequence[int], others: Sequence[str]
 ) -> list[Row]:
-    """Return all rows: off, on as configured, exits, thresholds x extensions, other experiments.
+    """Return all rows: off, on, exits, thresholds x extensions, other experiments.
 
     Args:
         exp: The experiment with a gate.

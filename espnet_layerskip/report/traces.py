@@ -37,7 +37,7 @@ class GateDecision:
 
 @dataclass(frozen=True)
 class Trace:
-    """One utterance, decoded greedily with skipping on (as configured) and off.
+    """One utterance, decoded greedily with skipping on and off.
 
     Attributes:
         utt_id: Its name.

@@ -8,6 +8,8 @@ import soundfile
 import torch
 import yaml
 
+from espnet_layerskip.calibration.stored import Calibration
+from espnet_layerskip.checkpoint import file_digest
 from espnet_layerskip.task import LayerSkipASRTask
 
 TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]
@@ -47,6 +49,29 @@ def make_experiment(directory, seed=0, gated=True, gates=(1,), head="factorized"
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     torch.save(model.state_dict(), directory / "valid.cer_ctc.ave.pth")
     return directory
+
+
+def write_calibration(exp, threshold, gates=(1,)):
+    """Write calibration.json: extension 1,2, context packed."""
+    checkpoint = "valid.cer_ctc.ave.pth"
+    Calibration(
+        checkpoint=checkpoint,
+        sha256=file_digest(exp / checkpoint),
+        gate_layer_idx=gates,
+        blank_threshold=threshold,
+        spike_extension=(1, 2),
+        skip_context="packed",
+        metric="wer",
+        max_increase=5.0,
+        kept_by="upper bound",
+        data={"name": "dev", "utterances": 9, "sha256": ""},
+        full_depth={},
+        chosen={},
+        sweep=[],
+        warnings=[],
+        environment={},
+        command="",
+    ).save(exp / "calibration.json")
 
 
 @torch.no_grad()

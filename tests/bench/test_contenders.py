@@ -11,7 +11,7 @@ from espnet_layerskip.bench.entries import Entry, WaveFiles
 from espnet_layerskip.bench.inputs import load_test_set
 from espnet_layerskip.bench.settings import parse_settings
 
-from .conftest import TOKENS
+from .conftest import TOKENS, make_experiment, write_calibration
 
 UNIGRAMS = "".join(
     f"-1\t{token}\t0\n" for token in ("<s>", "</s>", "<unk>", "<space>", *"ABCDEFGH")
@@ -105,15 +105,10 @@ def test_a_neural_language_model_in_espnets_search(exps, tmp_path, lm_exp, data_
         run()
 
 
-def test_a_calibrated_choice_of_gates_is_kept(exps, monkeypatch):
-    real = contenders.load_experiment
-
-    def calibrated(*args, **kwargs):
-        experiment = real(*args, **kwargs)
-        experiment.encoder.gate_layer_idx = [1, 2]
-        experiment.encoder.gates_in_use = [1]
-        return experiment
-
-    monkeypatch.setattr(contenders, "load_experiment", calibrated)
-    assert load(exps["ours"]).settings.gates == (1,)
-    assert load(exps["ours"], "gates=2").settings.gates == (2,)
+def test_a_calibrated_choice_of_gates_is_kept(tmp_path):
+    exp = make_experiment(tmp_path / "exp", gates=(1, 3))
+    write_calibration(exp, 0.5, gates=(1,))
+    for given, gates in (((), "gates=1"), (("gates=3",), "gates=3")):
+        found = rows(load(exp, *given), tmp_path)
+        for name in ("ours_greedy_skip_on", "ours_prefix_beam_skip_on"):
+            assert found[name].settings.endswith(gates)

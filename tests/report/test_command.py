@@ -42,7 +42,7 @@ def test_numbers_agree(report):
     rows = {r["name"]: r for r in record["rows"]}
     assert {
         "skipping off",
-        "skipping on, as configured",
+        "skipping on",
         "stopped at layer 1",
         "stock twin",
     } <= set(rows)

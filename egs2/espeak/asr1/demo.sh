@@ -86,9 +86,9 @@ step calibrate "the gate's threshold, chosen on dev (half a minute)" "${ours}/ca
     bash -c '"$@" || [ $? -eq 3 ]' calibrate \
     "${python}" -m espnet_layerskip.cli calibrate --exp "${ours}" --data dump/raw/dev \
     --max-wer-increase "${max_wer_increase}" --allow-point-estimate
-step decode "decoding and scoring of dev and test, voices that no training heard" \
+step decode "decoding and scoring of test, voices that no training heard" \
     exp/asr_JOB/RESULTS.md "${both}" \
-    ./run.sh "${common[@]}" --stage 12 --stop_stage 13 --asr_config conf/train_asr_JOB.yaml \
+    ./run.sh "${common[@]}" --test_sets test --stage 12 --stop_stage 13 --asr_config conf/train_asr_JOB.yaml \
     --asr_tag JOB --inference_nj 1
 step compare "comparison on test" exp/compare/compare.json \
     "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/test --model_file "${model}" \
