@@ -8,6 +8,8 @@ import contextlib
 import sys
 from typing import Any
 
+import espnet_layerskip._late_imports  # noqa: F401  before anything of ESPnet
+
 # The import of its attention layers makes ESPnet 202511 print "Failed to import Flash
 # Attention" to stdout, where our commands print transcripts: send it to stderr, as 202611
 # does. Not around the tasks: ``--print_config`` binds sys.stdout when they are imported.

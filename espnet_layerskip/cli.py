@@ -119,6 +119,18 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
         "full depth (relative: 1 allows 10.1 %% where full depth has 10 %%)",
     )
     add("--metric", choices=("wer", "cer"), default="wer", help="default: wer")
+    add(
+        "--thresholds",
+        nargs="+",
+        metavar="P",
+        help="thresholds to try, beside the configured one; default: 0.5 0.8 0.9 0.95 0.99 0.999",
+    )
+    add(
+        "--extensions",
+        nargs="+",
+        metavar="L,R",
+        help="extensions to try, beside the configured one; default: 0,0 1,1 2,2",
+    )
     add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
     add(
         "--allow-point-estimate",

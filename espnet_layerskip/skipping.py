@@ -171,10 +171,12 @@ class LayerSkipMixin:
         """Return the gates of this forward by layer; draws at random in training."""
         skip = self._skip
         if skip is None:
-            skip = not self.training or bool(torch.rand(()) < self.train_skip_prob)
+            skip = not self.training or bool(
+                of_first_process(torch.rand(())) < self.train_skip_prob
+            )
         extension = self.spike_extension
         if self.training and self.train_spike_extensions:
-            draw = int(torch.randint(len(self.train_spike_extensions), ()))
+            draw = int(of_first_process(torch.randint(len(self.train_spike_extensions), ())))
             extension = self.train_spike_extensions[draw]
         gate = BlankGate(self.blank_threshold, extension, self.min_spike_ratio)
         if not skip or gate.is_off or self._exit_layer is not None:
@@ -315,6 +317,19 @@ class LayerSkipMixin:
             head_softmax(ctc, self._normalised(x), layer_idx)
         )
         return term
+
+
+def of_first_process(drawn: torch.Tensor) -> torch.Tensor:
+    """Return what the first process of a distributed training drew, else what was drawn here.
+
+    All must gate the same batches: a gated batch has other losses and statistics, which ESPnet
+    averages over the processes by name.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return drawn
+    shared = drawn.cuda() if torch.distributed.get_backend() == "nccl" else drawn.clone()
+    torch.distributed.broadcast(shared, src=0)
+    return shared.cpu()
 
 
 def head_blank_prob(ctc: Any, h: torch.Tensor, layer_idx: int) -> torch.Tensor:

@@ -24,13 +24,15 @@ def compare_exps(args: argparse.Namespace, argv: Sequence[str]) -> None:
     Raises:
         ValueError: For a wrong row, an unreadable test set or if every row failed.
     """
+    if args.max_timed is not None and args.max_timed < 1:
+        raise ValueError(f"--max_timed {args.max_timed}: at least 1 is needed")
     rows = [row for group in args.exp for spec in group for row in experiment_rows(spec)]
     rows = check_names([*rows, *(custom_row(items) for items in args.row)])
     environment = environment_record()
     comparison = Comparison(
         args.data, DecodingCache(args.cache or args.output / "cache"), args.model_file
     )
-    results = comparison.measure(rows, args.repeats, args.num_threads)
+    results = comparison.measure(rows, args.repeats, args.num_threads, args.max_timed)
     if not any(result.seeds for result in results):
         reasons = "; ".join(f"{r.row.name}: {r.failure}" for r in results)
         raise ValueError(f"every row failed, nothing is written: {reasons}")
@@ -42,6 +44,7 @@ def compare_exps(args: argparse.Namespace, argv: Sequence[str]) -> None:
         "settings": {
             "repeats": args.repeats,
             "threads": args.num_threads,
+            "timed_utterances": min(args.max_timed or len(data.speech), len(data.speech)),
             "allowed": args.max_wer_increase,
         },
         "experiments": [

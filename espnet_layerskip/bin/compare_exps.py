@@ -51,6 +51,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_file", help="Checkpoint name in each experiment")
     parser.add_argument("--cache", type=Path, help="Folder of decodings [OUTPUT/cache]")
     parser.add_argument("--repeats", type=int, default=5, help="Timed passes, 0 = no timing")
+    parser.add_argument(
+        "--max_timed",
+        type=int,
+        metavar="N",
+        help="Utterances of a timed pass, spread over the durations [the whole set]",
+    )
     parser.add_argument("--num_threads", type=int, default=1, help="Threads while timing")
     parser.add_argument(
         "--max_wer_increase",

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from espnet_layerskip.calibration.stored import Calibration, calibration_file, read_calibration
 from espnet_layerskip.checkpoint import file_digest
+from espnet_layerskip.options import OFF, parse_blank_threshold, parse_spike_extension
 from espnet_layerskip.pretrained import find_model
 
 if TYPE_CHECKING:
     from espnet_layerskip.bench.experiment import Experiment
     from espnet_layerskip.bench.inputs import TestSet
+    from espnet_layerskip.bench.settings import SkipSettings
     from espnet_layerskip.calibration.choose import Trial
 
 NOTHING_FITS = 3  # exit status; 1 is what Python itself exits with when something breaks
@@ -93,7 +95,9 @@ def calibrate(args: argparse.Namespace, exp: Path, data_dir: Path) -> tuple[Cali
     from espnet_layerskip.bench.experiment import load_experiment
     from espnet_layerskip.bench.inputs import load_test_set
     from espnet_layerskip.calibration.choose import choose, find_warnings
+    from espnet_layerskip.calibration.grid import settings_to_try
 
+    grid = read_grid(args.thresholds, args.extensions)
     if args.num_threads is not None:
         torch.set_num_threads(args.num_threads)
     digest = tables_digest(data_dir)
@@ -101,7 +105,8 @@ def calibrate(args: argparse.Namespace, exp: Path, data_dir: Path) -> tuple[Cali
     check_model(exp, experiment)
     record = environment.environment_record()
     data = load_test_set(data_dir, experiment.speech2text.sample_rate)
-    full_depth, *tried = try_all(experiment, data, args.metric, args.max_wer_increase)
+    settings = settings_to_try(experiment, *grid)
+    full_depth, *tried = try_all(experiment, data, settings, args.metric, args.max_wer_increase)
     chosen, kept_by = choose(tried, full_depth, args.allow_point_estimate)
     setting = chosen.settings
     assert setting.threshold is not None
@@ -143,13 +148,34 @@ def check_model(exp: Path, experiment: Experiment) -> None:
         raise ValueError(f"{exp}: a model with a postencoder cannot be calibrated")
 
 
-def try_all(experiment: Experiment, data: TestSet, metric: str, max_increase: float) -> list[Trial]:
+def read_grid(
+    thresholds: Sequence[str] | None, extensions: Sequence[str] | None
+) -> tuple[list[float] | None, list[tuple[int, int]] | None]:
+    """Return the thresholds and extensions to try; None = as usual.
+
+    Raises:
+        ValueError: If one cannot be read or turns the gate off.
+    """
+    numbers = [parse_blank_threshold(text) for text in thresholds or ()]
+    if wrong := [t for t, n in zip(thresholds or (), numbers, strict=True) if n in (None, OFF)]:
+        raise ValueError(f"--thresholds {wrong[0]}: numbers above 0 and below 1 are needed")
+    pairs = [parse_spike_extension(text) for text in extensions or ()]
+    return [n for n in numbers if n is not None] or None, [
+        p for p in pairs if p is not None
+    ] or None
+
+
+def try_all(
+    experiment: Experiment,
+    data: TestSet,
+    settings: Sequence[SkipSettings],
+    metric: str,
+    max_increase: float,
+) -> list[Trial]:
     """Return what comes of each setting, full depth first."""
     from espnet_layerskip.bench.one_pass import decode_with_each
     from espnet_layerskip.calibration.choose import make_trial
-    from espnet_layerskip.calibration.grid import settings_to_try
 
-    settings = settings_to_try(experiment)
     progress = Progress(len(data.speech), len(settings))
     decoded = decode_with_each(experiment, data, settings, progress)
     errors, num_ref = count_all([d.hyps for d in decoded.values()], data.text, metric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 from espnet_layerskip.bench.experiment import Experiment
@@ -11,20 +12,27 @@ THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
 EXTENSIONS = ((0, 0), (1, 1), (2, 2))
 
 
-def settings_to_try(experiment: Experiment) -> list[SkipSettings]:
+def settings_to_try(
+    experiment: Experiment,
+    thresholds: Sequence[float] | None = None,
+    extensions: Sequence[tuple[int, int]] | None = None,
+) -> list[SkipSettings]:
     """Return full depth, then thresholds x extensions x sets of gates, all resolved.
 
-    The experiment's own threshold and extension are among them; its context is kept.
+    Args:
+        experiment: Its own threshold and extension are tried too; its context is kept.
+        thresholds: None = THRESHOLDS.
+        extensions: None = EXTENSIONS.
     """
     stored, gates = experiment.stored, experiment.encoder.gate_layer_idx
     assert stored.threshold is not None
     assert stored.extension is not None
-    thresholds = sorted({*THRESHOLDS, stored.threshold} - {1.0})
+    tried = sorted({*(thresholds or THRESHOLDS), stored.threshold} - {1.0})
     subsets = [s for n in range(1, len(gates) + 1) for s in combinations(gates, n)]
     out = [OFF.resolved(experiment.encoder, stored)]
     for subset in subsets:
         used = None if len(subset) == len(gates) else subset
-        for extension in sorted({*EXTENSIONS, stored.extension}):
-            for threshold in thresholds:
+        for extension in sorted({*(extensions or EXTENSIONS), stored.extension}):
+            for threshold in tried:
                 out.append(SkipSettings(threshold, extension, stored.context, None, used))
     return out

@@ -12,6 +12,7 @@ def test_compare_exps(data_dir, exps, tmp_path, capsys):
         *("--data", str(data_dir), "--output", str(tmp_path), "--repeats", "5"),
         *("--exp", f"stock={exps['stock']}", f"ours={exps['ours']}"),
         *("--row", "ours, 0.7", str(exps["ours"]), "threshold=0.7"),
+        *("--cache", str(tmp_path / "kept"), "--max_timed", "3"),
     ]
     compare_exps.main(command)
     report = json.loads((tmp_path / "compare.json").read_text())
@@ -27,8 +28,9 @@ def test_compare_exps(data_dir, exps, tmp_path, capsys):
     page = (tmp_path / "compare.md").read_text()
     assert page in capsys.readouterr().out
     assert "python -m espnet_layerskip.bin.compare_exps --data" in page
+    assert "5 interleaved passes over 3 utterances" in page
     assert "95 %" in page
-    assert len(list((tmp_path / "cache").glob("*.json"))) == 5
+    assert len(list((tmp_path / "kept").glob("*.json"))) == 5
 
 
 def test_compare_exps_without_a_result(data_dir, tmp_path):
@@ -37,5 +39,12 @@ def test_compare_exps_without_a_result(data_dir, tmp_path):
             ["--data", str(data_dir), "--output", str(tmp_path), "--row", "x", "no_such"]
         )
     assert not (tmp_path / "compare.md").exists()
+    with pytest.raises(ValueError, match="--max_timed 0: at least 1"):
+        compare_exps.main(
+            [
+                *("--data", str(data_dir), "--output", str(tmp_path)),
+                *("--row", "x", "y", "--max_timed", "0"),
+            ]
+        )
     with pytest.raises(ValueError, match="nothing to compare"):
         compare_exps.main(["--data", str(data_dir), "--output", str(tmp_path)])

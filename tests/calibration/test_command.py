@@ -63,6 +63,29 @@ def test_the_right_answer_is_found_stored_and_read_back(fake_sweep, exp, data_di
     assert configured.asr_model.encoder.blank_threshold == 0.5
 
 
+def test_the_grid_can_be_given(fake_sweep, exp, data_dir, capsys):
+    assert calibrate(exp, data_dir, 5, "--thresholds", 0.95, 0.6, "--extensions", "1,2") == 0
+    tried = {
+        (row["settings"]["threshold"], tuple(row["settings"]["extension"]))
+        for row in read_calibration(exp / "calibration.json").sweep
+    }
+    # the configured 0.5 and 0,0 too
+    assert tried == {(t, e) for t in (0.5, 0.6, 0.95) for e in ((0, 0), (1, 2))}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--thresholds", "0.9", "off"), "--thresholds off: numbers above 0 and below 1"),
+        (("--thresholds", "high"), "must be 'auto', 'off' or a number in"),
+        (("--extensions", "1"), "extension"),
+    ],
+)
+def test_a_wrong_grid_is_refused(fake_sweep, exp, data_dir, capsys, option, message):
+    assert calibrate(exp, data_dir, 5, *option) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_explicit_options_win_over_the_calibration(fake_sweep, exp, data_dir, caplog):
     calibrate(exp, data_dir)
     with caplog.at_level(logging.WARNING):

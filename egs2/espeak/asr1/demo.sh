@@ -85,14 +85,15 @@ export OMP_NUM_THREADS=1
 step calibrate "the gate's threshold, chosen on dev (half a minute)" "${ours}/calibration.json" \
     bash -c '"$@" || [ $? -eq 3 ]' calibrate \
     "${python}" -m espnet_layerskip.cli calibrate --exp "${ours}" --data dump/raw/dev \
-    --max-wer-increase "${max_wer_increase}" --allow-point-estimate
+    --max-wer-increase "${max_wer_increase}" --allow-point-estimate \
+    --thresholds 0.5 0.9 0.99 --extensions 0,0 1,1
 step decode "decoding and scoring of test, voices that no training heard" \
     exp/asr_JOB/RESULTS.md "${both}" \
     ./run.sh "${common[@]}" --test_sets test --stage 12 --stop_stage 13 --asr_config conf/train_asr_JOB.yaml \
     --asr_tag JOB --inference_nj 1
 step compare "comparison on test" exp/compare/compare.json \
     "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/test --model_file "${model}" \
-    --repeats "${repeats}" --exp "stock=${stock}" "ours=${ours}" --output exp/compare --cache exp/demo/cache
+    --repeats "${repeats}" --max_timed 40 --exp "stock=${stock}" "ours=${ours}" --output exp/compare --cache exp/demo/cache
 step report "report" exp/report/index.html \
     "${python}" -m espnet_layerskip.cli report --exp "${ours}" --compare "${stock}" \
     --data dump/raw/test --output exp/report --cache exp/demo/cache

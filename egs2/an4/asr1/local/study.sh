@@ -36,20 +36,24 @@ prepare() {  # <config>: token list and statistics of a unit that is not run.sh'
 }
 
 no_kd="--model_conf kd_blank_weight=0.0 --model_conf kd_label_weight=0.0"
+packed="--encoder_conf skip_context=packed_original --encoder_conf spike_extension=[2,2]"
+packed+=" --encoder_conf train_spike_extensions=[[1,1],[2,2]]"
 for seed in ${seeds}; do
     for system in ${only}; do
         config=tuning/train_asr_${system%_nokd} unit=char kind=
         case ${system} in
             conformer|layerskip|layerskip_nokd)
                 config=train_asr_${system%_nokd} trunk_config=train_asr_conformer ;;
-            conformer_word|layerskip_word)
-                kind=_word unit=word trunk_config=tuning/train_asr_conformer_word ;;
+            conformer_word|layerskip_word|layerskip_word_packed)
+                config=${config%_packed} kind=_word unit=word
+                trunk_config=tuning/train_asr_conformer_word ;;
             layerskip_factorized|layerskip_factorized_nokd) kind=_factorized trunk_config=${config} ;;
             layerskip_stem32) kind=_stem32 trunk_config=${config} ;;
             *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
         options= trunk_options=
         [[ ${system} != *_nokd ]] || options=${no_kd}
+        [[ ${system} != *_packed ]] || options=${packed}
         [[ ${trunk_config} = *conformer* ]] \
             || trunk_options="${no_kd} --encoder_conf train_skip_prob=0.0"
         trunk=trunk${kind}_seed${seed}
