@@ -27,14 +27,14 @@ HEADER = (
 
 NOTES = """\
 Greedy decoding, batch 1. WER, CER and TER: mean over the training seeds, with the lowest and the
-highest where there are several. Frames skipped: share of encoder frames that skipped at least one
-layer. Ceiling: s*(L-K)/L, the share of the blocks' work that was not done. Encoder time: features
-to encoder_out, median of {repeats} interleaved passes over {timed_utterances} utterances (min to max),
-{threads} thread(s), first experiment of each row. FLOPs: 2 per multiply-accumulate, counted on the
-same input. Differences of WER: percent points with the 95 % interval of a paired bootstrap over the
-test utterances (not over training seeds), errors averaged over seeds. A row whose transcripts are
-missing or empty, or whose WER is more than {allowed:g} points above the same weights at full depth,
-is printed as failed and not as fast."""
+highest where there are several. Frames skipped: share of encoder frames that skipped at least
+one layer. Ceiling: s*(L-K)/L, the share of the blocks' work that was not done. Encoder time:
+features to encoder_out, median of {repeats} interleaved passes (min to max) over
+{timed_utterances} utterances, {threads} thread(s), first experiment of each row. FLOPs: 2 per
+multiply-accumulate, counted over the whole test set. Differences of WER: percent points with the
+95 % interval of a paired bootstrap over the test utterances (not over training seeds), errors
+averaged over seeds. A row whose transcripts are missing or empty, or whose WER is more than
+{allowed:g} points above the same weights at full depth, is printed as failed and not as fast."""
 
 
 def compare_records(
