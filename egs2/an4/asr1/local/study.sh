@@ -51,7 +51,7 @@ for seed in ${seeds}; do
             layerskip_stem32) kind=_stem32 trunk_config=${config} ;;
             *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
-        options= trunk_options=
+        options='' trunk_options=''
         [[ ${system} != *_nokd ]] || options=${no_kd}
         [[ ${system} != *_packed ]] || options=${packed}
         [[ ${trunk_config} = *conformer* ]] \
