@@ -43,7 +43,7 @@ def test_fewer_gates_are_kept_in_every_row(tmp_path, data_dir):
     exp = make_experiment(tmp_path / "exp", gates=(1, 3))
     write_calibration(exp, 0.5, gates=(1,))
     comparison = Comparison(data_dir, DecodingCache(tmp_path / "cache"), log=lambda line: None)
-    _, on, _ = comparison.measure(experiment_rows(f"x={exp}"), repeats=0, threads=1)
+    _, on, *_ = comparison.measure(experiment_rows(f"x={exp}"), repeats=0, threads=1)
     assert "gates=1" in on.seeds[0].system.settings.describe()
     on.seeds[0].system.prepare()
     assert on.seeds[0].system.encoder.gates_in_use == [1]
