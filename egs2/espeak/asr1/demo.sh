@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a comparison of the stock encoder with layer-skipping, in 11 to 12 minutes on two
+# From nothing to a comparison of the stock encoder with layer-skipping, in 8 to 12 minutes on two
 # CPU cores. Each step is a call that you can make yourself; what it prints is in exp/demo/*.log.
 # Stopped, it goes on where it was when it is started again; steps that are done are left alone.
 set -e -u -o pipefail
