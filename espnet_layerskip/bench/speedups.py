@@ -21,6 +21,7 @@ SPEEDUPS = {
     "e2e_vs_stock_beam1": ("e2e", GREEDY_ON, ("stock_beam1",)),
     "e2e_vs_stock_beam10": ("e2e", GREEDY_ON, ("stock_beam10",)),
     "e2e_vs_full_depth": ("e2e", GREEDY_ON, (GREEDY_OFF,)),
+    "e2e_prefix_beam_vs_stock_beam1": ("e2e", "ours_prefix_beam_skip_on", ("stock_beam1",)),
     "e2e_prefix_beam_vs_stock_beam10": ("e2e", "ours_prefix_beam_skip_on", ("stock_beam10",)),
     "e2e_ngram_vs_stock_beam10": ("e2e", "ours_ngram_skip_on", ("stock_beam10",)),
     "e2e_ngram_vs_stock_beam10_ngram": ("e2e", "ours_ngram_skip_on", ("stock_beam10_ngram",)),

@@ -32,17 +32,23 @@ class DroppingCTC:
     def __init__(self, model: Any, threshold: float):
         self.model = model
         self.threshold = threshold
+        self.num_frames = 0  # left of the utterance
 
     def log_softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
         """Return log-posteriors (1, M, V) of hidden states (1, T, D), M <= T."""
         log_probs = clean_log_probs(self.model.ctc.log_softmax(hs_pad))
         kept = kept_frames(self.model)
         keep_mask = None if kept is None else kept[0]
-        return drop_frames(log_probs[0], self.threshold, keep_mask)[0][None]
+        left = drop_frames(log_probs[0], self.threshold, keep_mask)[0]
+        self.num_frames = len(left)
+        return left[None]
 
 
 def drop_in_search(beam_search: Any, model: Any, threshold: float) -> None:
     """Let the CTC scorer of ESPnet's BeamSearch drop blank frames.
+
+    The search ends one step after hypotheses of as many tokens as frames are left: longer ones are
+    impossible, and ESPnet's scorer fails on them with an index that is out of range.
 
     Raises:
         ValueError: If the search has no CTC prefix scorer.
@@ -53,7 +59,13 @@ def drop_in_search(beam_search: Any, model: Any, threshold: float) -> None:
             "drop_threshold needs ESPnet's label-synchronous search with a CTC scorer: leave it "
             "off with ctc_weight 0, time_sync and partial_ar"
         )
-    scorer.ctc = DroppingCTC(model, threshold)
+    scorer.ctc = ctc = DroppingCTC(model, threshold)
+    post_process = beam_search.post_process
+
+    def bounded(i: int, maxlen: int, *rest: Any) -> Any:
+        return post_process(i, min(maxlen, ctc.num_frames + 1), *rest)
+
+    beam_search.post_process = bounded
 
 
 def as_hypothesis(found: Any, token_int: list[int], model: Any, enc: torch.Tensor) -> Hypothesis:

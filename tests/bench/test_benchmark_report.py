@@ -55,6 +55,13 @@ def test_summary_says_why_a_ratio_is_missing(rows):
     assert "10 s, batch 1, 2 threads" in text
 
 
+def test_summary_of_another_condition_than_the_headline(rows):
+    rows = [{**r, "audio_seconds": 3.0, "batch_size": 8} for r in rows]
+    text = summary({"speedups": speedups(rows, 1.0)})
+    assert "times as fast, 3 s, batch 8, 2 threads" in text
+    assert "| encoder_vs_stock | 2.50 |  |" in text
+
+
 def test_figure_shows_times_of_rows_that_count(rows):
     drawing = draw_benchmark({"rows": [*rows, row("stock_beam1", 0.3, scope="e2e")]}, "made so")
     assert drawing.png.startswith(b"\x89PNG")

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from espnet_layerskip.cli import main
 from espnet_layerskip.decoding.times import ctm_lines, frame_samples, word_times
@@ -52,6 +53,27 @@ def test_all_decoders_give_the_same_things(exps, waves, lm, kind):
         if "lexicon" in options:
             whole = nbest[0][0].split()[:-1]
             assert set(whole) <= {"AB", "C", "DE"}
+
+
+@pytest.mark.parametrize("spikes", [(), (5,), (5, 9)])
+def test_espnets_search_ends_where_few_frames_are_left(exps, waves, monkeypatch, spikes):
+    """Its scorer has no state for a hypothesis of more tokens than frames."""
+    model = load_model(
+        exps["skip"],
+        **{"decoder_type": "espnet", "beam_size": 3, "drop_threshold": 0.9},
+        blank_threshold="off",
+    )
+
+    def log_softmax(hs_pad):
+        log_probs = torch.full((*hs_pad.shape[:2], len(model.asr_model.token_list)), -20.0)
+        log_probs[..., 0] = -1e-6
+        for frame in spikes:
+            log_probs[:, frame, 0], log_probs[:, frame, 3] = -5.0, -0.01
+        return log_probs
+
+    monkeypatch.setattr(model.asr_model.ctc, "log_softmax", log_softmax)
+    [(_, _, token_int, _)] = model(waves[0])
+    assert token_int == [3] * len(spikes)
 
 
 def test_an_option_that_a_decoder_does_not_use_is_named(exps, lm, caplog):
