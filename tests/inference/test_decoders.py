@@ -60,7 +60,9 @@ def test_espnets_search_ends_where_few_frames_are_left(exps, waves, monkeypatch,
     """Its scorer has no state for a hypothesis of more tokens than frames."""
     model = load_model(
         exps["skip"],
-        **{"decoder_type": "espnet", "beam_size": 3, "drop_threshold": 0.9},
+        decoder_type="espnet",
+        beam_size=3,
+        drop_threshold=0.9,
         blank_threshold="off",
     )
 
