@@ -11,7 +11,7 @@ from espnet_layerskip.report.canvas import Drawing
 
 SCOPE_TITLES = {
     "encoder": "Encoder",
-    "model": "Model: frontend, encoder, head",
+    "model": "Model: frontend to head",
     "e2e": "End to end: wave file to text",
 }
 # Of a kind of row: label, colour and hatching.

@@ -59,8 +59,6 @@ if [ -n "${words}" ]; then
         rows+=(--row "conformer_word's weights, decode-only skipping, ${context}" "${words_gated}" "context=${context}")
     done
 fi
-large_twin=$(all conformer_word_large)
-[ -z "${large_twin}" ] || rows+=(--row "conformer_word_large" "${large_twin}")
 
 "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/test --output exp/compare \
     --model_file valid.cer_ctc.ave.pth --repeats "${repeats}" \
@@ -85,13 +83,15 @@ bench batches --scope model,e2e --seconds 10 --batch-size 8 --num-threads 2
 bench encoder --scope encoder --seconds 3,10,30 --batch-size 1,8 --num-threads 1
 "${python}" -m espnet_layerskip.bin.long_audio --exp "${ours%%,*}" --data dump/raw/test \
     --output exp/bench --seconds 0 10 600 3600 --num-threads 2
-pages=(benchmark lengths batches encoder long_audio)
+"${python}" -m espnet_layerskip.bin.long_audio --exp "${ours%%,*}" --data dump/raw/test \
+    --output exp/bench/whole --seconds 30 600 --repeats 1 --num-threads 2 --segment-size off
+pages=(benchmark lengths batches encoder long_audio whole/long_audio)
 if [ -n "${words}" ]; then
     model=$(all layerskip_word) twin=${words}
     bench words --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2
     pages+=(words)
 fi
-model=$(all layerskip_word_large) twin=${large_twin}
+model=$(all layerskip_word_large) twin=
 if [ -n "${model}" ]; then
     bench large --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2
     pages+=(large)

@@ -49,8 +49,7 @@ for seed in ${seeds}; do
                 trunk_config=tuning/train_asr_conformer_word ;;
             layerskip_factorized|layerskip_factorized_nokd) kind=_factorized trunk_config=${config} ;;
             layerskip_stem32) kind=_stem32 trunk_config=${config} ;;
-            layerskip_word_large|conformer_word_large)
-                kind=_${system} unit=word trunk_config=${config} ;;
+            layerskip_word_large) kind=_word_large unit=word trunk_config=${config} ;;
             *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
         options='' trunk_options=''
