@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from espnet_layerskip._compat import CTC
+from espnet_layerskip.blank_regularized import blank_regularized_ctc_loss
 
 if TYPE_CHECKING:
     from espnet_layerskip.frames import SkipTrace
@@ -54,9 +55,11 @@ class LayerSkipCTC(CTC):
             Both start at p(blank) = 0.5 on average; ESPnet's own starts at 1/V and leaves
             the first stage of CTC training much later.
         own_head_layers: 1-based encoder layers with a head of their own.
+        self_loop_penalty: Price in the loss of every frame by which a label is longer than
+            one (Yang et al., 2305.11558), >= 0; 0.0 = CTC.
 
     Raises:
-        ValueError: For an unknown head type.
+        ValueError: For an unknown head type or a negative penalty.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class LayerSkipCTC(CTC):
         zero_infinity: bool = True,
         head_type: str = "factorized",
         own_head_layers: Sequence[int] = (),
+        self_loop_penalty: float = 0.0,
     ):
         super().__init__(
             odim=odim,
@@ -78,7 +82,10 @@ class LayerSkipCTC(CTC):
         )
         if head_type not in HEAD_TYPES:
             raise ValueError(f"ctc head must be one of {HEAD_TYPES}, but got {head_type!r}")
+        if not self_loop_penalty >= 0.0:
+            raise ValueError(f"self_loop_penalty must be >= 0, but got {self_loop_penalty}")
         self.head_type = head_type
+        self.self_loop_penalty = self_loop_penalty
         self.dropout = torch.nn.Dropout(dropout_rate)
         self.interctc_lo = torch.nn.ModuleDict(
             {str(i): torch.nn.Linear(encoder_output_size, odim) for i in own_head_layers}
@@ -177,7 +184,7 @@ class LayerSkipCTC(CTC):
         ys_pad: torch.Tensor,
         ys_lens: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the CTC loss.
+        """Return the CTC loss; with a ``self_loop_penalty`` the blank-regularised one.
 
         Args:
             hs_pad: Hidden states (B, T, D).
@@ -192,7 +199,13 @@ class LayerSkipCTC(CTC):
         logits = self.projection()(self.dropout(hs_pad))
         log_probs = self._log_probs(logits).float().transpose(0, 1)
         ys_true = torch.cat([ys_pad[i, :n] for i, n in enumerate(ys_lens)])
-        loss: torch.Tensor = self.ctc_loss(log_probs, ys_true, hlens, ys_lens) / log_probs.size(1)
+        if self.self_loop_penalty:
+            loss = blank_regularized_ctc_loss(
+                log_probs, ys_true, hlens, ys_lens, self.self_loop_penalty
+            )
+        else:
+            loss = self.ctc_loss(log_probs, ys_true, hlens, ys_lens)
+        loss = loss / log_probs.size(1)
         return (loss.sum() if self.reduce else loss).to(hs_pad.dtype)
 
     def _log_probs(self, logits: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,8 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         ctc_head: "factorized" or "plain".
         interctc_head: "shared" (the final head serves the gates too, as in ESPnet's
             intermediate CTC) or "own".
+        self_loop_penalty: Price in all CTC losses of every frame by which a label is longer
+            than one, for more blank frames (Yang et al., 2305.11558); 0.0 = off.
         kd_blank_weight: Weight of the blank term; 0.0 = off.
         kd_label_weight: Weight of the label term; 0.0 = off.
         kd_frames: "all" or "spikes" (the teacher's spikes and their neighbours).
@@ -78,6 +80,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         lang_token_id: int = -1,
         ctc_head: str = "factorized",
         interctc_head: str = "shared",
+        self_loop_penalty: float = 0.0,
         kd_blank_weight: float = 0.0,
         kd_label_weight: float = 0.0,
         kd_frames: str = "all",
@@ -113,7 +116,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
             encoder=encoder,
             postencoder=postencoder,
             decoder=decoder,
-            ctc=head_like(ctc, ctc_head, own),
+            ctc=head_like(ctc, ctc_head, own, self_loop_penalty),
             joint_network=joint_network,
             aux_ctc=aux_ctc,
             ctc_weight=ctc_weight,
@@ -267,11 +270,13 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         return stats
 
 
-def head_like(ctc: CTC, head_type: str, own_head_layers: Sequence[int]) -> LayerSkipCTC:
+def head_like(
+    ctc: CTC, head_type: str, own_head_layers: Sequence[int], self_loop_penalty: float = 0.0
+) -> LayerSkipCTC:
     """Return our head with the sizes and options of the one which ESPnet built.
 
     Raises:
-        ValueError: If ESPnet's head uses another loss than the builtin one.
+        ValueError: If ESPnet's head uses another loss than the builtin one, or for a wrong option.
     """
     if ctc.ctc_type != "builtin":
         raise ValueError(
@@ -285,6 +290,7 @@ def head_like(ctc: CTC, head_type: str, own_head_layers: Sequence[int]) -> Layer
         zero_infinity=ctc.ctc_loss.zero_infinity,
         head_type=head_type,
         own_head_layers=own_head_layers,
+        self_loop_penalty=self_loop_penalty,
     )
 
 

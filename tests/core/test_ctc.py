@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from espnet_layerskip._compat import CTC
+from espnet_layerskip.blank_regularized import blank_regularized_ctc_loss
 from espnet_layerskip.ctc import HEAD_TYPES, LayerSkipCTC, factorized_log_probs
 from espnet_layerskip.frames import GateTrace, SkipTrace
 
@@ -147,3 +148,72 @@ def test_training_starts_at_even_odds_of_blank(head_type):
     hidden = torch.randn(1, 500, 16) * 0.1
     for layer_idx in (None, 2):
         assert float(ctc.blank_prob(hidden, layer_idx).mean()) == pytest.approx(0.5, abs=0.07)
+
+
+def loss_inputs(num_frames=7):
+    torch.manual_seed(1)
+    log_probs = torch.randn(num_frames, 4, V).log_softmax(-1).requires_grad_()
+    ys = torch.tensor([1, 1, 2, 3, 4, 5])  # of 3, 2, 1 and 0 labels
+    lens = torch.tensor([num_frames, num_frames - 1, 1, 3])
+    return log_probs, ys, lens, torch.tensor([3, 2, 1, 0])
+
+
+def test_blank_regularised_loss_without_a_penalty_is_ctc():
+    inputs = loss_inputs()
+    ours = blank_regularized_ctc_loss(*inputs, self_loop_penalty=0.0)
+    torchs = F.ctc_loss(*inputs, reduction="none")
+    assert torch.allclose(ours, torchs, atol=1e-5)
+    grads = [torch.autograd.grad(loss.sum(), inputs[0])[0] for loss in (ours, torchs)]
+    # PyTorch's gradient is that with respect to the logits; both sum to it through a log-softmax
+    logits = [g - inputs[0].exp() * g.sum(-1, keepdim=True) for g in grads]
+    assert torch.allclose(*logits, atol=1e-5)
+
+
+def test_blank_regularised_loss_is_the_priced_sum_over_paths():
+    torch.manual_seed(0)
+    log_probs = torch.randn(5, 1, 3).log_softmax(-1)
+    for labels in ([1, 1], [1, 2], [2]):
+        total = 0.0
+        for path in torch.cartesian_prod(*[torch.arange(3)] * 5).tolist():
+            kept = [v for i, v in enumerate(path) if i == 0 or v != path[i - 1]]
+            if [v for v in kept if v] == labels:
+                loops = sum(v > 0 and v == path[i - 1] for i, v in enumerate(path) if i)
+                score = sum(float(log_probs[t, 0, v]) for t, v in enumerate(path))
+                total += math.exp(score - 0.7 * loops)
+        loss = blank_regularized_ctc_loss(
+            log_probs, torch.tensor(labels), torch.tensor([5]), torch.tensor([len(labels)]), 0.7
+        )
+        assert float(loss) == pytest.approx(-math.log(total), abs=1e-5)
+
+
+def test_blank_regularised_loss_of_too_few_frames_is_zero_with_finite_gradients():
+    log_probs, ys, lens, ylens = loss_inputs()
+    lens = torch.tensor([3, 1, 1, 3])  # 1 1 2 needs four frames, 3 4 two
+    loss = blank_regularized_ctc_loss(log_probs, ys, lens, ylens, 1.0)
+    assert loss[:2].tolist() == [0.0, 0.0]
+    assert (loss[2:] > 0).all()
+    (grad,) = torch.autograd.grad(loss.sum(), log_probs)
+    assert grad.isfinite().all()
+    assert not grad[:, :2].any()
+
+
+def test_self_loop_penalty_makes_labels_shorter():
+    def blank_frames(penalty):
+        torch.manual_seed(0)
+        ctc = LayerSkipCTC(V, D, head_type="plain", self_loop_penalty=penalty)
+        h = torch.nn.Parameter(torch.randn(1, 12, D))
+        optimizer = torch.optim.Adam([h], 0.1)
+        for _ in range(100):
+            optimizer.zero_grad()
+            ctc(h, torch.tensor([12]), torch.tensor([[1, 2, 2]]), torch.tensor([3])).backward()
+            optimizer.step()
+        best = ctc.argmax(h)[0]
+        assert [int(v) for v in best.unique_consecutive() if v] == [1, 2, 2]
+        return int((best == 0).sum())
+
+    assert blank_frames(0.0) < blank_frames(5.0) == 9
+
+
+def test_negative_self_loop_penalty_is_refused():
+    with pytest.raises(ValueError, match="self_loop_penalty.*-1"):
+        head("plain", self_loop_penalty=-1.0)

@@ -156,12 +156,22 @@ def test_joint_attention_training_and_own_head():
     assert "ctc.interctc_lo.2.weight" in model.state_dict()
 
 
+def test_self_loop_penalty_reaches_all_ctc_losses():
+    model = build(model_conf={"ctc_weight": 1.0, "self_loop_penalty": 3.0})
+    plain = build(model_conf={"ctc_weight": 1.0})
+    plain.load_state_dict(model.state_dict())
+    priced, free = (m(*batch())[1] for m in (model, plain))
+    for name in ("loss_ctc", "loss_interctc_layer2"):
+        assert priced[name] > free[name]
+
+
 @pytest.mark.parametrize(
     ("model_conf", "message"),
     [
         ({"ctc_head": "split"}, "'plain', 'factorized'.*'split'"),
         ({"interctc_head": "mine"}, "'shared', 'own'.*'mine'"),
         ({"kd_frames": "some"}, "'all', 'spikes'.*'some'"),
+        ({"self_loop_penalty": -1.0}, "self_loop_penalty must be >= 0, but got -1.0"),
         ({"kd_blank_weight": -1.0}, "must be >= 0, but got -1.0"),
         ({"ctc_weight": 0.0}, "needs ctc_weight > 0"),
     ],
