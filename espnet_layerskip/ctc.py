@@ -111,8 +111,9 @@ class LayerSkipCTC(CTC):
         """Inside the block, frames that skipped keep the gate's blank decision.
 
         ``softmax``, ``log_softmax`` and ``argmax`` then project only the frames that went
-        through every layer. A skipped frame has the blank probability that the gate saw
-        (at the last gate that dropped it); its remaining mass is uniform over the labels.
+        through every layer, and the repeats of such frames. Another frame has the blank
+        probability that the gate saw (the last one that it came to); its remaining mass is
+        uniform over the labels.
 
         Args:
             trace: Of the same batch as the ``hs_pad`` given inside; None changes nothing.
@@ -151,7 +152,7 @@ class LayerSkipCTC(CTC):
         """Return log-probabilities (B, T, V) of hidden states (B, T, D)."""
         if self._trace is None:
             return self._log_probs(self.projection()(hs_pad))
-        keep = self._trace.keep_mask
+        keep = self._trace.spoken_mask
         if keep.shape != hs_pad.shape[:2]:
             raise ValueError(
                 f"the skip trace is of a batch of shape {tuple(keep.shape)}, but the hidden "
@@ -172,7 +173,7 @@ class LayerSkipCTC(CTC):
         """Return the most probable token (B, T), int64, of hidden states (B, T, D)."""
         if self._trace is None:
             return self.log_softmax(hs_pad).argmax(-1)
-        keep = self._trace.keep_mask
+        keep = self._trace.spoken_mask
         best = hs_pad.new_full(keep.shape, BLANK, dtype=torch.long)
         best[keep] = self._log_probs(self.projection()(hs_pad[keep])).argmax(-1)
         return best

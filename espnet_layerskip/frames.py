@@ -20,11 +20,15 @@ class GateTrace:
         keep_mask: (B, T) bool, True = the frame went on.
         blank_prob: (B, T) float32, p(blank); a frame dropped by an earlier gate keeps the
             value which that gate saw.
+        peak: (B, T) int64, the frame whose state each frame gets in the end: of a repeat
+            that was dropped, here or before, the peak of its run, of any other frame itself;
+            None = no repeats were dropped.
     """
 
     layer_idx: int
     keep_mask: torch.Tensor
     blank_prob: torch.Tensor
+    peak: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ class SkipTrace:
     def keep_mask(self) -> torch.Tensor:
         """(B, T) bool, True = the frame went through every layer."""
         return self.gates[-1].keep_mask
+
+    @property
+    def spoken_mask(self) -> torch.Tensor:
+        """(B, T) bool, True = the frame's output is that of a frame which ran every layer."""
+        peak = self.gates[-1].peak
+        return self.keep_mask if peak is None else self.keep_mask.gather(1, peak)
 
     def blank_prob(self) -> torch.Tensor:
         """Return p(blank) (B, T) that the last gate to see each frame gave it, float32."""
@@ -70,7 +80,15 @@ class SkipTrace:
     def utterance(self, row: int) -> SkipTrace:
         """Return the trace of one utterance, cut to its own length: (1, T_row)."""
         cut = (slice(row, row + 1), slice(0, int(self.valid_mask[row].sum())))
-        gates = [GateTrace(g.layer_idx, g.keep_mask[cut], g.blank_prob[cut]) for g in self.gates]
+        gates = [
+            GateTrace(
+                g.layer_idx,
+                g.keep_mask[cut],
+                g.blank_prob[cut],
+                None if g.peak is None else g.peak[cut],
+            )
+            for g in self.gates
+        ]
         return SkipTrace(self.valid_mask[cut], gates)
 
 
@@ -84,6 +102,7 @@ class Frames:
         valid_mask: (B, T) bool, or None where nothing is padded.
         index: Where the active frames sit in the full length; None = all are active.
         frozen: (B, T, D) states at the last gate, which skipped frames keep; None before.
+        peak: As in GateTrace, of the last gate.
         context: What a kept frame sees of the others: packed, packed_original or full.
         flat: The active frames are one row (1, N, D), utterance after utterance and
             without padding, as the layers of the fast path take them.
@@ -95,6 +114,7 @@ class Frames:
     valid_mask: torch.Tensor | None
     index: PackedIndex | None = None
     frozen: torch.Tensor | None = None
+    peak: torch.Tensor | None = None
     context: str = "packed"
     flat: bool = False
     layout: Any = field(default=None, repr=False)
@@ -114,7 +134,16 @@ class Frames:
         return self._mask
 
     def full(self) -> torch.Tensor:
-        """Return the states at full length (B, T, D): skipped frames as they were frozen."""
+        """Return the states at full length (B, T, D).
+
+        Skipped frames as they were frozen, but for repeats: they have the state of their peak.
+        """
+        states = self._unpacked()
+        if self.peak is None:
+            return states
+        return states.gather(1, self.peak[..., None].expand_as(states))
+
+    def _unpacked(self) -> torch.Tensor:
         if self.index is None:
             return self.x.view(self.shape)
         assert self.frozen is not None
@@ -126,9 +155,10 @@ class Frames:
             return values.view(base.shape)
         return scatter_frames(base[..., None], values[..., None], self.index).squeeze(-1)
 
-    def keep(self, keep_mask: torch.Tensor) -> None:
+    def keep(self, keep_mask: torch.Tensor, peak: torch.Tensor | None = None) -> None:
         """Freeze the present states and go on with the frames of ``keep_mask`` (B, T)."""
-        self.frozen = self.full()
+        self.frozen = self._unpacked()
+        self.peak = peak
         self.index = pack_index(keep_mask, self.flat)
         self.layout = None
         self.x = gather_frames(self.frozen, self.index)
@@ -159,7 +189,7 @@ class LayerState:
     def drop(self, trace: GateTrace) -> None:
         """Let a gate's decision take effect."""
         if not bool((trace.keep_mask == self.keep_mask).all()):
-            self.frames.keep(trace.keep_mask)
+            self.frames.keep(trace.keep_mask, trace.peak)
         self.traces.append(trace)
 
     def fork(self) -> LayerState:

@@ -14,12 +14,15 @@ OFF = 1.0
 logger = logging.getLogger(__name__)
 
 
-def parse_blank_threshold(value: str | float | bool | None) -> float | None:
+def parse_blank_threshold(
+    value: str | float | bool | None, name: str = "blank_threshold"
+) -> float | None:
     """Return the threshold to set, or None to keep what the model has.
 
     Args:
         value: "auto" or None (keep), "off" (1.0; YAML reads a bare ``off`` as False), or a
             number in (0, 1].
+        name: Of the option, for the error.
 
     Raises:
         ValueError: For anything else.
@@ -37,9 +40,7 @@ def parse_blank_threshold(value: str | float | bool | None) -> float | None:
     except ValueError:
         threshold = float("nan")
     if not 0.0 < threshold <= 1.0:
-        raise ValueError(
-            f"blank_threshold must be 'auto', 'off' or a number in (0, 1], but got {value!r}"
-        )
+        raise ValueError(f"{name} must be 'auto', 'off' or a number in (0, 1], but got {value!r}")
     return threshold
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from espnet_layerskip.frames import Frames, GateTrace, LayerState, SkipTrace
-from espnet_layerskip.gate import BlankGate, check_extension, check_threshold
+from espnet_layerskip.gate import BlankGate, GateView, check_extension, check_threshold
 
 SKIP_CONTEXTS = ("packed", "packed_original", "full")
 
@@ -48,6 +49,7 @@ class LayerSkipMixin:
         min_spike_ratio: float,
         train_skip_prob: float,
         train_spike_extensions: Sequence[Sequence[int]],
+        repeat_threshold: float = 1.0,
     ) -> None:
         """Check and store the options; see the encoder's docstring for their meaning."""
         if any(isinstance(i, bool) or not isinstance(i, int) for i in gate_layer_idx) or any(
@@ -61,6 +63,7 @@ class LayerSkipMixin:
             raise ValueError(f"train_skip_prob must be in [0, 1], but got {train_skip_prob}")
         self.gate_layer_idx = sorted(set(gate_layer_idx))
         self.min_spike_ratio = min_spike_ratio
+        self.repeat_threshold = repeat_threshold
         self.train_skip_prob = train_skip_prob
         self.train_spike_extensions = [check_extension(e) for e in train_spike_extensions]
         self._collect = False
@@ -72,7 +75,7 @@ class LayerSkipMixin:
         self.blank_threshold = blank_threshold
         self.spike_extension = spike_extension  # type: ignore[assignment]
         self.skip_context = skip_context
-        BlankGate(self.blank_threshold, self.spike_extension, min_spike_ratio)
+        self.gate()  # checks the options
 
     @property
     def blank_threshold(self) -> float:
@@ -167,6 +170,20 @@ class LayerSkipMixin:
         finally:
             self._exit_layer, self._states = previous
 
+    def gate(
+        self,
+        threshold: float | None = None,
+        extension: tuple[int, int] | None = None,
+        repeats: float | None = None,
+    ) -> BlankGate:
+        """Return a gate with the encoder's options, or with others in their place."""
+        return BlankGate(
+            self.blank_threshold if threshold is None else threshold,
+            self.spike_extension if extension is None else extension,
+            self.min_spike_ratio,
+            self.repeat_threshold if repeats is None else repeats,
+        )
+
     def active_gates(self) -> dict[int, BlankGate]:
         """Return the gates of this forward by layer; draws at random in training."""
         skip = self._skip
@@ -178,7 +195,7 @@ class LayerSkipMixin:
         if self.training and self.train_spike_extensions:
             draw = int(of_first_process(torch.randint(len(self.train_spike_extensions), ())))
             extension = self.train_spike_extensions[draw]
-        gate = BlankGate(self.blank_threshold, extension, self.min_spike_ratio)
+        gate = self.gate(extension=extension)
         if not skip or gate.is_off or self._exit_layer is not None:
             return {}
         return dict.fromkeys(self.gates_in_use, gate)
@@ -254,7 +271,8 @@ class LayerSkipMixin:
         while state.layer_idx < (stop or len(layers)):
             layer_idx = state.layer_idx
             if layer_idx in gates:
-                state.drop(self._decide(gates[layer_idx], state, ctc))
+                gate = gates[layer_idx]
+                state.drop(self.decide(gate, state, self.view(gate, state, ctc)))
             if self.interctc_use_conditioning and layer_idx in self.interctc_layer_idx:
                 frames.x = frames.x + self._condition(frames.x, layer_idx, ctc)
             frames.x = self.run_layer(layers[layer_idx], frames)
@@ -270,10 +288,10 @@ class LayerSkipMixin:
         self._leave_trace(state)
         return self._normalised(state.frames.full())
 
-    def gate_blank_prob(self, state: LayerState, ctc: Any) -> torch.Tensor:
-        """Return p(blank) (B, T) float32 as a gate after the state's layer sees it.
+    def view(self, gate: BlankGate, state: LayerState, ctc: Any) -> GateView:
+        """Return what a gate after the state's layer sees of the frames.
 
-        A frame that was dropped before keeps the value which that gate saw.
+        A frame that was dropped before keeps the p(blank) which that gate saw.
 
         Raises:
             ValueError: If ``ctc`` is None.
@@ -283,19 +301,31 @@ class LayerSkipMixin:
                 "skipping needs the CTC head: call the encoder with ctc=model.ctc (ESPnet's "
                 "model.encode does), or set blank_threshold to 1.0"
             )
-        frames = state.frames
+        frames, label, label_prob = state.frames, None, None
         with torch.no_grad():
-            blank = head_blank_prob(ctc, self._normalised(frames.x), state.layer_idx)
-            seen = (
-                state.traces[-1].blank_prob
-                if state.traces
-                else torch.zeros_like(state.valid_mask, dtype=blank.dtype)
-            )
-            return frames.widen(blank, seen)
+            h = self._normalised(frames.x)
+            if gate.drops_repeats:
+                probs = head_softmax(ctc, h, state.layer_idx).float()
+                blank, best = probs[..., 0], probs[..., 1:].max(-1)
+                label = frames.widen(best.indices + 1, state.valid_mask)
+                label_prob = frames.widen(best.values, state.valid_mask)
+            else:
+                blank = head_blank_prob(ctc, h, state.layer_idx)
+            # without a gate before, only padding is not among the active frames: False is 0.0
+            seen = state.traces[-1].blank_prob if state.traces else state.valid_mask
+            return GateView(frames.widen(blank, seen), label, label_prob)
 
-    def _decide(self, gate: BlankGate, state: LayerState, ctc: Any) -> GateTrace:
-        blank = self.gate_blank_prob(state, ctc)
-        return GateTrace(state.layer_idx, gate(blank, state.valid_mask) & state.keep_mask, blank)
+    def decide(self, gate: BlankGate, state: LayerState, view: GateView) -> GateTrace:
+        """Return what a gate decides; a frame that was dropped before stays so."""
+        blank, before = view.blank_prob, None
+        if state.traces and gate.drops_repeats:  # a repeat that is gone is no spike
+            before = state.traces[-1].peak
+            view = replace(view, blank_prob=blank.masked_fill(~state.keep_mask, 1.0))
+        keep, peak = gate.decide(view, state.valid_mask)
+        if before is not None:
+            assert peak is not None
+            peak = peak.gather(1, before)
+        return GateTrace(state.layer_idx, keep & state.keep_mask, blank, peak)
 
     def _leave_trace(self, state: LayerState) -> None:
         self.last_skip = SkipTrace(state.valid_mask, state.traces) if state.traces else None

@@ -23,7 +23,7 @@ from espnet_layerskip.bench.settings import OFF, SkipSettings
 from espnet_layerskip.bench.systems import Skipped, System, skipped_of
 from espnet_layerskip.decoding.posteriors import following_head
 from espnet_layerskip.frames import GateTrace, LayerState
-from espnet_layerskip.gate import BlankGate
+from espnet_layerskip.gate import BlankGate, GateView
 
 logger = logging.getLogger(__name__)
 
@@ -111,22 +111,26 @@ def _decisions(
     encoder: Any, ctc: Any, state: LayerState, settings: Sequence[SkipSettings]
 ) -> list[tuple[GateTrace | None, list[SkipSettings], int]]:
     """Part settings by what they decide at the state's gate; None = it does not decide."""
-    layer_idx, gate_flops = state.layer_idx, 0
-    blank_probs: list[torch.Tensor] = []
+    views: dict[bool, tuple[GateView, int]] = {}
     found: dict[bytes | None, tuple[GateTrace | None, list[SkipSettings], int]] = {}
     for one in settings:
-        if one.full_depth or layer_idx not in (one.gates or encoder.gate_layer_idx):
+        if one.full_depth or state.layer_idx not in (one.gates or encoder.gate_layer_idx):
             found.setdefault(None, (None, [], 0))[1].append(one)
             continue
-        if not blank_probs:
-            gate_flops = count_flops(
-                lambda: blank_probs.append(encoder.gate_blank_prob(state, ctc))
-            )
-        assert one.threshold is not None
-        assert one.extension is not None
-        gate = BlankGate(one.threshold, one.extension, encoder.min_spike_ratio)
-        keep = gate(blank_probs[0], state.valid_mask) & state.keep_mask
-        trace = GateTrace(layer_idx, keep, blank_probs[0])
-        key = keep.cpu().numpy().tobytes()
-        found.setdefault(key, (trace, [], gate_flops))[1].append(one)
+        gate = encoder.gate(one.threshold, one.extension, one.repeats)
+        if gate.drops_repeats not in views:
+            views[gate.drops_repeats] = _view(encoder, gate, state, ctc)
+        view, flops = views[gate.drops_repeats]
+        trace = encoder.decide(gate, state, view)
+        key = trace.keep_mask.cpu().numpy().tobytes() + bytes([gate.drops_repeats])
+        if trace.peak is not None:
+            key += trace.peak.cpu().numpy().tobytes()
+        found.setdefault(key, (trace, [], flops))[1].append(one)
     return list(found.values())
+
+
+def _view(encoder: Any, gate: BlankGate, state: LayerState, ctc: Any) -> tuple[GateView, int]:
+    """Return what the gate sees and the FLOPs of it."""
+    views: list[GateView] = []
+    flops = count_flops(lambda: views.append(encoder.view(gate, state, ctc)))
+    return views[0], flops

@@ -161,7 +161,8 @@ def watching(watch: Stopwatch, source: Any, gate_layer: int) -> Iterator[None]:
         run = list(getattr(encoder, "fast_layers", lambda: None)() or layers)
         number_of = {id(layer): number for number, layer in enumerate(run)}
         around(encoder, "run_layer", lambda layer, frames: level(number_of[id(layer)]))
-        around(encoder, "_decide", "gate")
+        around(encoder, "view", "gate")
+        around(encoder, "decide", "gate")
         around(LayerState, "drop", "gate")
         around(Frames, "full", "gate")
         # what the layers above a gate have to know of the gaps

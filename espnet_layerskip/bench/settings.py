@@ -16,7 +16,7 @@ from espnet_layerskip.options import (
     parse_spike_extension,
 )
 
-KEYS = ("threshold", "extension", "context", "exit", "gates", "precision")
+KEYS = ("threshold", "extension", "context", "exit", "gates", "precision", "repeats")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class SkipSettings:
         exit_layer: 1-based gate layer after which all frames stop.
         gates: Gate layers that decide; None = all that the encoder has.
         precision: Of the encoder; not applied here, a system makes an encoder of its own.
+        repeats: Repeat threshold in (0, 1]; 1.0 = off.
     """
 
     threshold: float | None = None
@@ -38,6 +39,7 @@ class SkipSettings:
     exit_layer: int | None = None
     gates: tuple[int, ...] | None = None
     precision: str | None = None
+    repeats: float | None = None
 
     def resolved(self, encoder: Any, stored: SkipSettings | None = None) -> SkipSettings:
         """Return the settings with None replaced, but for exit layer and precision.
@@ -63,6 +65,7 @@ class SkipSettings:
                 extension,
                 encoder.skip_context,
                 gates=_fewer_gates(encoder),
+                repeats=getattr(encoder, "repeat_threshold", None),
             )
         return SkipSettings(
             stored.threshold if self.threshold is None else self.threshold,
@@ -71,6 +74,7 @@ class SkipSettings:
             self.exit_layer,
             stored.gates if self.gates is None else self.gates,
             self.precision,
+            stored.repeats if self.repeats is None else self.repeats,
         )
 
     @property
@@ -92,6 +96,8 @@ class SkipSettings:
             encoder.spike_extension = self.extension
         if self.context is not None:
             encoder.skip_context = self.context
+        if self.repeats is not None:
+            encoder.repeat_threshold = self.repeats
         encoder.exit_layer = self.exit_layer
         encoder.gates_in_use = self.gates or encoder.gate_layer_idx
 
@@ -110,6 +116,8 @@ class SkipSettings:
             parts.append(f"gates={','.join(map(str, self.gates))}")
         if self.precision is not None:
             parts.append(f"precision={self.precision}")
+        if self.repeats is not None and self.repeats != 1.0:
+            parts.append(f"repeats={self.repeats:g}")
         return " ".join(parts)
 
 
@@ -130,7 +138,8 @@ def _fewer_gates(encoder: Any) -> tuple[int, ...] | None:
 def parse_settings(items: Sequence[str]) -> SkipSettings:
     """Read ``threshold=0.9 extension=1,1 context=packed exit=4 gates=4,8``; each is optional.
 
-    ``threshold=off`` is 1.0, ``threshold=auto`` keeps what the experiment says.
+    The others are ``precision=int8`` and ``repeats=0.5``, the threshold of repeats.
+    ``off`` is 1.0 for the two thresholds, ``auto`` keeps what the experiment says.
 
     Raises:
         ValueError: For an unknown key, a key given twice or a value that cannot be read.
@@ -151,4 +160,5 @@ def parse_settings(items: Sequence[str]) -> SkipSettings:
         parse_exit_layer(values.get("exit")),
         parse_gates(values.get("gates")),
         None if precision is None else check_choice("precision", precision, PRECISIONS),
+        parse_blank_threshold(values.get("repeats"), "repeats"),
     )

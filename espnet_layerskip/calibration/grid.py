@@ -34,5 +34,6 @@ def settings_to_try(
         used = None if len(subset) == len(gates) else subset
         for extension in sorted({*(extensions or EXTENSIONS), stored.extension}):
             for threshold in tried:
-                out.append(SkipSettings(threshold, extension, stored.context, None, used))
+                one = SkipSettings(threshold, extension, gates=used)
+                out.append(one.resolved(experiment.encoder, stored))
     return out

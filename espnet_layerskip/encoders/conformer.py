@@ -52,6 +52,9 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
             only, at their original positions), "full" (attention keys/values and the
             convolution's neighbours include the frozen states of skipped frames).
         min_spike_ratio: An utterance with fewer spikes per frame runs at full depth.
+        repeat_threshold: Of neighbouring frames with the same most probable label, each with a
+            probability above this, only the peak runs the upper layers, and the others take
+            its state over; in (0, 1], 1.0 = off.
         train_skip_prob: Share of training batches in which the gates are applied.
         train_spike_extensions: In training, one of these is drawn for each gated batch;
             [] = always ``spike_extension``.
@@ -101,6 +104,7 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
         min_spike_ratio: float = 0.02,
         train_skip_prob: float = 0.0,
         train_spike_extensions: list[list[int]] = [],  # noqa: B006
+        repeat_threshold: float = 1.0,
     ):
         stock = {
             name: value
@@ -134,6 +138,7 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
             min_spike_ratio,
             train_skip_prob,
             train_spike_extensions,
+            repeat_threshold,
         )
 
     def optimize_for_inference(self, precision: str = "float32") -> None:

@@ -16,9 +16,9 @@ class StockEncoder:
 
 def test_parse_and_describe_round_trip():
     items = ["threshold=0.95", "extension=0,2", "context=packed", "exit=4", "gates=3,4"]
-    items.append("precision=int8")
+    items += ["precision=int8", "repeats=0.5"]
     settings = parse_settings(items)
-    assert settings == SkipSettings(0.95, (0, 2), "packed", 4, (3, 4), "int8")
+    assert settings == SkipSettings(0.95, (0, 2), "packed", 4, (3, 4), "int8", 0.5)
     assert settings.describe().split() == items
     assert parse_settings(["threshold=off"]) == OFF
     assert parse_settings([]) == SkipSettings()
@@ -33,6 +33,7 @@ def test_parse_and_describe_round_trip():
         (["extension=1"], "spike_extension must be two frame counts.*'1'"),
         (["context=half"], "skip_context must be one of packed, .*'half'"),
         (["precision=half"], "precision must be one of float32, .*'half'"),
+        (["repeats=some"], "repeats must be .*'some'"),
         (["exit=last"], "exit_layer must be a layer number.*'last'"),
         (["gates=low"], "gates must be layer numbers.*'low'"),
         (["exit=2", "exit=3"], "given twice"),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_layerskip.gate import BlankGate
+from espnet_layerskip.gate import BlankGate, GateView
 
 probs = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=30), min_size=1, max_size=4)
 
@@ -89,3 +89,65 @@ def test_extension_out_of_range(value):
 def test_min_spike_ratio_out_of_range():
     with pytest.raises(ValueError, match=r"min_spike_ratio must be in \[0, 1\], but got 2"):
         BlankGate(0.9, (1, 1), 2)
+
+
+def reference_peaks(labels, probs, blanks, gate):
+    """The definition of repeats, run by run: (spikes without repeats, who speaks for whom)."""
+    spikes = [not b > gate.blank_threshold for b in blanks]
+    sure = [s and p > gate.repeat_threshold for s, p in zip(spikes, probs, strict=True)]
+    peaks, start = list(range(len(labels))), 0
+    while start < len(labels):
+        stop = start + 1
+        while sure[start] and stop < len(labels) and sure[stop] and labels[stop] == labels[start]:
+            stop += 1
+        best = max(range(start, stop), key=lambda t: (probs[t], -t))
+        for t in range(start, stop):
+            spikes[t] &= t == best
+            peaks[t] = best
+        start = stop
+    return spikes, peaks
+
+
+frame = st.tuples(
+    st.integers(1, 3), st.sampled_from([0.3, 0.6, 0.8, 0.95]), st.sampled_from([0.05, 0.5, 0.95])
+)
+
+
+@given(
+    st.lists(st.lists(frame, min_size=1, max_size=20), min_size=1, max_size=3),
+    st.sampled_from([0.5, 0.7]),
+    st.integers(0, 1),
+    st.integers(0, 1),
+)
+def test_repeats_are_their_definition_for_each_utterance_of_a_batch(rows, threshold, left, right):
+    gate = BlankGate(0.9, (left, right), 0.0, threshold)
+    (label, valid), (prob, _), (blank, _) = (
+        padded([[f[i] for f in r] for r in rows]) for i in range(3)
+    )
+    keep, peak = gate.decide(GateView(blank, label.long(), prob), valid)
+    for i, row in enumerate(rows):
+        labels, probs, blanks = (list(column) for column in zip(*row, strict=True))
+        spikes, peaks = reference_peaks(labels, torch.tensor(probs).tolist(), blanks, gate)
+        kept = [any(spikes[max(0, t - right) : t + left + 1]) for t in range(len(row))]
+        assert keep[i, : len(row)].tolist() == kept
+        speaks = [t if kept[t] else peaks[t] for t in range(len(row))]
+        assert peak[i, : len(row)].tolist() == speaks
+        assert all(kept[p] or blanks[p] > 0.9 for p in speaks)
+        assert not keep[i, len(row) :].any()
+
+
+def test_repeats_count_for_the_fallback():
+    gate = BlankGate(0.9, (0, 0), 0.5, 0.5)
+    view = GateView(torch.zeros(1, 4), torch.ones(1, 4).long(), torch.full((1, 4), 0.9))
+    keep, peak = gate.decide(view, torch.ones(1, 4, dtype=torch.bool))
+    assert keep.tolist() == [[True, False, False, False]]
+    assert peak.tolist() == [[0, 0, 0, 0]]
+
+
+def test_repeats_are_kept_without_a_threshold():
+    gate = BlankGate(0.9, (0, 0), 0.0)
+    keep, peak = gate.decide(GateView(torch.zeros(1, 4)), torch.ones(1, 4, dtype=torch.bool))
+    assert keep.all()
+    assert peak is None
+    with pytest.raises(ValueError, match=r"repeat_threshold must be a number in \(0, 1\].*got 2"):
+        BlankGate(repeat_threshold=2)
