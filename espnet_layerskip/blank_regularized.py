@@ -26,7 +26,7 @@ def blank_regularized_ctc_loss(
     Args:
         log_probs: (T, B, V) float32, normalised over V.
         targets: (sum of target_lengths,) int64, labels of all utterances, one after another.
-        input_lengths: (B,) int64, 1 <= length <= T.
+        input_lengths: (B,) int64.
         target_lengths: (B,) int64.
         self_loop_penalty: >= 0; 0.0 is CTC.
         blank: Token of the blank.
@@ -55,4 +55,4 @@ def blank_regularized_ctc_loss(
     last = 2 * target_lengths.to(device)[:, None]  # the blank after the last label
     at_label = score.gather(1, (last - 1).clamp(min=0)).masked_fill(last == 0, NEVER)
     total = torch.logaddexp(score.gather(1, last), at_label).squeeze(1)
-    return torch.where(total < NEVER / 2, 0.0, -total)
+    return torch.where((total < NEVER / 2) | (lengths.squeeze(1) == 0), 0.0, -total)

@@ -82,7 +82,7 @@ class LayerSkipCTC(CTC):
         )
         if head_type not in HEAD_TYPES:
             raise ValueError(f"ctc head must be one of {HEAD_TYPES}, but got {head_type!r}")
-        if not self_loop_penalty >= 0.0:
+        if not 0.0 <= self_loop_penalty < math.inf:
             raise ValueError(f"self_loop_penalty must be >= 0, but got {self_loop_penalty}")
         self.head_type = head_type
         self.self_loop_penalty = self_loop_penalty

@@ -20,15 +20,15 @@ class GateTrace:
         keep_mask: (B, T) bool, True = the frame went on.
         blank_prob: (B, T) float32, p(blank); a frame dropped by an earlier gate keeps the
             value which that gate saw.
-        peak: (B, T) int64, the frame whose state each frame gets in the end: of a repeat
-            that was dropped, here or before, the peak of its run, of any other frame itself;
-            None = no repeats were dropped.
+        speaker: (B, T) int64, the frame whose state each frame gets in the end: of a repeat
+            that was dropped, here or before, one of its run that went on, of any other frame
+            itself; None = the gate keeps repeats.
     """
 
     layer_idx: int
     keep_mask: torch.Tensor
     blank_prob: torch.Tensor
-    peak: torch.Tensor | None = None
+    speaker: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,16 @@ class SkipTrace:
     @property
     def spoken_mask(self) -> torch.Tensor:
         """(B, T) bool, True = the frame's output is that of a frame which ran every layer."""
-        peak = self.gates[-1].peak
-        return self.keep_mask if peak is None else self.keep_mask.gather(1, peak)
+        speaker = self.gates[-1].speaker
+        return self.keep_mask if speaker is None else self.keep_mask.gather(1, speaker)
 
     def blank_prob(self) -> torch.Tensor:
-        """Return p(blank) (B, T) that the last gate to see each frame gave it, float32."""
-        return self.gates[-1].blank_prob
+        """Return p(blank) (B, T) that the last gate to see each frame gave it, float32.
+
+        That of a dropped repeat is that of its speaker.
+        """
+        gate = self.gates[-1]
+        return gate.blank_prob if gate.speaker is None else gate.blank_prob.gather(1, gate.speaker)
 
     def depth(self, num_layers: int) -> torch.Tensor:
         """Return how many layers each frame ran, (B, T) int64; 0 on padding."""
@@ -85,7 +89,7 @@ class SkipTrace:
                 g.layer_idx,
                 g.keep_mask[cut],
                 g.blank_prob[cut],
-                None if g.peak is None else g.peak[cut],
+                None if g.speaker is None else g.speaker[cut],
             )
             for g in self.gates
         ]
@@ -102,7 +106,7 @@ class Frames:
         valid_mask: (B, T) bool, or None where nothing is padded.
         index: Where the active frames sit in the full length; None = all are active.
         frozen: (B, T, D) states at the last gate, which skipped frames keep; None before.
-        peak: As in GateTrace, of the last gate.
+        speaker: As in GateTrace, of the last gate.
         context: What a kept frame sees of the others: packed, packed_original or full.
         flat: The active frames are one row (1, N, D), utterance after utterance and
             without padding, as the layers of the fast path take them.
@@ -114,7 +118,7 @@ class Frames:
     valid_mask: torch.Tensor | None
     index: PackedIndex | None = None
     frozen: torch.Tensor | None = None
-    peak: torch.Tensor | None = None
+    speaker: torch.Tensor | None = None
     context: str = "packed"
     flat: bool = False
     layout: Any = field(default=None, repr=False)
@@ -136,12 +140,12 @@ class Frames:
     def full(self) -> torch.Tensor:
         """Return the states at full length (B, T, D).
 
-        Skipped frames as they were frozen, but for repeats: they have the state of their peak.
+        Skipped frames as they were frozen, but for repeats: they have the state of their speaker.
         """
         states = self._unpacked()
-        if self.peak is None:
+        if self.speaker is None:
             return states
-        return states.gather(1, self.peak[..., None].expand_as(states))
+        return states.gather(1, self.speaker[..., None].expand_as(states))
 
     def _unpacked(self) -> torch.Tensor:
         if self.index is None:
@@ -155,10 +159,10 @@ class Frames:
             return values.view(base.shape)
         return scatter_frames(base[..., None], values[..., None], self.index).squeeze(-1)
 
-    def keep(self, keep_mask: torch.Tensor, peak: torch.Tensor | None = None) -> None:
+    def keep(self, keep_mask: torch.Tensor, speaker: torch.Tensor | None = None) -> None:
         """Freeze the present states and go on with the frames of ``keep_mask`` (B, T)."""
         self.frozen = self._unpacked()
-        self.peak = peak
+        self.speaker = speaker
         self.index = pack_index(keep_mask, self.flat)
         self.layout = None
         self.x = gather_frames(self.frozen, self.index)
@@ -189,7 +193,7 @@ class LayerState:
     def drop(self, trace: GateTrace) -> None:
         """Let a gate's decision take effect."""
         if not bool((trace.keep_mask == self.keep_mask).all()):
-            self.frames.keep(trace.keep_mask, trace.peak)
+            self.frames.keep(trace.keep_mask, trace.speaker)
         self.traces.append(trace)
 
     def fork(self) -> LayerState:

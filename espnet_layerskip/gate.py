@@ -32,7 +32,7 @@ class BlankGate:
 
     Repeats (ours, off by default): neighbouring spikes with the same most probable label,
     each with a probability above ``repeat_threshold``, say one thing. Of such a run only
-    its peak, the first of its most probable frames, counts as a spike.
+    its peak, the first of its most probable frames (to a thousandth), counts as a spike.
 
     Safety (ours, not in the paper): a NaN posterior counts as a spike, and an utterance
     with fewer than ``min_spike_ratio`` spikes per real frame runs at full depth, because
@@ -42,7 +42,7 @@ class BlankGate:
         blank_threshold: In (0, 1]; 1.0 turns the gate off.
         spike_extension: Frames kept (left of, right of) each spike; integers >= 0.
         min_spike_ratio: In [0, 1]; 0.0 turns the fallback off.
-        repeat_threshold: In (0, 1]; 1.0 keeps all repeats.
+        repeat_threshold: In (0, 1]; 1.0 keeps all repeats, as a gate that is off does.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -98,8 +98,9 @@ class BlankGate:
             valid_mask: (B, T) bool, True = real frame.
 
         Returns:
-            keep_mask (B, T) bool, and peak (B, T) int64: of a dropped repeat the peak of its
-            run, of any other frame itself; None if the gate keeps repeats.
+            keep_mask (B, T) bool, and speaker (B, T) int64: of a dropped repeat the next frame
+            towards the peak of its run that goes on, of any other frame itself; None if the
+            gate keeps repeats.
         """
         if not self.drops_repeats:
             return self(view.blank_prob, valid_mask), None
@@ -110,7 +111,11 @@ class BlankGate:
         peak = run_peaks(view.label, view.label_prob, sure)
         place = torch.arange(spike.size(1), device=spike.device).expand_as(peak)
         keep = self._extend(spike, valid_mask, spike & (peak == place))
-        return keep, torch.where(keep, place, peak)
+        last = place.size(1) - 1
+        before = torch.where(keep, place, 0).cummax(1).values
+        after = torch.where(keep, place, last).flip(1).cummin(1).values.flip(1)
+        towards = torch.where(place < peak, after, before)
+        return keep, torch.where(keep | (place == peak), place, towards)
 
     def _spikes(self, blank_prob: torch.Tensor, valid_mask: torch.Tensor) -> torch.Tensor:
         return ~(blank_prob > self.blank_threshold) & valid_mask
@@ -137,7 +142,8 @@ def run_peaks(label: torch.Tensor, prob: torch.Tensor, member: torch.Tensor) -> 
     """Return for each frame the peak of its run, (B, T) int64.
 
     A run are neighbouring members with the same label; its peak is the first frame that has
-    its highest probability. A frame that is no member is its own peak.
+    its highest probability, to a thousandth: sure frames tie, and rounding does not choose.
+    A frame that is no member is its own peak.
 
     Args:
         label: (B, T) int64.
@@ -152,6 +158,7 @@ def run_peaks(label: torch.Tensor, prob: torch.Tensor, member: torch.Tensor) -> 
     goes_on = member[:, 1:] & member[:, :-1] & (label[:, 1:] == label[:, :-1])
     run = F.pad((~goes_on).long().cumsum(1), (1, 0))
     place = torch.arange(label.size(1), device=label.device).expand_as(label)
+    prob = (1000.0 * prob).round()
     highest = torch.zeros_like(prob).scatter_reduce(1, run, prob, "amax", include_self=False)
     at_peak = torch.where(prob == highest.gather(1, run), place, label.size(1))
     first = torch.full_like(place, label.size(1)).scatter_reduce(1, run, at_peak, "amin")

@@ -319,13 +319,13 @@ class LayerSkipMixin:
         """Return what a gate decides; a frame that was dropped before stays so."""
         blank, before = view.blank_prob, None
         if state.traces and gate.drops_repeats:  # a repeat that is gone is no spike
-            before = state.traces[-1].peak
+            before = state.traces[-1].speaker
             view = replace(view, blank_prob=blank.masked_fill(~state.keep_mask, 1.0))
-        keep, peak = gate.decide(view, state.valid_mask)
+        keep, speaker = gate.decide(view, state.valid_mask)
         if before is not None:
-            assert peak is not None
-            peak = peak.gather(1, before)
-        return GateTrace(state.layer_idx, keep & state.keep_mask, blank, peak)
+            assert speaker is not None
+            speaker = speaker.gather(1, before)
+        return GateTrace(state.layer_idx, keep & state.keep_mask, blank, speaker)
 
     def _leave_trace(self, state: LayerState) -> None:
         self.last_skip = SkipTrace(state.valid_mask, state.traces) if state.traces else None

@@ -123,8 +123,8 @@ def _decisions(
         view, flops = views[gate.drops_repeats]
         trace = encoder.decide(gate, state, view)
         key = trace.keep_mask.cpu().numpy().tobytes() + bytes([gate.drops_repeats])
-        if trace.peak is not None:
-            key += trace.peak.cpu().numpy().tobytes()
+        if trace.speaker is not None:
+            key += trace.speaker.cpu().numpy().tobytes()
         found.setdefault(key, (trace, [], flops))[1].append(one)
     return list(found.values())
 

@@ -65,7 +65,7 @@ def custom_row(items: Sequence[str]) -> Row:
     if len(items) < 2:
         raise ValueError(
             f"row {' '.join(items)!r}: NAME EXPDIR[,EXPDIR...] [threshold=P] [extension=L,R] "
-            "[context=C] [exit=K] is needed"
+            "[context=C] [exit=K] [repeats=P] is needed"
         )
     try:
         return Row(items[0], tuple(items[1].split(",")), parse_settings(items[2:]))

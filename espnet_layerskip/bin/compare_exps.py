@@ -46,7 +46,7 @@ def get_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME EXPDIR[,EXPDIR...] KEY=VALUE",
-        help="One row: threshold=P|off|auto, extension=L,R, context=C, exit=K",
+        help="One row: threshold=P|off|auto, extension=L,R, context=C, exit=K, repeats=P|off",
     )
     parser.add_argument("--model_file", help="Checkpoint name in each experiment")
     parser.add_argument("--cache", type=Path, help="Folder of decodings [OUTPUT/cache]")

@@ -53,8 +53,8 @@ class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: igno
             convolution's neighbours include the frozen states of skipped frames).
         min_spike_ratio: An utterance with fewer spikes per frame runs at full depth.
         repeat_threshold: Of neighbouring frames with the same most probable label, each with a
-            probability above this, only the peak runs the upper layers, and the others take
-            its state over; in (0, 1], 1.0 = off.
+            probability above this, only the peak (with its extension) runs the upper layers,
+            and the others take its state over; in (0, 1], 1.0 = off.
         train_skip_prob: Share of training batches in which the gates are applied.
         train_spike_extensions: In training, one of these is drawn for each gated batch;
             [] = always ``spike_extension``.

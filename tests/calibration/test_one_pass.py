@@ -35,7 +35,12 @@ def test_one_pass_equals_decoding_with_two_gates(cascade, data):
 
 def test_one_pass_equals_decoding_with_a_gate_that_drops_repeats(cascade, data):
     grid = [SkipSettings(0.6, (0, n), repeats=r) for n in (0, 1) for r in (None, 0.2, 0.4)]
-    check_equal(cascade, data, resolved(cascade, OFF, *grid))
+    settings = resolved(cascade, OFF, *grid)
+    check_equal(cascade, data, settings)
+    kept, dropped = (
+        decode_with_each(cascade, data, [one])[one].skipped for one in (settings[1], settings[2])
+    )
+    assert dropped.num_skipped > kept.num_skipped
 
 
 def test_what_is_the_same_runs_once(experiment, data, monkeypatch):

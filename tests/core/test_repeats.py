@@ -38,8 +38,10 @@ def ctc():
 
 @pytest.mark.parametrize("context", ["packed", "packed_original", "full"])
 @pytest.mark.parametrize("gates", [[2], [1, 3]])
-def test_repeats_have_the_state_of_their_peak(make_encoder, ctc, context, gates):
+@pytest.mark.parametrize("extension", [[0, 0], [1, 1]])
+def test_repeats_have_the_state_of_their_speaker(make_encoder, ctc, context, gates, extension):
     conf = {**REPEATS, "gate_layer_idx": gates, "skip_context": context}
+    conf["spike_extension"] = extension
     _, ours = make_encoder(conf)
     _, blanks_only = make_encoder({**conf, "repeat_threshold": 1.0})
     x, lens = features(), torch.tensor([90, 62, 35])
@@ -47,34 +49,39 @@ def test_repeats_have_the_state_of_their_peak(make_encoder, ctc, context, gates)
     out, olens, _ = ours(x, lens, ctc=ctc)
     trace = ours.last_skip
     assert trace.skip_ratio() > blanks_only.last_skip.skip_ratio() + 0.1
-    peak = trace.gates[-1].peak
-    place = torch.arange(out.size(1)).expand_as(peak)
-    repeats = (peak != place) & trace.valid_mask
+    speaker = trace.gates[-1].speaker
+    place = torch.arange(out.size(1)).expand_as(speaker)
+    repeats = (speaker != place) & trace.valid_mask
     assert repeats.any()
     assert not (repeats & trace.keep_mask).any()
-    assert torch.equal(out, out.gather(1, peak[..., None].expand_as(out)))
-    assert torch.equal(trace.spoken_mask, trace.keep_mask.gather(1, peak))
+    assert torch.equal(out, out.gather(1, speaker[..., None].expand_as(out)))
+    # a run is a run of states too: who speaks for whom never jumps over another frame that went on
+    for row, t in repeats.nonzero().tolist():
+        between = range(t, int(speaker[row, t]), 1 if speaker[row, t] > t else -1)
+        assert all(speaker[row, s] == speaker[row, t] for s in between)
     for row, length in enumerate(lens.tolist()):  # alone as in the batch
         alone = ours(x[row : row + 1, :length], lens[row : row + 1], ctc=ctc)[0]
         assert torch.allclose(out[row, : int(olens[row])], alone[0], atol=1e-5)
         cut = trace.utterance(row)
         assert torch.equal(cut.keep_mask, ours.last_skip.keep_mask)
-        assert torch.equal(cut.gates[-1].peak, ours.last_skip.gates[-1].peak)
+        assert torch.equal(cut.gates[-1].speaker, ours.last_skip.gates[-1].speaker)
 
 
-def test_the_head_speaks_for_repeats_as_for_their_peak(make_encoder, ctc):
-    _, ours = make_encoder(REPEATS)
+@pytest.mark.parametrize("gates", [[2], [1, 3]])
+def test_the_head_speaks_for_repeats_as_for_their_speaker(make_encoder, ctc, gates):
+    _, ours = make_encoder({**REPEATS, "gate_layer_idx": gates})
     out, _, _ = ours(features(), torch.tensor([90, 62, 35]), ctc=ctc)
     trace = ours.last_skip
     with ctc.skipped(trace):
         log_probs, best = ctc.log_softmax(out), ctc.argmax(out)
-    peak = trace.gates[-1].peak
-    assert torch.equal(log_probs, log_probs.gather(1, peak[..., None].expand_as(log_probs)))
-    assert torch.equal(best, best.gather(1, peak))
+    speaker = trace.gates[-1].speaker
+    assert torch.equal(log_probs, log_probs.gather(1, speaker[..., None].expand_as(log_probs)))
+    assert torch.equal(best, best.gather(1, speaker))
     assert torch.allclose(log_probs[trace.spoken_mask], ctc.log_softmax(out)[trace.spoken_mask])
     gone = trace.valid_mask & ~trace.spoken_mask
     assert gone.any()
     assert (best[gone] == 0).all()
+    assert torch.equal(log_probs.argmax(-1)[trace.valid_mask], best[trace.valid_mask])
 
 
 @pytest.mark.parametrize("context", ["packed", "packed_original", "full"])
@@ -94,8 +101,8 @@ def test_gradients_reach_the_peak_from_its_repeats(make_encoder, ctc):
     _, ours = make_encoder({**REPEATS, "train_skip_prob": 1.0}, dropout_rate=0.0)
     ours.train()
     (out, _), _, _ = ours(features(1), torch.tensor([90]), ctc=ctc)
-    peak = ours.last_skip.gates[-1].peak[0]
-    repeat = int((peak != torch.arange(peak.numel())).nonzero()[0])
+    speaker = ours.last_skip.gates[-1].speaker[0]
+    repeat = int((speaker != torch.arange(speaker.numel())).nonzero()[0])
     top = ours.encoders[-1].norm_ff.weight
     (grad,) = torch.autograd.grad(out[0, repeat].pow(3).sum(), top)
     assert grad.abs().sum() > 0
