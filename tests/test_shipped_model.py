@@ -43,7 +43,7 @@ def test_espnets_own_class_loads_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("threshold", "errors", "skipped"), [("auto", 58, 0.36), ("off", 60, 0.0)])
+@pytest.mark.parametrize(("threshold", "errors", "skipped"), [("auto", 60, 0.76), ("off", 65, 0.0)])
 def test_its_error_rate_on_an4(tmp_path: Path, threshold: str, errors: int, skipped: float) -> None:
     if not AN4.is_dir():
         pytest.skip(f"no AN4 at {AN4}; set ESPNET_LAYERSKIP_AN4_ROOT to run this")

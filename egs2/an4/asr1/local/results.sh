@@ -7,7 +7,7 @@ seeds="1 2 3"    # those of them that were trained
 python=python3   # Python with the package installed
 repeats=5        # timed passes; 0 = only decode, into the cache
 keep=false       # true: keep the pages of exp/bench that are there, each has its date and commit
-words_seed=3     # of the two trained, the one with the lower WER on train_dev with skipping on
+words_seed=3     # of those trained, the one with the lower WER on train_dev with skipping on
 . utils/parse_options.sh
 . ./path.sh
 
@@ -79,7 +79,13 @@ if [ -n "${words}" ] && [ -n "${words_ours}" ]; then
     "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/test --output exp/compare/words \
         --cache exp/compare/cache --model_file valid.cer_ctc.ave.pth --repeats "${repeats}" \
         --exp "stock=${words}" "ours=${words_ours}" "${rows[@]}"
-    comparisons+=(exp/compare/words/compare.md)
+    rows=()  # what to ship is chosen on train_dev
+    for exp in ${words//,/ } ${words_ours//,/ } ${words_k3//,/ } ${ours//,/ }; do
+        rows+=(--row "${exp#exp/asr_}" "${exp}")
+    done
+    "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/train_dev --output exp/compare/dev \
+        --cache exp/compare/cache --model_file valid.cer_ctc.ave.pth --repeats 0 "${rows[@]}"
+    comparisons+=(exp/compare/words/compare.md exp/compare/dev/compare.md)
 fi
 [ "${repeats}" -gt 0 ] || exit 0
 ./run.sh --python "${python}" --stage 6 --stop_stage 9 --use_ngram true --use_lm true \
