@@ -18,7 +18,7 @@ SCOPE_TITLES = {
 _LOOKS = (
     ("ours, skipping", canvas.BLUE, ""),
     ("ours, all frames the same layers", canvas.SKY, ""),
-    ("same weights in ESPnet's classes", canvas.VERMILLION, "//"),
+    ("ESPnet's classes (these weights or the twin's)", canvas.VERMILLION, "//"),
     ("other weights (twins)", canvas.PURPLE, ".."),
 )
 _ROW_INCHES, _PANEL_INCHES, _FIGURE_WIDTH = 0.24, 0.75, 7.5
