@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from espnet_layerskip._compat import CTC, ESPnetASRModel
+from espnet_layerskip.consistency import consistency_loss, two_views
 from espnet_layerskip.ctc import BLANK, LayerSkipCTC
 from espnet_layerskip.distillation import FRAME_SELECTIONS, distillation_terms, select_frames
 from espnet_layerskip.frames import SkipTrace
@@ -39,6 +40,9 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
             intermediate CTC) or "own".
         self_loop_penalty: Price in all CTC losses of every frame by which a label is longer
             than one, for more blank frames (Yang et al., 2305.11558); 0.0 = off.
+        consistency_weight: Weight of the consistency between two SpecAugment views of each
+            utterance (CR-CTC, Yao et al., 2410.05101; there 0.2), which doubles the cost of an
+            epoch; 0.0 = off, one view.
         kd_blank_weight: Weight of the blank term; 0.0 = off.
         kd_label_weight: Weight of the label term; 0.0 = off.
         kd_frames: "all" or "spikes" (the teacher's spikes and their neighbours).
@@ -81,6 +85,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         ctc_head: str = "factorized",
         interctc_head: str = "shared",
         self_loop_penalty: float = 0.0,
+        consistency_weight: float = 0.0,
         kd_blank_weight: float = 0.0,
         kd_label_weight: float = 0.0,
         kd_frames: str = "all",
@@ -88,10 +93,17 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
     ):
         _check_choice("interctc_head", interctc_head, INTERCTC_HEADS)
         _check_choice("kd_frames", kd_frames, FRAME_SELECTIONS)
-        if min(kd_blank_weight, kd_label_weight) < 0.0:
+        for name, value in (
+            ("consistency_weight", consistency_weight),
+            ("kd_blank_weight", kd_blank_weight),
+            ("kd_label_weight", kd_label_weight),
+        ):
+            if value < 0.0:
+                raise ValueError(f"{name} must be >= 0, but got {value}")
+        if consistency_weight > 0.0 and getattr(specaug, "time_warp", None) is not None:
             raise ValueError(
-                "kd_blank_weight and kd_label_weight must be >= 0, but got "
-                f"{kd_blank_weight} and {kd_label_weight}"
+                "consistency_weight compares two views frame by frame: set specaug_conf "
+                "apply_time_warp: false, which would move their frames apart"
             )
         if not isinstance(encoder, LayerSkipMixin):
             raise ValueError(
@@ -136,6 +148,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
             lang_token_id=lang_token_id,
         )
+        self.consistency_weight = consistency_weight
         self.kd_blank_weight = kd_blank_weight
         self.kd_label_weight = kd_label_weight
         self.kd_frames = kd_frames
@@ -159,6 +172,12 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
             text_lengths: (B,).
             kwargs: Auxiliary CTC targets; ``utt_id`` is among them.
         """
+        views = self.training and self.consistency_weight > 0.0
+        if views:
+            speech, speech_lengths, text, text_lengths = two_views(
+                speech, speech_lengths, text, text_lengths
+            )
+            kwargs = {k: two_views(v)[0] if torch.is_tensor(v) else v for k, v in kwargs.items()}
         # In validation the loss and the teacher need full depth; skipping is scored apart.
         with self.encoder.mode(skip=None if self.training else False, intermediates=True):
             loss, stats, weight = super().forward(
@@ -171,6 +190,11 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         stats.update(kd_stats)
         if kd_loss is not None:
             loss = loss + kd_loss
+            stats["loss"] = loss.detach()
+        if views:
+            consistency = self._consistency(out, olens, trace)
+            loss = loss + self.consistency_weight * consistency
+            stats["loss_consistency"] = consistency.detach()
             stats["loss"] = loss.detach()
         if self.training and trace is not None:
             stats["skip_ratio"] = loss.new_tensor(trace.skip_ratio())
@@ -217,11 +241,9 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         if not gates:
             return None, stats
         kd_on = self.kd_blank_weight > 0.0 or self.kd_label_weight > 0.0
-        valid = torch.arange(out.size(1), device=out.device) < olens.to(out.device)[:, None]
+        valid, taught = _final_frames(out, olens, trace)
         with torch.no_grad():
             teacher = self.ctc.log_softmax(out)
-        # A skipped frame has no final distribution of its own to learn from.
-        taught = valid if trace is None else trace.keep_mask
         frames = select_frames(teacher, taught, self.kd_frames, self.kd_spike_extension)
         total = out.new_zeros(())
         for layer_idx in gates:
@@ -236,6 +258,13 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
             if trace is None:
                 stats.update(self._gate_accuracy(layer_idx, teacher, student, valid))
         return (total / len(gates) if kd_on else None), stats
+
+    def _consistency(
+        self, out: torch.Tensor, olens: torch.Tensor, trace: SkipTrace | None
+    ) -> torch.Tensor:
+        """Return the consistency of the two views' final distributions."""
+        _, final = _final_frames(out, olens, trace)
+        return consistency_loss(self.ctc.log_softmax(out), final)
 
     def _gate_accuracy(
         self, layer_idx: int, teacher: torch.Tensor, student: torch.Tensor, valid: torch.Tensor
@@ -268,6 +297,14 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
             if cer is not None:
                 stats["cer_ctc_skip"] = loss.new_tensor(cer)
         return stats
+
+
+def _final_frames(
+    out: torch.Tensor, olens: torch.Tensor, trace: SkipTrace | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the real frames and those of them with a final distribution, both (B, T) bool."""
+    valid = torch.arange(out.size(1), device=out.device) < olens.to(out.device)[:, None]
+    return valid, valid if trace is None else trace.keep_mask  # a skipped frame has none
 
 
 def head_like(

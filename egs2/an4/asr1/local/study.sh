@@ -38,8 +38,8 @@ prepare() {  # <config>: token list and statistics of a unit that is not run.sh'
 no_kd="--model_conf kd_blank_weight=0.0 --model_conf kd_label_weight=0.0"
 packed="--encoder_conf skip_context=packed_original --encoder_conf spike_extension=[2,2]"
 packed+=" --encoder_conf train_spike_extensions=[[1,1],[2,2]]"
-reg="--encoder_conf dropout_rate=0.2 --encoder_conf attention_dropout_rate=0.1"
-reg+=" --specaug_conf num_time_mask=5 --specaug_conf freq_mask_width_range=[0,10]"
+masks="--specaug_conf num_time_mask=5 --specaug_conf freq_mask_width_range=[0,10]"
+reg="--encoder_conf dropout_rate=0.2 --encoder_conf attention_dropout_rate=0.1 ${masks}"
 for seed in ${seeds}; do
     for system in ${only}; do
         config=tuning/train_asr_${system%_nokd} unit=char kind=
@@ -51,7 +51,8 @@ for seed in ${seeds}; do
                 trunk_config=tuning/train_asr_conformer_word ;;
             layerskip_factorized|layerskip_factorized_nokd) kind=_factorized trunk_config=${config} ;;
             layerskip_stem32) kind=_stem32 trunk_config=${config} ;;
-            layerskip_word_k3) kind=_word_k3 unit=word trunk_config=${config} ;;
+            layerskip_word_k3|layerskip_word_k3_cr)
+                config=${config%_cr} kind=_word_k3 unit=word trunk_config=${config} ;;
             layerskip_word_large) kind=_word_large unit=word trunk_config=${config} ;;
             *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
@@ -59,6 +60,7 @@ for seed in ${seeds}; do
         [[ ${system} != *_nokd ]] || options=${no_kd}
         [[ ${system} != *_packed ]] || options=${packed}
         [[ ${system} != *_blankreg ]] || options="--model_conf self_loop_penalty=2.0"
+        [[ ${system} != *_cr ]] || options="--model_conf consistency_weight=0.2 ${masks}"
         [[ ${system} != *_reg ]] || options=${reg}
         [[ ${trunk_config} = *conformer* ]] \
             || trunk_options="${no_kd} --encoder_conf train_skip_prob=0.0"
