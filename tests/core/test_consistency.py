@@ -79,7 +79,7 @@ def test_validation_sees_one_view():
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"model_conf": {"consistency_weight": -0.1}}, "consistency_weight must be >= 0.*-0.1"),
         (
