@@ -55,6 +55,7 @@ class Trace:
         spikes: (encoder frame, token, probability) of each token found with skipping on.
         num_layers: Layers of the encoder.
         threshold: Blank threshold of the gates.
+        num_repeats: Frames that skip as repeats of a label, for which another frame speaks.
     """
 
     utt_id: str
@@ -72,6 +73,7 @@ class Trace:
     spikes: list[tuple[int, str, float]]
     num_layers: int
     threshold: float
+    num_repeats: int
 
     @property
     def num_frames(self) -> int:
@@ -170,6 +172,7 @@ def _trace(on: System, off: System, speech: Speech, ref: str) -> Trace:
         ],
         num_layers=on.num_layers,
         threshold=float(on.settings.threshold or 1.0),
+        num_repeats=int((trace.spoken_mask & ~trace.keep_mask).sum()),
     )
 
 

@@ -40,8 +40,14 @@ def draw_utterance(trace: Trace, feats: np.ndarray, name: str, why: str, command
         axes[0].set_xlim(0.0, trace.seconds)
         axes[-1].set_xlabel("time (s)")
         figure.align_ylabels(axes)
+        repeats = (
+            f"{trace.num_repeats} of them repeat a sure label: their peak speaks for them. "
+            if trace.num_repeats
+            else ""
+        )
         caption = (
             f"{why} {100 * trace.skip_ratio:.0f} % of its {trace.num_frames} encoder frames skip. "
+            f"{repeats}"
             "Top: frames under the veil skip, those under the bar run every layer; look for speech "
             "under the veil, where skipping can do harm. Second: where the gate's line is above "
             "the dotted threshold but the final layer's (with skipping off) is low, the gate is "

@@ -67,6 +67,7 @@ def make_trace(utt_id="u1", seconds=3.0, seed=0, gates=1, text_on="A B", text_of
         spikes=[(f, "EWM"[f % 3], 0.9) for f in range(0, num_frames, 4)],
         num_layers=8,
         threshold=0.9,
+        num_repeats=0,
     )
 
 

@@ -162,6 +162,14 @@ def test_utterance_without_tokens(trace_maker, figures):
     check(draw_utterance(trace, np.zeros((300, 80)), "u", "Why.", COMMAND), figures)
 
 
+def test_the_caption_tells_repeats_from_blanks(trace_maker):
+    feats, trace = np.zeros((300, 80)), trace_maker()
+    plain = draw_utterance(trace, feats, "u", "Why.", COMMAND).caption
+    trace = dataclasses.replace(trace, num_repeats=3)
+    assert "repeat" not in plain
+    assert "3 of them repeat a sure label" in draw_utterance(trace, feats, "u", "", COMMAND).caption
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("gates", [1, 2])
 def test_gate_figures(trace_maker, figures, gates):
