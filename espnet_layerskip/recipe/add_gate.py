@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make an experiment that decodes a trained stock one with layer-skipping, without training.
+"""Make an experiment that decodes a trained one with gates that it has not, without training.
 
 ::
 
@@ -7,9 +7,9 @@
         gate_layer_idx=[4] spike_extension=[1,1]
 
 Only the configuration changes (``encoder: layerskip_<the stock name>`` and the options given);
-the checkpoints are linked, since the parameter names are the same. The gate uses the stock CTC
-head, so the stock training needs ESPnet's intermediate CTC at that layer
-(``interctc_layer_idx``, ``interctc_weight``).
+the checkpoints are linked, since the parameter names are the same. The gates use the final CTC
+head, so the training needs ESPnet's intermediate CTC at their layers
+(``interctc_layer_idx``, ``interctc_weight``). An experiment of ours may be given other gates.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:
     """Write ``target`` as a gated view of the experiment ``source``.
 
     Args:
-        source: Experiment folder of a stock training: config.yaml and checkpoints.
+        source: Experiment folder of a training, stock or ours: config.yaml and checkpoints.
         target: Folder to make; made again if it is there.
         options: Encoder options, ``gate_layer_idx`` among them.
 
     Raises:
-        ValueError: If ``source`` is no experiment, has a gate already, or no gate is given.
+        ValueError: If ``source`` is no experiment or has heads of its own for its gates, or no
+            gate is given.
     """
     config_file = source / "config.yaml"
     if not config_file.is_file():
         raise ValueError(f"{source} is not an experiment: there is no {config_file}")
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    if str(config.get("encoder")).startswith("layerskip_"):
-        raise ValueError(f"{source} has encoder: {config['encoder']} already; decode it as it is")
+    if config.get("model_conf", {}).get("interctc_head") == "own":
+        raise ValueError(f"{source} has interctc_head: own, heads for its own gates alone")
     if not options.get("gate_layer_idx"):
         raise ValueError("gate_layer_idx=[K] is needed: the layer whose CTC decides")
-    config["encoder"] = f"layerskip_{config['encoder']}"
+    config["encoder"] = f"layerskip_{config['encoder'].removeprefix('layerskip_')}"
     config["encoder_conf"] = {**config["encoder_conf"], **options}
     target.mkdir(parents=True, exist_ok=True)
     (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -56,8 +57,8 @@ def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command; ``cmd`` stands in for the command line's arguments."""
-    parser = argparse.ArgumentParser(prog="add_gate", description="Decode a stock model gated")
-    parser.add_argument("source", type=Path, help="Experiment folder of the stock training")
+    parser = argparse.ArgumentParser(prog="add_gate", description="Decode with other gates")
+    parser.add_argument("source", type=Path, help="Experiment folder of the training")
     parser.add_argument("target", type=Path, help="Experiment folder to make")
     parser.add_argument("options", nargs="+", metavar="KEY=VALUE", help="Encoder options, YAML")
     args = parser.parse_args(cmd)

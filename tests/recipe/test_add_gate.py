@@ -27,13 +27,24 @@ def test_only_the_encoder_changes_and_the_checkpoints_are_the_same(stock, tmp_pa
     assert (target / "valid.cer_ctc.best.pth").read_bytes() == b"weights"
 
 
+def test_other_gates_for_an_experiment_of_ours(stock, tmp_path):
+    add_gate(stock, tmp_path / "x", {"gate_layer_idx": [2], "spike_extension": [1, 1]})
+    add_gate(tmp_path / "x", tmp_path / "y", {"gate_layer_idx": [1, 3]})
+    conf = yaml.safe_load((tmp_path / "y" / "config.yaml").read_text())
+    assert conf["encoder"] == "layerskip_conformer"
+    options = {"num_blocks": 4, "gate_layer_idx": [1, 3], "spike_extension": [1, 1]}
+    assert conf["encoder_conf"] == options
+    assert (tmp_path / "y" / "valid.cer_ctc.best.pth").read_bytes() == b"weights"
+
+
 def test_bad_input(stock, tmp_path):
     with pytest.raises(ValueError, match="is not an experiment: there is no"):
         add_gate(tmp_path, tmp_path / "x", {"gate_layer_idx": [2]})
     with pytest.raises(ValueError, match=r"gate_layer_idx=\[K\] is needed"):
         add_gate(stock, tmp_path / "x", {"blank_threshold": 0.9})
-    add_gate(stock, tmp_path / "x", {"gate_layer_idx": [2]})
-    with pytest.raises(ValueError, match="has encoder: layerskip_conformer already"):
-        add_gate(tmp_path / "x", tmp_path / "y", {"gate_layer_idx": [2]})
+    conf = {"encoder": "layerskip_conformer", "model_conf": {"interctc_head": "own"}}
+    (stock / "config.yaml").write_text(yaml.safe_dump(conf))
+    with pytest.raises(ValueError, match="interctc_head: own, heads for its own gates alone"):
+        add_gate(stock, tmp_path / "x", {"gate_layer_idx": [2]})
     with pytest.raises(ValueError, match="options are KEY=VALUE, but got gate"):
         main([str(stock), str(tmp_path / "y"), "gate"])

@@ -21,16 +21,16 @@ all() {  # experiments of a system, one for each seed that is trained, joined by
 
 stock=$(all conformer) ours=$(all layerskip)
 [ -n "${stock}" ] && [ -n "${ours}" ] || { echo "$0: run local/study.sh first" >&2; exit 1; }
-gate() {  # <experiments>: make copies with a gate after layer 4; prints them, joined by commas
+gate() {  # <experiments> <option>...: copies with other gates; prints them, joined by commas
     local exp gated=
     for exp in ${1//,/ }; do
-        "${python}" -m espnet_layerskip.recipe.add_gate "${exp}" "${exp}_gated" \
-            "gate_layer_idx=[4]" "spike_extension=[0,0]" "skip_context=packed_original" >&2
+        "${python}" -m espnet_layerskip.recipe.add_gate "${exp}" "${exp}_gated" "${@:2}" >&2
         gated+=${gated:+,}${exp}_gated
     done
     echo "${gated}"
 }
-gated=$(gate "${stock}")
+after_4=("gate_layer_idx=[4]" "spike_extension=[0,0]" "skip_context=packed_original")
+gated=$(gate "${stock}" "${after_4[@]}")
 
 rows=()
 for extension in 0,0 1,1; do
@@ -64,7 +64,7 @@ comparisons=(exp/compare/compare.md)
 # Words: twins of the same seeds, and below them what differs in one thing or more.
 words=$(all conformer_word) words_ours=$(all layerskip_word_reg) words_k3=$(all layerskip_word_k3)
 if [ -n "${words}" ] && [ -n "${words_ours}" ]; then
-    words_gated=$(gate "${words}") rows=()
+    words_gated=$(gate "${words}" "${after_4[@]}") rows=()
     for context in full packed_original; do
         rows+=(--row "stock weights, decode-only skipping, ${context}" "${words_gated}" "context=${context}")
     done
@@ -76,6 +76,12 @@ if [ -n "${words}" ] && [ -n "${words_ours}" ]; then
     done
     [ -z "${words_k3}" ] || rows+=(--row "layerskip_word_k3, skipping on, extension 1" "${words_k3}" "extension=1,1"
         --row "layerskip_word_k3, stopped at layer 3" "${words_k3}" exit=3)
+    if [ -n "${words_k3}" ]; then  # at the other layers with an intermediate CTC, and cascades
+        k3_gated=$(gate "${words_k3}" "gate_layer_idx=[2,3,5]")
+        for gates in 2 5 3,5 2,3,5; do
+            rows+=(--row "layerskip_word_k3, gates ${gates}, not trained for" "${k3_gated}" "gates=${gates}")
+        done
+    fi
     "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/test --output exp/compare/words \
         --cache exp/compare/cache --model_file valid.cer_ctc.ave.pth --repeats "${repeats}" \
         --exp "stock=${words}" "ours=${words_ours}" "${rows[@]}"
