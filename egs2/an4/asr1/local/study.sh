@@ -10,6 +10,7 @@ set -e -u -o pipefail
 seeds="1 2"         # random seeds
 only="conformer layerskip layerskip_nokd layerskip_factorized layerskip_factorized_nokd"  # systems
 trunk_epochs=10     # shared epochs
+nbpe=100            # word pieces of the systems that have them; AN4 has 97 words
 python=python3      # Python with the package installed
 . utils/parse_options.sh
 
@@ -21,16 +22,16 @@ train() {  # <tag> <config> <arguments> [<tag of the trunk>]
     if [ -n "${4:-}" ]; then
         utils/branch_training.sh "exp/asr_$4" "${dir}"
     fi
-    ./run.sh --python "${python}" --token_type "${unit}" --stage 11 --stop_stage 11 \
+    ./run.sh --python "${python}" --token_type "${unit}" --nbpe "${nbpe}" --stage 11 --stop_stage 11 \
         --asr_config "$2" --asr_tag "$1" --asr_args "$3"
 }
 
 prepare() {  # <config>: token list and statistics of a unit that is not run.sh's own
-    if [ -e "exp/asr_stats_raw_en_${unit}_sp/train/text_shape.${unit}" ]; then
+    if [ -e "exp/asr_stats_raw_en_${unit/#bpe/bpe${nbpe}}_sp/train/text_shape.${unit}" ]; then
         return 0
     fi
     for stage in 5 10; do
-        ./run.sh --python "${python}" --token_type "${unit}" --stage "${stage}" \
+        ./run.sh --python "${python}" --token_type "${unit}" --nbpe "${nbpe}" --stage "${stage}" \
             --stop_stage "${stage}" --asr_config "$1"
     done
 }
@@ -53,6 +54,7 @@ for seed in ${seeds}; do
             layerskip_stem32) kind=_stem32 trunk_config=${config} ;;
             layerskip_word_k3|layerskip_word_k3_cr)
                 config=${config%_cr} kind=_word_k3 unit=word trunk_config=${config} ;;
+            layerskip_bpe_k3) kind=_bpe_k3 unit=bpe config=tuning/train_asr_layerskip_word_k3 trunk_config=${config} ;;
             layerskip_word_large) kind=_word_large unit=word trunk_config=${config} ;;
             *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
