@@ -72,6 +72,9 @@ def extract_features(model: Any, wave: torch.Tensor) -> torch.Tensor:
 def log_posteriors(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode features in one batch and score them with the CTC head.
 
+    Each utterance is normalised alone: ESPnet's ``utterance_mvn`` with ``norm_vars`` takes a
+    batch's padding into the variance.
+
     Args:
         model: ESPnet ASR model in evaluation mode.
         feats: Features of each utterance (T_i, F).
@@ -81,7 +84,12 @@ def log_posteriors(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Ten
         decision, and lengths (B,) int64.
     """
     lens = torch.tensor([f.size(0) for f in feats], device=feats[0].device)
-    with _features_as_input(model):
+    if model.normalize is not None:
+        feats = [  # a copy: ESPnet normalises in place
+            model.normalize(f[None].clone(), n[None])[0][0]
+            for f, n in zip(feats, lens, strict=True)
+        ]
+    with _normalised_features_as_input(model):
         out, olens = model.encode(pad_sequence(list(feats), batch_first=True), lens)
     out = out[0] if isinstance(out, tuple) else out
     with following_head(model):
@@ -113,10 +121,11 @@ def following_head(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _features_as_input(model: Any) -> Iterator[None]:
-    """Inside the block ``model.encode`` takes features (B, T, F) instead of samples."""
-    frontend, model.frontend = model.frontend, None
+def _normalised_features_as_input(model: Any) -> Iterator[None]:
+    """Inside the block ``model.encode`` takes normalised features (B, T, F), not samples."""
+    frontend, normalize = model.frontend, model.normalize
+    model.frontend = model.normalize = None
     try:
         yield
     finally:
-        model.frontend = frontend
+        model.frontend, model.normalize = frontend, normalize

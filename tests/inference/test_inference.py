@@ -3,6 +3,8 @@ import logging
 import numpy as np
 import pytest
 import torch
+from espnet2.layers.utterance_mvn import UtteranceMVN
+from torch.nn.utils.rnn import pad_sequence
 
 from espnet_layerskip.decoding.posteriors import extract_features, log_posteriors
 from espnet_layerskip.inference import ESPnetSpeech2Text, Speech2Text, load_model
@@ -45,7 +47,7 @@ def test_posteriors_alone_equal_batched(greedy, waves):
     model = greedy.asr_model
     feats = [extract_features(model, torch.from_numpy(wave)) for wave in waves]
     batch, lens = log_posteriors(model, feats)
-    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(w) for w in waves], True)
+    padded = pad_sequence([torch.from_numpy(w) for w in waves], True)
     raw, _ = model.encode(padded, torch.tensor([len(w) for w in waves]))
     trace = model.encoder.last_skip
     with model.ctc.skipped(trace):
@@ -58,6 +60,24 @@ def test_posteriors_alone_equal_batched(greedy, waves):
         shared = min(n, raw_row.size(0))
         worst = max(worst, float((raw_row[:shared] - alone[0][:shared]).abs().max()))
     assert worst > 1e-3  # negative control: samples padded before the STFT do not give the same
+
+
+@torch.no_grad()
+def test_variance_normalisation_does_not_see_the_padding(exps, waves):
+    model = load_model(exps["skip"], decoder_type="greedy").asr_model
+    model.normalize = UtteranceMVN(norm_vars=True)
+    feats = [extract_features(model, torch.from_numpy(wave)) for wave in waves]
+    before = [feat.clone() for feat in feats]
+    batch, lens = log_posteriors(model, feats)
+    for row, n, feat in zip(batch, lens, feats, strict=True):
+        assert (row[:n] - log_posteriors(model, [feat])[0][0]).abs().max() <= 1e-5
+    assert all(map(torch.equal, feats, before))
+    padded, lens = pad_sequence(before, True), torch.tensor([len(f) for f in before])
+    assert int(lens.min()) < padded.size(1)
+    shortest = int(lens.argmin())
+    theirs = model.normalize(padded, lens)[0][shortest, : lens[shortest]]
+    alone = model.normalize(before[shortest][None], lens[shortest][None])[0][0]
+    assert (theirs - alone).abs().max() > 0.1  # negative control: in ESPnet's batch it does
 
 
 def test_hypothesis_of_the_greedy_decoder(greedy, waves):
