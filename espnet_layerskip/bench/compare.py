@@ -81,6 +81,11 @@ class RowResult:
         return bool(self.seeds) and self.seeds[0].system.settings.full_depth
 
     @property
+    def weights(self) -> list[str]:
+        """SHA-256 of the checkpoints."""
+        return [seed.system.experiment.sha256 for seed in self.seeds]
+
+    @property
     def is_stock(self) -> bool:
         """True for an encoder without gates."""
         return bool(self.seeds) and not can_skip(self.seeds[0].system.encoder)

@@ -92,11 +92,10 @@ def compare_page(report: Mapping[str, Any]) -> str:
 
 
 def _off_twin(result: RowResult, results: Sequence[RowResult]) -> RowResult | None:
-    """Return the row of the same experiments at full depth, if it is another one."""
-    for other in results:
-        if other is not result and other.full_depth and other.row.exps == result.row.exps:
-            return other
-    return None
+    """Return a row of the same weights at full depth; None for one that is at full depth."""
+    if result.full_depth:
+        return None
+    return next((r for r in results if r.full_depth and r.weights == result.weights), None)
 
 
 def _record(

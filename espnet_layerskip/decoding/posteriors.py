@@ -72,8 +72,8 @@ def extract_features(model: Any, wave: torch.Tensor) -> torch.Tensor:
 def log_posteriors(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode features in one batch and score them with the CTC head.
 
-    Each utterance is normalised alone: ESPnet's ``utterance_mvn`` with ``norm_vars`` takes a
-    batch's padding into the variance.
+    Each utterance is normalised alone: ``utterance_mvn`` with ``norm_vars`` of ESPnet 202511
+    takes a batch's padding into the variance.
 
     Args:
         model: ESPnet ASR model in evaluation mode.

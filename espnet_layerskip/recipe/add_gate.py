@@ -34,19 +34,29 @@ def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:
         options: Encoder options, ``gate_layer_idx`` among them.
 
     Raises:
-        ValueError: If ``source`` is no experiment or has heads of its own for its gates, or no
-            gate is given.
+        ValueError: If ``source`` is no experiment or has heads of its own for its gates, if a
+            gate is at a layer without a trained CTC or none is given, or ``target`` is a training.
     """
     config_file = source / "config.yaml"
     if not config_file.is_file():
         raise ValueError(f"{source} is not an experiment: there is no {config_file}")
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    if config.get("model_conf", {}).get("interctc_head") == "own":
+    model, encoder = config.get("model_conf") or {}, config["encoder_conf"]
+    if model.get("interctc_head") == "own":
         raise ValueError(f"{source} has interctc_head: own, heads for its own gates alone")
-    if not options.get("gate_layer_idx"):
-        raise ValueError("gate_layer_idx=[K] is needed: the layer whose CTC decides")
+    trained = {*encoder.get("interctc_layer_idx", ()), *encoder.get("gate_layer_idx", ())}
+    trained = trained if model.get("interctc_weight") else set()
+    gates = set(options.get("gate_layer_idx") or ())
+    if not gates or not gates <= trained:
+        raise ValueError(
+            "gate_layer_idx=[K,...] is needed, layers whose CTC was trained (interctc_layer_idx "
+            f"with interctc_weight > 0): of {sorted(trained)}, but got {sorted(gates)}"
+        )
+    for weights in target.glob("valid.*.pth"):
+        if not weights.is_symlink() or target.resolve() == source.resolve():
+            raise ValueError(f"{target} is a training ({weights.name}): name a folder to make")
     config["encoder"] = f"layerskip_{config['encoder'].removeprefix('layerskip_')}"
-    config["encoder_conf"] = {**config["encoder_conf"], **options}
+    config["encoder_conf"] = {**encoder, **options}
     target.mkdir(parents=True, exist_ok=True)
     (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     for checkpoint in source.glob("valid.*.pth"):

@@ -87,6 +87,18 @@ def test_changed_weights_are_decoded_again(data_dir, cache, rows, measured, exps
     assert (same.num_decoded, changed.num_decoded) == (0, 3)
 
 
+def test_a_copy_is_judged_by_full_depth_of_the_same_weights(data_dir, cache, exps, tmp_path):
+    (tmp_path / "copy").symlink_to(exps["ours"])
+    full = custom_row(["full", str(exps["ours"]), "threshold=off"])
+    other = custom_row(["other", str(exps["ours2"]), "threshold=off"])
+    copy = custom_row(["copy", str(tmp_path / "copy")])
+    results = compare(data_dir, cache, [other, full, copy])[1]
+    _, full, copy = compare_records(results, 4.0, max_wer_increase=1000.0)
+    assert full["wer_against_off"] is None
+    difference = copy["wer"][0] - full["wer"][0]
+    assert copy["wer_against_off"]["difference"] == pytest.approx(difference)
+
+
 def test_records_and_table(measured):
     _, results = measured
     records = {r["name"]: r for r in compare_records(results, 4.0, max_wer_increase=1000.0)}

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     [*ROOT.glob("conf/train_asr*.yaml"), *ROOT.glob("egs2/*/asr1/conf/train_asr*.yaml")]
 )
+VARIANTS = sorted(ROOT.glob("egs2/*/asr1/conf/tuning/train_asr*.yaml"))  # of the study
 TOKENS = ["<blank>", "<unk>", "A", "B", "<sos/eos>"]
 
 
@@ -22,7 +23,7 @@ def parse(path):
     return vars(LayerSkipASRTask.get_parser().parse_args(argv))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", CONFIGS + VARIANTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_config_builds_and_encodes(path):
     args = argparse.Namespace(**{**parse(path), "token_list": TOKENS})
     model = LayerSkipASRTask.build_model(args).eval()
