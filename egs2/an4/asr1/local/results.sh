@@ -6,8 +6,8 @@ set -e -u -o pipefail
 seeds="1 2 3"    # those of them that were trained
 python=python3   # Python with the package installed
 repeats=5        # timed passes; 0 = only decode, into the cache
-keep=false       # true: keep the pages of exp/bench that are there, each has its date and commit
-words_seed=3     # of those trained, the one with the lower WER on train_dev with skipping on
+keep=false       # true: keep the pages that the same command made, each has its date and commit
+words_seed=3     # of layerskip_word_aug, the one with the lowest WER on train_dev with skipping on
 . utils/parse_options.sh
 . ./path.sh
 
@@ -24,7 +24,7 @@ stock=$(all conformer) ours=$(all layerskip)
 gate() {  # <experiments> <option>...: copies with other gates; prints them, joined by commas
     local exp gated=
     for exp in ${1//,/ }; do
-        "${python}" -m espnet_layerskip.recipe.add_gate "${exp}" "${exp}_gated" "${@:2}" >&2
+        "${python}" -m espnet_layerskip.recipe.add_gate "${exp}" "${exp}_gated" "${@:2}" >&2 || return 1
         gated+=${gated:+,}${exp}_gated
     done
     echo "${gated}"
@@ -56,50 +56,71 @@ for system in layerskip_nokd layerskip_factorized layerskip_factorized_nokd laye
     fi
 done
 
-"${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/test --output exp/compare \
-    --model_file valid.cer_ctc.ave.pth --repeats "${repeats}" \
-    --exp "stock=${stock}" "ours=${ours}" \
+pages=()
+page() {  # <page> <module> <option>...: make a page, unless it is to be kept
+    pages+=("$1")
+    if [ "${keep}" = true ] && [ -e "$1" ] && [ "$(cat "$1.made_by" 2> /dev/null)" = "${*:2}" ]; then
+        return 0
+    fi
+    "${python}" -m "espnet_layerskip.$2" "${@:3}"
+    echo "${*:2}" > "$1.made_by"
+}
+compare() {  # <name> <data> <repeats> <option>...
+    local output=exp/compare/$1
+    [ "${repeats}" -gt 0 ] || output=exp/compare/untimed/$1
+    page "${output}/compare.md" bin.compare_exps --data "dump/raw/$2" --output "${output}" \
+        --cache exp/compare/cache --model_file valid.cer_ctc.ave.pth --repeats "$3" "${@:4}"
+}
+compare characters test "${repeats}" --exp "stock=${stock}" "ours=${ours}" \
     --row "stock weights in our encoder, skipping off" "${gated}" threshold=off "${rows[@]}"
-comparisons=(exp/compare/compare.md)
-# Words: twins of the same seeds, and below them what differs in one thing or more.
+# Words: ESPnet's Conformer and ours with the same subsampling and units, and below them what differs in
+# more; then both normalised by utterance and with more speeds, ours with a narrow subsampling.
 words=$(all conformer_word) words_ours=$(all layerskip_word_reg) words_k3=$(all layerskip_word_k3)
-if [ -n "${words}" ] && [ -n "${words_ours}" ]; then
+aug=$(all conformer_word_aug) aug_ours=$(all layerskip_word_aug)
+systems() {  # <system>...: two rows for each that is trained
+    local system exps
+    for system in "$@"; do
+        exps=$(all "${system}")
+        [ -z "${exps}" ] || rows+=(--row "${system}, skipping off" "${exps}" threshold=off
+            --row "${system}, skipping on" "${exps}")
+    done
+}
+gates_of() {  # <system>: rows for the other layers with an intermediate CTC, and cascades
+    local gates exps
+    exps=$(gate "$(all "$1")" "gate_layer_idx=[2,3,5]")
+    for gates in 2 5 3,5 2,3,5; do
+        rows+=(--row "$1, gates ${gates}, not trained for" "${exps}" "gates=${gates}")
+    done
+}
+if [ -n "${words}" ] && [ -n "${words_ours}" ] && [ -n "${words_k3}" ]; then
     words_gated=$(gate "${words}" "${after_4[@]}") rows=()
     for context in full packed_original; do
         rows+=(--row "stock weights, decode-only skipping, ${context}" "${words_gated}" "context=${context}")
     done
     rows+=(--row "ours, skipping on, extension 1" "${words_ours}" "extension=1,1")
-    for system in layerskip_word_k3 layerskip_word layerskip_word_packed layerskip_word_large; do
-        exps=$(all "${system}")
-        [ -z "${exps}" ] || rows+=(--row "${system}, skipping off" "${exps}" threshold=off
-            --row "${system}, skipping on" "${exps}")
-    done
-    [ -z "${words_k3}" ] || rows+=(--row "layerskip_word_k3, skipping on, extension 1" "${words_k3}" "extension=1,1"
+    systems layerskip_word_k3 layerskip_word layerskip_word_packed layerskip_word_large \
+        layerskip_word_k3_cr layerskip_bpe_k3
+    rows+=(--row "layerskip_word_k3, skipping on, extension 1" "${words_k3}" "extension=1,1"
         --row "layerskip_word_k3, stopped at layer 3" "${words_k3}" exit=3)
-    if [ -n "${words_k3}" ]; then  # at the other layers with an intermediate CTC, and cascades
-        k3_gated=$(gate "${words_k3}" "gate_layer_idx=[2,3,5]")
-        for gates in 2 5 3,5 2,3,5; do
-            rows+=(--row "layerskip_word_k3, gates ${gates}, not trained for" "${k3_gated}" "gates=${gates}")
-        done
-    fi
-    "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/test --output exp/compare/words \
-        --cache exp/compare/cache --model_file valid.cer_ctc.ave.pth --repeats "${repeats}" \
-        --exp "stock=${words}" "ours=${words_ours}" "${rows[@]}"
-    rows=()  # what to ship is chosen on train_dev
-    for exp in ${words//,/ } ${words_ours//,/ } ${words_k3//,/ } ${ours//,/ }; do
-        rows+=(--row "${exp#exp/asr_}" "${exp}")
-    done
-    "${python}" -m espnet_layerskip.bin.compare_exps --data dump/raw/train_dev --output exp/compare/dev \
-        --cache exp/compare/cache --model_file valid.cer_ctc.ave.pth --repeats 0 "${rows[@]}"
-    comparisons+=(exp/compare/words/compare.md exp/compare/dev/compare.md)
+    gates_of layerskip_word_k3
+    compare words test "${repeats}" --exp "stock=${words}" "ours=${words_ours}" "${rows[@]}"
 fi
+if [ -n "${aug}" ] && [ -n "${aug_ours}" ]; then  # normalised by utterance, more speeds
+    rows=(--row "ours, skipping on, extension 1" "${aug_ours}" "extension=1,1")
+    systems layerskip_word_umvn
+    gates_of layerskip_word_aug
+    compare aug test "${repeats}" --exp "stock=${aug}" "ours=${aug_ours}" "${rows[@]}"
+fi
+rows=()  # what to ship is chosen on train_dev
+for exp in ${words//,/ } ${words_ours//,/ } ${words_k3//,/ } ${aug//,/ } ${aug_ours//,/ } ${ours//,/ }; do
+    rows+=(--row "${exp#exp/asr_}" "${exp}")
+done
+compare dev train_dev 0 "${rows[@]}"
 [ "${repeats}" -gt 0 ] || exit 0
 ./run.sh --python "${python}" --stage 6 --stop_stage 9 --use_ngram true --use_lm true \
     --lm_config conf/train_lm.yaml --lm_exp exp/lm
-done_before() { [ "${keep}" = true ] && [ -e "exp/bench/$1.md" ]; }
 bench() {  # <output> <option>...; of the first seeds of ${model} and its stock ${twin}
-    ! done_before "$1" || return 0
-    "${python}" -m espnet_layerskip.cli benchmark --model "${model%%,*}" ${twin:+--twin "stock=${twin%%,*}"} \
+    page "exp/bench/$1.md" cli benchmark --model "${model%%,*}" ${twin:+--twin "stock=${twin%%,*}"} \
         --wav-scp dump/raw/test/wav.scp --text dump/raw/test/text --model-file valid.cer_ctc.ave.pth \
         --output "exp/bench/$1.json" --repeats "${repeats}" "${@:2}"
 }
@@ -112,25 +133,22 @@ bench benchmark --scope encoder,model,e2e --seconds 10 --batch-size 1 --num-thre
 bench lengths --scope model,e2e --seconds 3,30 --batch-size 1 --num-threads 2
 bench batches --scope model,e2e --seconds 10 --batch-size 8 --num-threads 2
 bench encoder --scope encoder --seconds 3,10,30 --batch-size 1,8 --num-threads 1
-done_before long_audio || "${python}" -m espnet_layerskip.bin.long_audio --exp "${ours%%,*}" --data dump/raw/test \
-    --output exp/bench --seconds 0 10 600 3600 --num-threads 2
-done_before whole/long_audio || "${python}" -m espnet_layerskip.bin.long_audio --exp "${ours%%,*}" --data dump/raw/test \
-    --output exp/bench/whole --seconds 30 600 --repeats 1 --num-threads 2 --segment-size off
-pages=(benchmark lengths batches encoder long_audio whole/long_audio)
-if [ -n "${words}" ] && [ -n "${words_k3}" ]; then
-    model=exp/asr_layerskip_word_k3_seed${words_seed} twin=exp/asr_conformer_word_seed${words_seed}
+long_audio() {  # <folder> <option>...
+    page "$1/long_audio.md" bin.long_audio --exp "${ours%%,*}" --data dump/raw/test --output "$1" \
+        --num-threads 2 "${@:2}"
+}
+long_audio exp/bench --seconds 0 10 600 3600
+long_audio exp/bench/whole --seconds 30 600 --repeats 1 --segment-size off
+if [ -n "${aug}" ] && [ -n "${aug_ours}" ]; then
+    model=exp/asr_layerskip_word_aug_seed${words_seed} twin=exp/asr_conformer_word_aug_seed${words_seed}
+    [[ ,${aug}, = *,${twin},* ]] || twin=${aug}  # of another seed
     bench words --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2 \
         --ngram-file exp/ngram_word/3gram.arpa  # words are its tokens: no lexicon
-    pages+=(words)
 fi
 model=$(all layerskip_word_large) twin=
-if [ -n "${model}" ]; then
-    bench large --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2
-    pages+=(large)
-fi
-pages=("${pages[@]/#/exp/bench/}")
+[ -z "${model}" ] || bench large --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2
 {
     echo "<!-- Generated by local/results.sh after local/study.sh; do not edit. -->"
-    cat "${comparisons[@]}" "${pages[@]/%/.md}"
+    cat "${pages[@]}"
 } > RESULTS.md
 echo "$0: see RESULTS.md"

@@ -22,7 +22,8 @@ train() {  # <tag> <config> <arguments> [<tag of the trunk>]
     if [ -n "${4:-}" ]; then
         utils/branch_training.sh "exp/asr_$4" "${dir}"
     fi
-    ./run.sh --python "${python}" --token_type "${unit}" --nbpe "${nbpe}" --stage 11 --stop_stage 11 \
+    ./run.sh --python "${python}" --token_type "${unit}" --nbpe "${nbpe}" --feats_normalize "${norm}" \
+        --stage 11 --stop_stage 11 \
         --asr_config "$2" --asr_tag "$1" --asr_args "$3"
 }
 
@@ -43,7 +44,7 @@ masks="--specaug_conf num_time_mask=5 --specaug_conf freq_mask_width_range=[0,10
 reg="--encoder_conf dropout_rate=0.2 --encoder_conf attention_dropout_rate=0.1 ${masks}"
 for seed in ${seeds}; do
     for system in ${only}; do
-        config=tuning/train_asr_${system%_nokd} unit=char kind=
+        config=tuning/train_asr_${system%_nokd} unit=char kind='' norm=global_mvn
         case ${system} in
             conformer|layerskip|layerskip_nokd|layerskip_blankreg)
                 config=train_asr_${system%_nokd} config=${config%_blankreg} trunk_config=train_asr_conformer ;;
@@ -54,18 +55,23 @@ for seed in ${seeds}; do
             layerskip_stem32) kind=_stem32 trunk_config=${config} ;;
             layerskip_word_k3|layerskip_word_k3_cr)
                 config=${config%_cr} kind=_word_k3 unit=word trunk_config=${config} ;;
+            layerskip_word_umvn) kind=_word_umvn unit=word norm=utterance_mvn
+                config=tuning/train_asr_layerskip_word_k3 trunk_config=${config} ;;
+            layerskip_word_aug) kind=_word_aug unit=word norm=utterance_mvn trunk_config=${config} ;;
+            conformer_word_aug) kind=_conformer_word_aug unit=word norm=utterance_mvn trunk_config=${config} ;;
             layerskip_bpe_k3) kind=_bpe_k3 unit=bpe config=tuning/train_asr_layerskip_word_k3 trunk_config=${config} ;;
             layerskip_word_large) kind=_word_large unit=word trunk_config=${config} ;;
             *) echo "$0: unknown system '${system}' in --only" >&2; exit 1 ;;
         esac
         options='' trunk_options=''
+        [[ ${system} != *_umvn ]] || options="--specaug_conf replace_with_zero=false" trunk_options=${options}
         [[ ${system} != *_nokd ]] || options=${no_kd}
         [[ ${system} != *_packed ]] || options=${packed}
         [[ ${system} != *_blankreg ]] || options="--model_conf self_loop_penalty=2.0"
         [[ ${system} != *_cr ]] || options="--model_conf consistency_weight=0.2 ${masks}"
         [[ ${system} != *_reg ]] || options=${reg}
         [[ ${trunk_config} = *conformer* ]] \
-            || trunk_options="${no_kd} --encoder_conf train_skip_prob=0.0"
+            || trunk_options+=" ${no_kd} --encoder_conf train_skip_prob=0.0"
         trunk=trunk${kind}_seed${seed}
         prepare "conf/${trunk_config}.yaml"
         train "${trunk}" "conf/${trunk_config}.yaml" \
