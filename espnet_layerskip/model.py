@@ -41,8 +41,8 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         self_loop_penalty: Price in all CTC losses of every frame by which a label is longer
             than one, for more blank frames (Yang et al., 2305.11558); 0.0 = off.
         consistency_weight: Weight of the consistency between two SpecAugment views of each
-            utterance (CR-CTC, Yao et al., 2410.05101; there 0.2), which doubles the cost of an
-            epoch; 0.0 = off, one view.
+            utterance (CR-CTC, Yao et al., 2410.05101; there 0.2), which doubles time and
+            memory of a batch; 0.0 = off, one view.
         kd_blank_weight: Weight of the blank term; 0.0 = off.
         kd_label_weight: Weight of the label term; 0.0 = off.
         kd_frames: "all" or "spikes" (the teacher's spikes and their neighbours).

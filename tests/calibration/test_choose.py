@@ -7,8 +7,8 @@ from espnet_layerskip.calibration.choose import choose, find_warnings, make_tria
 WORDS = 10
 
 
-def trial(errors, full, budget=5.0, flops=60, threshold=0.9):
-    settings = SkipSettings(threshold, (1, 1), "full")
+def trial(errors, full, budget=5.0, flops=60, threshold=0.9, extension=(1, 1), gates=None):
+    settings = SkipSettings(threshold, extension, "full", gates=gates)
     return make_trial(settings, errors, full, [WORDS] * len(full), budget, 0.5, flops)
 
 
@@ -31,7 +31,7 @@ def full():
 def test_the_cheapest_of_those_that_keep_the_budget(full):
     worse = [e + (i % 4 == 0) for i, e in enumerate(full)]  # 12.5 % more errors
     off = trial(full, full, flops=100)
-    bad = trial(worse, full, flops=50)
+    bad = trial(worse, full, flops=50, threshold=0.4)
     good = trial(full, full, flops=60, threshold=0.5)
     careful = trial(full, full, flops=80)
     assert not bad.fits
@@ -44,6 +44,38 @@ def test_the_cheapest_of_those_that_keep_the_budget(full):
     allowed = trial(worse, full, budget=30.0, flops=50)
     assert choose([allowed, good], off) == (allowed, "upper bound")
     assert find_warnings([allowed, good], off, allowed, "upper bound", 30.0, 400) == []
+
+
+def test_a_setting_that_fits_by_luck_is_not_chosen(full):
+    """A more cautious setting breaks the budget: that the bolder one does not is chance."""
+    worse = [e + (i % 4 == 0) for i, e in enumerate(full)]
+    off = trial(full, full, flops=100)
+    lucky = trial(full, full, flops=50, threshold=0.8, extension=(0, 1))
+    wider = trial(full, full, flops=70, threshold=0.8, extension=(1, 2))
+    for cautious in (
+        {"threshold": 0.9, "extension": (0, 1)},
+        {"extension": (2, 1), "threshold": 0.8},
+    ):
+        broken = trial(worse, full, flops=80, **cautious)
+        assert choose([lucky, broken], off) == (off, "nothing")
+        assert choose([lucky, broken], off, point_estimate=True) == (off, "nothing")
+    # what does not run all of a setting's frames says nothing about it
+    for other in ({"threshold": 0.7, "extension": (1, 2)}, {"threshold": 0.9, "extension": (2, 0)}):
+        broken = trial(worse, full, flops=40, **other)
+        assert choose([lucky, wider, broken], off) == (lucky, "upper bound")
+
+
+def test_fewer_gates_are_more_cautious(full):
+    worse = [e + (i % 4 == 0) for i, e in enumerate(full)]
+    off = trial(full, full, flops=100)
+    for fewer, more, cautious in (((5,), None, True), ((3,), (3, 5), True), ((3,), (5,), False)):
+        lucky = trial(full, full, flops=50, gates=more)
+        broken = trial(worse, full, flops=80, gates=fewer)
+        found = (off, "nothing") if cautious else (lucky, "upper bound")
+        assert choose([lucky, broken], off) == found
+        assert choose(
+            [trial(full, full, flops=50, gates=fewer), trial(worse, full, gates=more)], off
+        )[1] == ("upper bound")
 
 
 def test_budget_counts_the_spread_of_full_depth_as_well(full):
@@ -87,7 +119,7 @@ def test_a_point_estimate_only_where_it_is_allowed(full):
     warnings = find_warnings([other], off, other, "point estimate", 1.0, 100)
     assert "only the point estimate keeps the budget" in warnings[0]
     assert "too small" in warnings[1]
-    fitting = trial(full, full, 1.0, 90)
+    fitting = trial(full, full, 1.0, 90, threshold=0.99)
     assert choose([other, fitting], off, point_estimate=True) == (fitting, "upper bound")
 
 
