@@ -33,8 +33,8 @@ def calibration_page(found: Calibration) -> str:
             "",
             markdown_table(header, [_cells(row, full, found.chosen) for row in [*rows, full]]),
             "",
-            "A setting counts only if every more cautious one that was tried (higher threshold, wider "
-            "extension, fewer gates) fits too.",
+            "A setting counts only if every more cautious one that was tried (higher threshold, "
+            "wider extension, fewer gates) fits too.",
             "",
             f"Calibrated: {found.describe()}",
         ]
