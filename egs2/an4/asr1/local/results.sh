@@ -7,7 +7,6 @@ seeds="1 2 3"    # those of them that were trained
 python=python3   # Python with the package installed
 repeats=5        # timed passes; 0 = only decode, into the cache
 keep=false       # true: keep the pages that the same command made, each has its date and commit
-words_seed=2     # of layerskip_word_aug, the one with the lowest WER on train_dev with skipping on
 . utils/parse_options.sh
 . ./path.sh
 
@@ -140,8 +139,7 @@ long_audio() {  # <folder> <option>...
 long_audio exp/bench --seconds 0 10 600 3600
 long_audio exp/bench/whole --seconds 30 600 --repeats 1 --segment-size off
 if [ -n "${aug}" ] && [ -n "${aug_ours}" ]; then
-    model=exp/asr_layerskip_word_aug_seed${words_seed} twin=exp/asr_conformer_word_aug_seed${words_seed}
-    [[ ,${aug}, = *,${twin},* ]] || twin=${aug}  # of another seed
+    model=${aug_ours} twin=${aug}
     bench words --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2 \
         --ngram-file exp/ngram_word/3gram.arpa  # words are its tokens: no lexicon
 fi
