@@ -7,7 +7,7 @@ bootstrap's 95 % interval (the 97.5 percentile over draws of utterances) of
     errors with skipping - (1 + max_increase / 100) * errors at full depth
 
 is not above zero, so that the uncertainty of the full-depth error rate counts too. Of many settings
-one keeps the budget by luck: so a setting counts only if all more cautious ones that were tried
+one may keep the budget by luck: so a setting counts only if all more cautious ones that were tried
 keep it too (in the spirit of fixed-sequence testing, Angelopoulos et al., "Learn then Test",
 arXiv:2110.01052; their guarantee is not claimed). The one picked is still a little better on the
 development set than elsewhere.
@@ -125,16 +125,12 @@ def choose(
         full_depth: Is returned, with "nothing", if none of them fits and saves FLOPs.
         point_estimate: Where no upper bound keeps the budget, go by the rate as measured.
     """
-    kept_by = {"upper bound": [t for t in trials if not t.fits]}
+    cheaper = [t for t in trials if t.encoder_flops < full_depth.encoder_flops]
+    over_budget = {"upper bound": [t for t in trials if not t.fits]}
     if point_estimate:
-        kept_by["point estimate"] = [t for t in trials if not t.seems_to_fit]
-    for name, broken in kept_by.items():
-        group = [
-            t
-            for t in trials
-            if t.encoder_flops < full_depth.encoder_flops
-            and not any(_runs_as_much(b.settings, t.settings) for b in broken)
-        ]
+        over_budget["point estimate"] = [t for t in trials if not t.seems_to_fit]
+    for name, over in over_budget.items():
+        group = [t for t in cheaper if not any(_runs_as_much(o.settings, t.settings) for o in over)]
         if group:
             return min(group, key=_cost), name
     return full_depth, "nothing"
