@@ -84,7 +84,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["espnet_layerskip", "espnet_layerskip.*"]),
-    package_data={"espnet_layerskip": ["py.typed", "report/page.css"]},
+    package_data={"espnet_layerskip": ["py.typed", "evaluation/report/page.css"]},
     # ESPnet 202511 is what Python 3.11 gets; below it there is no release that _compat.py covers.
     # ESPnet 202611 declares <3.14; can be raised when it does.
     python_requires=">=3.11,<3.14",

@@ -17,12 +17,12 @@ __version__ = "0.1.0"
 __all__ = ["LayerSkipASRTask", "Speech2Text", "__version__"]
 
 if TYPE_CHECKING:
-    from espnet_layerskip.inference import Speech2Text
-    from espnet_layerskip.task import LayerSkipASRTask
+    from espnet_layerskip.inference.speech2text import Speech2Text
+    from espnet_layerskip.training.task import LayerSkipASRTask
 
 _LAZY = {
-    "Speech2Text": "espnet_layerskip.inference",
-    "LayerSkipASRTask": "espnet_layerskip.task",
+    "Speech2Text": "espnet_layerskip.inference.speech2text",
+    "LayerSkipASRTask": "espnet_layerskip.training.task",
 }
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet_layerskip.options import DECODER_TYPES, PRECISIONS, SKIP_CONTEXTS
+from espnet_layerskip.method.settings import DECODER_TYPES, PRECISIONS, SKIP_CONTEXTS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -258,19 +258,19 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "transcribe": Verb("audio files to text", add_transcribe, "espnet_layerskip.transcribe"),
+    "transcribe": Verb("audio files to text", add_transcribe, "espnet_layerskip.verbs.transcribe"),
     "calibrate": Verb(
         "choose the skipping setting for an error budget",
         add_calibrate,
-        "espnet_layerskip.calibration.command",
+        "espnet_layerskip.verbs.calibrate",
     ),
     "report": Verb(
-        "figures and a page about an experiment", add_report, "espnet_layerskip.report.command"
+        "figures and a page about an experiment", add_report, "espnet_layerskip.verbs.report"
     ),
     "benchmark": Verb(
         "speed and accuracy against ESPnet's own classes",
         add_benchmark,
-        "espnet_layerskip.bench.benchmark",
+        "espnet_layerskip.verbs.benchmark",
     ),
 }
 

@@ -9,7 +9,7 @@ def register() -> None:
     """
     from espnet_layerskip._compat import class_choices
     from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
-    from espnet_layerskip.model import LayerSkipASRModel
+    from espnet_layerskip.training.model import LayerSkipASRModel
 
     for encoders, models in class_choices():
         encoders.classes["layerskip_conformer"] = LayerSkipConformerEncoder

@@ -6,6 +6,13 @@ import hypothesis
 import pytest
 import torch
 
+pytest_plugins = [
+    "tests.support.encoders",
+    "tests.support.experiments",
+    "tests.support.recognizers",
+    "tests.support.report",
+]
+
 # No deadline: the time of one example says nothing on a machine that trains beside the tests.
 # In CI the examples are the same in each run; elsewhere each run tries others.
 hypothesis.settings.register_profile(

@@ -12,8 +12,8 @@ import soundfile
 
 import espnet_layerskip  # noqa: F401  (registers the encoder and the model with ESPnet)
 from espnet_layerskip._compat import inference_module
-from espnet_layerskip.inference import load_model
-from espnet_layerskip.pretrained import find_model
+from espnet_layerskip.inference.pretrained import find_model
+from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.recipe import an4
 
 REPO = Path(__file__).parents[1]

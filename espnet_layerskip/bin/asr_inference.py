@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip._compat import inference_module
-from espnet_layerskip.audio import AudioBlocks, Utterance, read_wav_scp
-from espnet_layerskip.decoding.recognize import recognize
-from espnet_layerskip.decoding.result_dir import ResultDir
-from espnet_layerskip.inference import Speech2Text
-from espnet_layerskip.options import DECODER_TYPES, PRECISIONS, SKIP_CONTEXTS
+from espnet_layerskip.inference.audio import AudioBlocks, Utterance, read_wav_scp
+from espnet_layerskip.inference.recognize import recognize
+from espnet_layerskip.inference.result_dir import ResultDir
+from espnet_layerskip.inference.speech2text import Speech2Text
+from espnet_layerskip.method.settings import DECODER_TYPES, PRECISIONS, SKIP_CONTEXTS
 
 # Arguments of the command that are not arguments of Speech2Text.
 _COMMAND_ONLY = (

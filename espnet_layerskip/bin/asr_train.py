@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from espnet_layerskip.task import LayerSkipASRTask
+from espnet_layerskip.training.task import LayerSkipASRTask
 
 
 def get_parser() -> argparse.ArgumentParser:

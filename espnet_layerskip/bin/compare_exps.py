@@ -20,9 +20,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_layerskip.bench.commands import compare_exps
-from espnet_layerskip.bench.report import MAX_WER_INCREASE
-from espnet_layerskip.recipe.tables import run_main
+from espnet_layerskip.evaluation.tables import MAX_WER_INCREASE
+from espnet_layerskip.files import run_main
+from espnet_layerskip.verbs.compare import compare_exps
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -18,9 +18,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_layerskip.bench.environment import command_line
-from espnet_layerskip.bench.long_audio import measure_long_audio, page
-from espnet_layerskip.recipe.tables import run_main, write_text
+from espnet_layerskip.evaluation.environment import command_line
+from espnet_layerskip.evaluation.long_audio import measure_long_audio, page
+from espnet_layerskip.files import run_main, write_text
 
 
 def get_parser() -> argparse.ArgumentParser:

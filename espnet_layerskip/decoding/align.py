@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from espnet_layerskip.ctc import BLANK
 from espnet_layerskip.decoding.greedy import collapse, token_ends
+from espnet_layerskip.method.ctc import BLANK
 
 
 def align(log_probs: torch.Tensor, tokens: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from espnet_layerskip.ctc import BLANK
+from espnet_layerskip.method.ctc import BLANK
 
 # As ESPnet's log of zero: sums of it stay finite where -inf would turn into NaN.
 LOG_ZERO = -1.0e10

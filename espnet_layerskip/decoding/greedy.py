@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from espnet_layerskip.ctc import BLANK
 from espnet_layerskip.decoding.frame_drop import clean_log_probs
 from espnet_layerskip.decoding.hypothesis import Hypothesis
+from espnet_layerskip.method.ctc import BLANK
 
 
 def collapse(ids: torch.Tensor, lens: torch.Tensor) -> list[tuple[list[int], list[int]]]:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from espnet_layerskip.ctc import BLANK
 from espnet_layerskip.decoding.align import align
 from espnet_layerskip.decoding.beam import Beam, PrefixScorer
 from espnet_layerskip.decoding.frame_drop import (
@@ -18,6 +17,7 @@ from espnet_layerskip.decoding.frame_drop import (
     drop_frames,
 )
 from espnet_layerskip.decoding.hypothesis import Hypothesis
+from espnet_layerskip.method.ctc import BLANK
 
 # With a scorer a token may win that the posteriors alone rank low.
 TOKENS_WITH_SCORER = 64

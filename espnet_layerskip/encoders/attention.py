@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from espnet_layerskip._compat import RelPositionMultiHeadedAttention
-from espnet_layerskip.encoders.layout import AttentionBlock
-from espnet_layerskip.packing import PackedIndex
+from espnet_layerskip.encoders.fast.layout import AttentionBlock
+from espnet_layerskip.method.packing import PackedIndex
 
 
 def slice_pos_emb(attention: Any, pos_emb: torch.Tensor, length: int) -> torch.Tensor:

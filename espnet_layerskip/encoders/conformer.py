@@ -18,11 +18,11 @@ from espnet_layerskip._compat import (
     check_short_utt,
 )
 from espnet_layerskip.encoders.attention import positional_attention, slice_pos_emb
-from espnet_layerskip.encoders.fast import FastConformer, FastConformerLayer
-from espnet_layerskip.encoders.stem import narrow_stem
-from espnet_layerskip.frames import Frames
-from espnet_layerskip.packing import PackedIndex, gather_frames, scatter_frames
-from espnet_layerskip.skipping import LayerSkipMixin
+from espnet_layerskip.encoders.fast.conformer import FastConformer, FastConformerLayer
+from espnet_layerskip.encoders.fast.stem import narrow_stem
+from espnet_layerskip.method.frames import Frames
+from espnet_layerskip.method.packing import PackedIndex, gather_frames, scatter_frames
+from espnet_layerskip.method.walk import LayerSkipMixin
 
 
 class LayerSkipConformerEncoder(LayerSkipMixin, ConformerEncoder):  # type: ignore[misc]

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from espnet_layerskip.recipe.tables import run_main
+from espnet_layerskip.files import run_main
 
 
 def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:

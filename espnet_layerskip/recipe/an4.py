@@ -17,8 +17,8 @@ from pathlib import Path
 
 import soundfile
 
+from espnet_layerskip.files import DataDir, run_main, some
 from espnet_layerskip.recipe.download import DEFAULT_URL, fetch_archive, unpack
-from espnet_layerskip.recipe.tables import DataDir, run_main, some
 
 NUM_TRAIN = 948
 NUM_TEST = 130

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from espnet_layerskip.recipe.tables import some
+from espnet_layerskip.files import some
 
 Samples = NDArray[np.float32]
 

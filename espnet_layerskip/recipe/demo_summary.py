@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espnet_layerskip.recipe.tables import run_main
+from espnet_layerskip.files import run_main
 
 HEADER = ("", "WER %", "frames skipped %", "encoder ms per s of audio", "GFLOPs per s of audio")
 

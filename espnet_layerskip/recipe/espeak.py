@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import RandomState
 
+from espnet_layerskip.files import DataDir, run_main, write_table, write_text
 from espnet_layerskip.recipe.audio import Samples, resample, to_pcm, write_audio
 from espnet_layerskip.recipe.espeak_prompts import draw_sentences
 from espnet_layerskip.recipe.espeak_synth import (
@@ -37,7 +38,6 @@ from espnet_layerskip.recipe.espeak_synth import (
 from espnet_layerskip.recipe.espeak_voices import Speaker, speakers
 from espnet_layerskip.recipe.forks import map_in_forks
 from espnet_layerskip.recipe.progress import Progress
-from espnet_layerskip.recipe.tables import DataDir, run_main, write_table, write_text
 
 # Utterances of train, dev and test; an hour is about 900.
 SIZES = {

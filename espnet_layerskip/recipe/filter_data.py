@@ -12,8 +12,8 @@ import logging
 import shutil
 from pathlib import Path
 
+from espnet_layerskip.files import DataDir, read_table, run_main, write_table
 from espnet_layerskip.recipe.audio import parse_rate
-from espnet_layerskip.recipe.tables import DataDir, read_table, run_main, write_table
 
 
 def filter_data_dir(

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+from espnet_layerskip.files import DataDir, run_main, write_table, write_text
 from espnet_layerskip.recipe.audio import (
     check_entry,
     parse_rate,
@@ -24,7 +25,6 @@ from espnet_layerskip.recipe.audio import (
     write_audio,
 )
 from espnet_layerskip.recipe.progress import Progress
-from espnet_layerskip.recipe.tables import DataDir, run_main, write_table, write_text
 
 AUDIO_FORMATS = ("flac", "wav")
 

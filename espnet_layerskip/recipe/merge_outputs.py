@@ -12,7 +12,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from espnet_layerskip.recipe.tables import read_table, run_main, some, write_table
+from espnet_layerskip.files import read_table, run_main, some, write_table
 
 FIELDS = ("token", "token_int", "score", "text", "skip_stats")
 

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from espnet_layerskip.files import DataDir, run_main
 from espnet_layerskip.recipe.audio import (
     change_speed,
     check_entry,
@@ -22,7 +23,6 @@ from espnet_layerskip.recipe.audio import (
     refuse_pipes,
     write_audio,
 )
-from espnet_layerskip.recipe.tables import DataDir, run_main
 
 
 def parse_factors(text: str) -> list[tuple[str, float]]:

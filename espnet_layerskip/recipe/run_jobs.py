@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espnet_layerskip.recipe.tables import DISK_FULL, run_main, write_text
+from espnet_layerskip.files import DISK_FULL, run_main, write_text
 
 TAIL_LINES = 25
 HASHED_BYTES = 1 << 20

@@ -14,8 +14,8 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from espnet_layerskip.files import run_main, write_text
 from espnet_layerskip.recipe.score_table import read_average
-from espnet_layerskip.recipe.tables import run_main, write_text
 
 HEAD = "|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|\n|---|---|---|---|---|---|---|---|---|\n"
 

@@ -11,7 +11,7 @@ import argparse
 from itertools import pairwise
 from pathlib import Path
 
-from espnet_layerskip.recipe.tables import run_main, write_text
+from espnet_layerskip.files import run_main, write_text
 
 
 def split_lines(lines: list[str], parts: int) -> list[list[str]]:

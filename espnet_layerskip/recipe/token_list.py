@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from espnet_layerskip.recipe.tables import read_table, run_main, write_text
+from espnet_layerskip.files import read_table, run_main, write_text
 from espnet_layerskip.recipe.tokenizer import TOKEN_TYPES, make_tokenizer
 
 BLANK, UNK, SOS_EOS = "<blank>", "<unk>", "<sos/eos>"

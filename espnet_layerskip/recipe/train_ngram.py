@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from espnet_layerskip.recipe.tables import read_table, run_main, write_text
+from espnet_layerskip.files import read_table, run_main, write_text
 from espnet_layerskip.recipe.tokenizer import TOKEN_TYPES, make_tokenizer
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from espnet_layerskip.files import run_main
 from espnet_layerskip.recipe.progress import duration
-from espnet_layerskip.recipe.tables import run_main
 
 # What ESPnet's trainer logs.
 TIME = re.compile(r"^\[[^\]]*\] (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ ", re.M)

@@ -5,7 +5,7 @@ import soundfile
 import yaml
 
 from espnet_layerskip.bin.asr_inference import get_parser, main, read_utterances
-from espnet_layerskip.inference import load_model
+from espnet_layerskip.inference.speech2text import load_model
 
 
 def run(exp, wav_scp, output_dir, *options):
@@ -38,13 +38,13 @@ def test_exact_scores_are_the_default():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_espnets_layout(exps, corpus, waves, tmp_path, batch_size):
+def test_espnets_layout(models, corpus, waves, tmp_path, batch_size):
     options = ["--decoder", "greedy", "--batch_size", str(batch_size)]
-    assert run(exps["skip"], corpus.good, tmp_path, *options) == 0
+    assert run(models["skip"], corpus.good, tmp_path, *options) == 0
     files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     best = {f"1best_recog/{name}" for name in ("token", "token_int", "score", "text")}
     assert files == best | {"skip_stats"}
-    model = load_model(exps["skip"], decoder_type="greedy")
+    model = load_model(models["skip"], decoder_type="greedy")
     for i, wave in enumerate(waves):
         text, token, token_int, hyp = model(wave)[0]
         assert table(tmp_path / "1best_recog/text")[f"utt{i}"] == text
@@ -59,27 +59,27 @@ def test_espnets_layout(exps, corpus, waves, tmp_path, batch_size):
     assert list(table(tmp_path / "1best_recog/text")) == ["utt0", "utt1", "utt2", "utt3"]
 
 
-def test_espnets_search_writes_n_best(exps, corpus, tmp_path):
+def test_espnets_search_writes_n_best(models, corpus, tmp_path):
     options = ["--beam_size", "3", "--nbest", "2", "--ctc_weight", "0.3"]
-    assert run(exps["hybrid"], corpus.good, tmp_path, *options) == 0
+    assert run(models["hybrid"], corpus.good, tmp_path, *options) == 0
     assert len(table(tmp_path / "1best_recog/text")) == 4
     assert len(table(tmp_path / "2best_recog/text")) == 4
 
 
-def test_stock_model(exps, corpus, tmp_path):
-    assert run(exps["stock"], corpus.good, tmp_path, "--decoder", "greedy") == 0
+def test_stock_model(models, corpus, tmp_path):
+    assert run(models["stock"], corpus.good, tmp_path, "--decoder", "greedy") == 0
     assert {v.split()[1] for v in table(tmp_path / "skip_stats").values()} == {"0"}
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_bad_utterances_cost_only_themselves(exps, corpus, tmp_path, caplog, batch_size):
+def test_bad_utterances_cost_only_themselves(models, corpus, tmp_path, caplog, batch_size):
     good, bad = tmp_path / "good", tmp_path / "bad"
     options = ["--decoder", "greedy", "--batch_size", str(batch_size)]
-    run(exps["skip"], corpus.good, good, *options)
+    run(models["skip"], corpus.good, good, *options)
     bad.mkdir()
     (bad / "failed").write_text("from an earlier run\n")
     with caplog.at_level(logging.ERROR):
-        assert run(exps["skip"], corpus.bad, bad, *options) == 1
+        assert run(models["skip"], corpus.bad, bad, *options) == 1
     expected = table(good / "1best_recog/text")
     assert table(bad / "1best_recog/text") == {f"utt{i}": expected[f"utt{i}"] for i in range(3)}
     failed = table(bad / "failed")
@@ -92,42 +92,42 @@ def test_bad_utterances_cost_only_themselves(exps, corpus, tmp_path, caplog, bat
         assert any(f"{name} failed" in message for message in caplog.messages)
 
 
-def test_segments_of_long_audio(exps, corpus, tmp_path):
+def test_segments_of_long_audio(models, corpus, tmp_path):
     options = ["--decoder", "greedy", "--segment_size", "0.6", "--hop_size", "0.3"]
-    assert run(exps["skip"], corpus.good, tmp_path / "cut", *options) == 0
+    assert run(models["skip"], corpus.good, tmp_path / "cut", *options) == 0
     options = ["--decoder", "greedy", "--segment_size", "off"]
-    assert run(exps["skip"], corpus.good, tmp_path / "whole", *options) == 0
+    assert run(models["skip"], corpus.good, tmp_path / "whole", *options) == 0
     cut, whole = (table(tmp_path / name / "skip_stats") for name in ("cut", "whole"))
     assert [v.split()[0] for v in cut.values()] == [v.split()[0] for v in whole.values()]
     texts = [table(tmp_path / name / "1best_recog/text") for name in ("cut", "whole")]
     assert {utt for utt in whole if texts[0][utt] != texts[1][utt]} <= {"utt2"}  # 1.3 s
 
 
-def test_another_rate_is_an_error_that_names_both(exps, waves, tmp_path):
+def test_another_rate_is_an_error_that_names_both(models, waves, tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, waves[0], 8000)
     (tmp_path / "wav.scp").write_text(f"a {path}\n")
-    assert run(exps["skip"], tmp_path / "wav.scp", tmp_path / "out", "--decoder", "greedy") == 1
+    assert run(models["skip"], tmp_path / "wav.scp", tmp_path / "out", "--decoder", "greedy") == 1
     failed = table(tmp_path / "out/failed")["a"]
     assert f"{path} has 8000 Hz, but the model was trained on 16000 Hz" in failed
 
 
-def test_keys_select_and_order(exps, corpus, tmp_path):
+def test_keys_select_and_order(models, corpus, tmp_path):
     keys = tmp_path / "keys.scp"
     keys.write_text("utt2 x\nutt0 y\nutt2 x\nunknown z\n")
     found = read_utterances([(str(corpus.good), "speech", "sound")], str(keys))
     assert [utt.utt_id for utt in found] == ["utt2", "utt0", "unknown"]
     options = ["--decoder", "greedy", "--key_file", str(keys)]
-    assert run(exps["skip"], corpus.good, tmp_path / "out", *options) == 1
+    assert run(models["skip"], corpus.good, tmp_path / "out", *options) == 1
     assert list(table(tmp_path / "out/1best_recog/text")) == ["utt2", "utt0"]
     assert list(table(tmp_path / "out/failed")) == ["unknown"]
 
 
-def test_options_of_a_yaml_file(exps, corpus, tmp_path):
+def test_options_of_a_yaml_file(models, corpus, tmp_path):
     config = tmp_path / "decode.yaml"
     config.write_text("decoder_type: greedy\nblank_threshold: off\nspike_extension: [1, 1]\n")
     assert yaml.safe_load(config.read_text())["blank_threshold"] is False
-    assert run(exps["skip"], corpus.good, tmp_path / "out", "--config", str(config)) == 0
+    assert run(models["skip"], corpus.good, tmp_path / "out", "--config", str(config)) == 0
     assert {v.split()[1] for v in table(tmp_path / "out/skip_stats").values()} == {"0"}
 
 
@@ -143,14 +143,14 @@ def test_options_of_a_yaml_file(exps, corpus, tmp_path):
         (["--asr_model_file", "none.pth"], "no checkpoint none.pth"),
     ],
 )
-def test_wrong_calls_are_explained(exps, corpus, tmp_path, caplog, options, message):
-    assert run(exps["skip"], corpus.good, tmp_path, *options) == 2
+def test_wrong_calls_are_explained(models, corpus, tmp_path, caplog, options, message):
+    assert run(models["skip"], corpus.good, tmp_path, *options) == 2
     assert message in caplog.messages[-1]
 
 
-def test_choices_are_listed(exps, corpus, tmp_path, capsys):
+def test_choices_are_listed(models, corpus, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        run(exps["skip"], corpus.good, tmp_path, "--decoder", "beam")
+        run(models["skip"], corpus.good, tmp_path, "--decoder", "beam")
     error = capsys.readouterr().err
     assert "'espnet'" in error or "espnet, greedy" in error
     assert "greedy" in error

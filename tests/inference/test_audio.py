@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchaudio.functional import resample
 
-from espnet_layerskip import audio
-from espnet_layerskip.audio import (
+from espnet_layerskip.inference import audio
+from espnet_layerskip.inference.audio import (
     AudioBlocks,
     AudioError,
     Utterance,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from espnet_layerskip.cli import main
-from espnet_layerskip.decoding.times import ctm_lines, frame_samples, word_times
-from espnet_layerskip.inference import load_model
+from espnet_layerskip.inference.speech2text import load_model
+from espnet_layerskip.inference.times import ctm_lines, frame_samples, word_times
 from espnet_layerskip.recipe.train_ngram import count_ngrams, estimate, write_arpa
 
 
@@ -36,9 +36,9 @@ def decoders(lm):
 
 
 @pytest.mark.parametrize("kind", ["skip", "hybrid"])
-def test_all_decoders_give_the_same_things(exps, waves, lm, kind):
+def test_all_decoders_give_the_same_things(models, waves, lm, kind):
     for options in decoders(lm):
-        model = load_model(exps[kind], nbest=2, **options)
+        model = load_model(models[kind], nbest=2, **options)
         nbest = model(waves[0])
         assert len(nbest) == 2, options
         assert nbest[0][3].score >= nbest[1][3].score
@@ -56,10 +56,10 @@ def test_all_decoders_give_the_same_things(exps, waves, lm, kind):
 
 
 @pytest.mark.parametrize("spikes", [(), (5,), (5, 9)])
-def test_espnets_search_ends_where_few_frames_are_left(exps, waves, monkeypatch, spikes):
+def test_espnets_search_ends_where_few_frames_are_left(models, waves, monkeypatch, spikes):
     """Its scorer has no state for a hypothesis of more tokens than frames."""
     model = load_model(
-        exps["skip"],
+        models["skip"],
         decoder_type="espnet",
         beam_size=3,
         drop_threshold=0.9,
@@ -78,19 +78,19 @@ def test_espnets_search_ends_where_few_frames_are_left(exps, waves, monkeypatch,
     assert token_int == [3] * len(spikes)
 
 
-def test_an_option_that_a_decoder_does_not_use_is_named(exps, lm, caplog):
-    load_model(exps["skip"], decoder_type="greedy", lm_file="x.pth", **lm["char"])
+def test_an_option_that_a_decoder_does_not_use_is_named(models, lm, caplog):
+    load_model(models["skip"], decoder_type="greedy", lm_file="x.pth", **lm["char"])
     assert "a neural LM is used by decoder_type espnet, not by greedy" in caplog.text
     assert "an n-gram is used by decoder_type ngram or espnet, not by greedy" in caplog.text
     with pytest.raises(ValueError, match="needs ngram_file, lexicon or both"):
-        load_model(exps["skip"], decoder_type="ngram")
+        load_model(models["skip"], decoder_type="ngram")
     with pytest.raises(ValueError, match="drop_threshold needs ESPnet's label-synchronous"):
-        load_model(exps["skip"], decoder_type="espnet", time_sync=True, drop_threshold=0.9)
+        load_model(models["skip"], decoder_type="espnet", time_sync=True, drop_threshold=0.9)
 
 
-def test_transcribe_writes_ctm(exps, corpus, lm, capsys, tmp_path):
+def test_transcribe_writes_ctm(models, corpus, lm, capsys, tmp_path):
     ctm = tmp_path / "out.ctm"
-    command = ["transcribe", "--model", str(exps["skip"]), "--decoder", "ngram"]
+    command = ["transcribe", "--model", str(models["skip"]), "--decoder", "ngram"]
     command += ["--ngram-file", str(lm["char"]["ngram_file"]), "--times", str(ctm)]
     assert main([*command, *map(str, corpus.files[:2])]) == 0
     lines = [line.split() for line in ctm.read_text().splitlines()]
@@ -113,8 +113,8 @@ def test_words_of_pieces_and_of_word_tokens():
     assert word_times(["A"], [], [], "char") == []
 
 
-def test_seconds_of_a_frame(exps):
-    model = load_model(exps["skip"], decoder_type="greedy")
+def test_seconds_of_a_frame(models):
+    model = load_model(models["skip"], decoder_type="greedy")
     assert model.frame_seconds == pytest.approx(128 * 4 / 16000)
     args = SimpleNamespace(encoder_conf={"input_layer": "unheard"})
     assert frame_samples(model.asr_model, args) is None

@@ -10,8 +10,8 @@ import soundfile
 import torch
 
 from espnet_layerskip.cli import main
-from espnet_layerskip.decoding import espnet_search
-from espnet_layerskip.inference import load_model
+from espnet_layerskip.inference import espnet_search
+from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.recipe.train_ngram import count_ngrams, estimate, write_arpa
 
 FS = 16000
@@ -24,10 +24,10 @@ def wave(waves):
 
 
 @pytest.fixture(scope="module")
-def exp(exps, exp_maker, wave, tmp_path_factory):
+def exp(models, exp_maker, wave, tmp_path_factory):
     """A model whose normalisation does not depend on the utterance."""
     root = tmp_path_factory.mktemp("long")
-    frontend = load_model(exps["skip"]).asr_model.frontend
+    frontend = load_model(models["skip"]).asr_model.frontend
     feats, _ = frontend(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))
     stats = {"count": feats.size(1), "sum": feats[0].sum(0), "sum_square": feats[0].square().sum(0)}
     np.savez(root / "stats.npz", **{name: np.asarray(value) for name, value in stats.items()})
@@ -69,7 +69,7 @@ def record(speech2text, wave):
 
 
 def whole_posteriors(speech2text, wave):
-    from espnet_layerskip.decoding.posteriors import extract_features, log_posteriors
+    from espnet_layerskip.inference.posteriors import extract_features, log_posteriors
 
     with torch.inference_mode():
         feats = extract_features(speech2text.asr_model, torch.from_numpy(wave))
@@ -150,14 +150,14 @@ def test_ordinary_utterances_are_untouched(exp, wave):
     assert default(wave)[0][3] == off(wave)[0][3]
 
 
-def test_stock_encoders_early_exit_and_int8(exps, exp, wave):
+def test_stock_encoders_early_exit_and_int8(models, exp, wave):
     for kind, options in (
         ("stock", {}),
         ("skip", {"exit_layer": 1}),
         ("skip", {"precision": "int8"}),
     ):
-        cut = load_model(exps[kind], decoder_type="greedy", **SIZES, **options)
-        whole = load_model(exps[kind], decoder_type="greedy", segment_size="off", **options)
+        cut = load_model(models[kind], decoder_type="greedy", **SIZES, **options)
+        whole = load_model(models[kind], decoder_type="greedy", segment_size="off", **options)
         assert cut.decode_batch([wave], batch_size=2)[0][0][0]
         whole(wave)
         assert cut.last_skips[0].num_frames == whole.last_skips[0].num_frames
@@ -188,8 +188,8 @@ def test_no_audio_at_all(exp, caplog):
     assert "void has 0 samples and is too short" in caplog.text
 
 
-def test_espnets_search_refuses_long_audio(exps, waves, monkeypatch):
-    model = load_model(exps["hybrid"], beam_size=2)
+def test_espnets_search_refuses_long_audio(models, waves, monkeypatch):
+    model = load_model(models["hybrid"], beam_size=2)
     assert model.longest_whole == 120.0
     monkeypatch.setattr(espnet_search, "LONGEST", 1.0)
     assert model(waves[0])[0][2]
@@ -197,7 +197,7 @@ def test_espnets_search_refuses_long_audio(exps, waves, monkeypatch):
         model.decode_batch([waves[2]], ["x"])
     with pytest.raises(ValueError, match="^utterance is too long for ESPnet's search"):
         model.decode_blocks([waves[2]])
-    off = load_model(exps["hybrid"], beam_size=2, segment_size="off")
+    off = load_model(models["hybrid"], beam_size=2, segment_size="off")
     assert off(waves[2])[0][2]
 
 

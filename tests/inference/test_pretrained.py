@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from espnet_layerskip.inference import Speech2Text, load_model
-from espnet_layerskip.pretrained import MODEL_FILES, find_model
+from espnet_layerskip.inference.pretrained import MODEL_FILES, find_model
+from espnet_layerskip.inference.speech2text import Speech2Text, load_model
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,8 @@ def test_missing_statistics_are_named(recipe, tmp_path):
         find_model(tmp_path / "asr")
 
 
-def test_order_of_the_checkpoints(exps, tmp_path):
-    shutil.copy(exps["skip"] / "config.yaml", tmp_path)
+def test_order_of_the_checkpoints(models, tmp_path):
+    shutil.copy(models["skip"] / "config.yaml", tmp_path)
     (tmp_path / "3epoch.pth").touch()
     with pytest.raises(ValueError, match=r"valid.cer_ctc.ave.pth.*it holds .*3epoch.pth"):
         find_model(tmp_path)
@@ -125,8 +125,8 @@ def test_archives_without_a_model(tmp_path):
         find_model(archive)
 
 
-def test_checkpoints_that_do_not_fit_are_named(exps, tmp_path):
-    shutil.copytree(exps["skip"], tmp_path / "exp")
+def test_checkpoints_that_do_not_fit_are_named(models, tmp_path):
+    shutil.copytree(models["skip"], tmp_path / "exp")
     model_file = tmp_path / "exp/valid.loss.ave.pth"
     state = torch.load(model_file, weights_only=True)
     torch.save({k: v for k, v in state.items() if "embed" not in k}, model_file)
@@ -150,12 +150,14 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
-def test_checkpoints_are_never_unpickled(exps, tmp_path):
-    shutil.copytree(exps["skip"], tmp_path / "exp")
+def test_checkpoints_are_never_unpickled(models, tmp_path):
+    shutil.copytree(models["skip"], tmp_path / "exp")
     canary = tmp_path / "canary"
     torch.save({"a": Malicious(canary)}, tmp_path / "exp/valid.loss.ave.pth")
     with pytest.raises(ValueError, match="cannot be read as a file of tensors"):
         load_model(tmp_path / "exp")
     with pytest.raises(ValueError, match="cannot be read as a file of tensors"):
-        Speech2Text(exps["skip"] / "config.yaml", lm_file=str(tmp_path / "exp/valid.loss.ave.pth"))
+        Speech2Text(
+            models["skip"] / "config.yaml", lm_file=str(tmp_path / "exp/valid.loss.ave.pth")
+        )
     assert not canary.exists()

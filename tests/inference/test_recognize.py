@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from espnet_layerskip.audio import AudioError, Utterance
-from espnet_layerskip.decoding.recognize import recognize
-from espnet_layerskip.decoding.skip_count import SkipCount
+from espnet_layerskip.inference.audio import AudioError, Utterance
+from espnet_layerskip.inference.recognize import recognize
+from espnet_layerskip.inference.skip_count import SkipCount
 
 
 class Fake:

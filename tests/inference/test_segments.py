@@ -5,8 +5,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from espnet_layerskip.decoding.greedy import collapse
-from espnet_layerskip.decoding.posteriors import Posteriors
-from espnet_layerskip.decoding.segments import Segmentation, make_segmentation, seam
+from espnet_layerskip.inference.posteriors import Posteriors
+from espnet_layerskip.inference.segments import Segmentation, make_segmentation, seam
 
 FRAME = 4  # samples
 VOCAB = 4

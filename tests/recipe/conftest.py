@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_layerskip.recipe.tables import DataDir
+from espnet_layerskip.files import DataDir
 
 REPO = Path(__file__).resolve().parents[2]
 TEMPLATE = REPO / "egs2" / "TEMPLATE" / "asr1"

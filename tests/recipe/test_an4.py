@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from espnet_layerskip.files import DataDir
 from espnet_layerskip.recipe import an4
 from espnet_layerskip.recipe.download import fetch_archive, unpack
-from espnet_layerskip.recipe.tables import DataDir
 
 from .conftest import REPO, write_noise
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet_layerskip.files import DataDir, read_table, some, write_table
 from espnet_layerskip.recipe import audio, token_list
 from espnet_layerskip.recipe.filter_data import filter_data_dir
 from espnet_layerskip.recipe.format_wav_scp import format_data_dir
 from espnet_layerskip.recipe.perturb_speed import parse_factors, perturb_data_dir
-from espnet_layerskip.recipe.tables import DataDir, read_table, some, write_table
 from espnet_layerskip.recipe.tokenizer import make_tokenizer
 
 from .conftest import make_data_dir

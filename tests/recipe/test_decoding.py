@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_layerskip.recipe.tables import read_table
+from espnet_layerskip.files import read_table
 
 from .conftest import REPO, TEMPLATE, RunRecipe
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from espnet_layerskip.recipe.tables import DataDir, read_table
+from espnet_layerskip.files import DataDir, read_table
 
 from .conftest import RunRecipe, write_noise
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet_layerskip.files import DISK_FULL, DataDir, read_table
 from espnet_layerskip.recipe import espeak, espeak_synth
 from espnet_layerskip.recipe.espeak_voices import speakers
-from espnet_layerskip.recipe.tables import DISK_FULL, DataDir, read_table
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPE = REPO / "egs2/espeak/asr1"

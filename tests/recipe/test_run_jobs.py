@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from espnet_layerskip.files import write_table
 from espnet_layerskip.recipe import run_jobs
 from espnet_layerskip.recipe.merge_outputs import merge_outputs
 from espnet_layerskip.recipe.split_scp import split_lines
-from espnet_layerskip.recipe.tables import write_table
 
 
 def start(*words: str, **env: str) -> subprocess.CompletedProcess[str]:

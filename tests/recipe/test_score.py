@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from espnet_layerskip.files import DataDir, write_table
 from espnet_layerskip.recipe import score as scoring
 from espnet_layerskip.recipe.score_table import Counts, count_errors, format_table, read_average
 from espnet_layerskip.recipe.show_asr_result import show_asr_result
-from espnet_layerskip.recipe.tables import DataDir, write_table
 
 REF = {"a-1": "A B C D", "a-2": "ONE TWO", "b-1": "X", "b-2": ""}
 HYP = {"a-1": "A X C", "a-2": "ONE TWO", "b-1": "X Y Z", "b-2": ""}

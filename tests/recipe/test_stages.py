@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from espnet_layerskip.recipe.tables import DataDir, read_table
+from espnet_layerskip.files import DataDir, read_table
 
 from .conftest import TEMPLATE, RunRecipe, write_noise
 

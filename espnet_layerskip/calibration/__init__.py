@@ -1,1 +1,0 @@
-"""Calibration: the cheapest skipping setting that keeps an error budget on a development set."""

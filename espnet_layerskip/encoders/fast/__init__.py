@@ -1,0 +1,1 @@
+"""The exact fast form of encoders: the same numbers in fewer operations."""

@@ -1,0 +1,74 @@
+"""Decoding results kept between runs, so that a new row does not decode the others again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import espnet_layerskip
+from espnet_layerskip.evaluation.decode import Decoded
+from espnet_layerskip.evaluation.inputs import TestSet
+from espnet_layerskip.files import write_text
+
+PACKAGE_DIR = Path(espnet_layerskip.__file__).parent
+# Code that cannot change a transcript.
+_NOT_DECODING = ("bin", "recipe", "verbs")
+
+
+class DecodingCache:
+    """A folder with one JSON file a decoding; a key that has changed is decoded again.
+
+    Args:
+        directory: Is made where it is missing.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+
+    def get(self, key: str) -> Decoded | None:
+        """Return what is stored under the key; None if there is nothing or it is damaged."""
+        try:
+            return Decoded.from_json(json.loads(self._path(key).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def put(self, key: str, decoded: Decoded) -> None:
+        """Store under the key, in one step."""
+        write_text(self._path(key), json.dumps(decoded.to_json(), ensure_ascii=False))
+
+    def _path(self, key: str) -> Path:
+        return self.directory / f"{key}.json"
+
+
+def cache_key(parts: Iterable[str]) -> str:
+    """Return a file name for what a decoding depends on."""
+    return digest(part.encode() for part in parts)[:32]
+
+
+def digest(chunks: Iterable[bytes]) -> str:
+    """Return the SHA-256 of chunks, with their limits, as hexadecimal digits."""
+    total = hashlib.sha256()
+    for chunk in chunks:
+        total.update(hashlib.sha256(chunk).digest())
+    return total.hexdigest()
+
+
+def speech_digest(data: TestSet) -> str:
+    """Return a digest of names and samples; transcripts are scored afresh and stay out."""
+    return digest(part for s in data.speech for part in (s.utt_id.encode(), s.samples.tobytes()))
+
+
+def code_digest() -> str:
+    """Return a digest of the package's decoding code and of the libraries' versions."""
+    sources = sorted(
+        path
+        for path in PACKAGE_DIR.rglob("*.py")
+        if path.relative_to(PACKAGE_DIR).parts[0] not in _NOT_DECODING
+    )
+    versions = f"{torch.__version__} {version('espnet')}"
+    return digest([versions.encode(), *(path.read_bytes() for path in sources)])

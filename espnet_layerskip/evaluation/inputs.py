@@ -1,0 +1,180 @@
+"""Real speech for benchmarks: a Kaldi data folder, and inputs of a wanted duration from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from espnet_layerskip.files import DataDir, read_table
+from espnet_layerskip.inference import audio
+
+TOLERANCE = 0.25  # of the wanted duration
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Samples to encode.
+
+    Attributes:
+        utt_id: Its name; joined ones have their names joined by "+".
+        samples: (N,), float32 in [-1, 1].
+        rate: Sampling rate in Hz.
+    """
+
+    utt_id: str
+    samples: np.ndarray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Speech with its transcripts and speakers.
+
+    Attributes:
+        speech: Utterances sorted by name.
+        text: Transcript of each utterance, as it is.
+        utt2spk: Speaker of each utterance.
+    """
+
+    speech: list[Speech]
+    text: dict[str, str]
+    utt2spk: dict[str, str]
+
+    @property
+    def seconds(self) -> float:
+        """Duration of all utterances in seconds."""
+        return sum(s.seconds for s in self.speech)
+
+
+def load_test_set(data_dir: Path | str, sample_rate: int) -> TestSet:
+    """Read ``wav.scp``, ``text`` and ``utt2spk`` and every audio file.
+
+    Audio paths are relative to the working directory, as everywhere in ESPnet; where there is
+    no such file, to the folders above ``data_dir`` (a recipe's own folder is one of them).
+
+    Raises:
+        ValueError: For tables or audio that cannot be used, or an empty transcript; names
+            the file or the utterance.
+    """
+    return _read(DataDir.load(data_dir), f"{data_dir}/text", Path(data_dir).resolve(), sample_rate)
+
+
+def load_tables(wav_scp: Path, text: Path, sample_rate: int) -> tuple[TestSet, str]:
+    """Read a test set from two tables; audio paths are looked up as in `load_test_set`.
+
+    Speakers, whose utterances are joined to long inputs, come from ``utt2spk`` beside the text
+    where it is; else, as Kaldi's names begin with the speaker, from the part of each name before
+    its first "-"; where a name has none, all utterances are taken for one speaker's.
+
+    Returns:
+        The test set, and where its speakers are from.
+
+    Raises:
+        ValueError: As in `load_test_set`.
+    """
+    wav, texts = read_table(wav_scp), read_table(text, allow_empty_value=True)
+    table = text.parent / "utt2spk"
+    if table.is_file():
+        utt2spk, source = read_table(table), "utt2spk beside the text"
+        utt2spk = {utt: spk for utt, spk in utt2spk.items() if utt in wav}
+    elif all("-" in utt for utt in wav):
+        utt2spk, source = {utt: utt.split("-")[0] for utt in wav}, 'names up to their first "-"'
+    else:
+        utt2spk, source = dict.fromkeys(wav, "one"), "not known, all taken for one"
+    data = DataDir(wav, texts, utt2spk)
+    data.check_ids(f"{wav_scp}, {text}")
+    return _read(data, str(text), wav_scp.resolve().parent, sample_rate), source
+
+
+def _read(data: DataDir, text_file: str, directory: Path, sample_rate: int) -> TestSet:
+    """Check the transcripts and read the audio, relative to here or to folders above."""
+    for utt_id, text in data.text.items():
+        if not text.strip():
+            raise ValueError(
+                f"{text_file}: the transcript of {utt_id} is empty, so its errors cannot be "
+                "counted; remove the utterance (stage 4 of the recipe does)"
+            )
+    speech = []
+    for utt_id, path in sorted(data.wav.items()):
+        roots = (Path(), *directory.parents)
+        found = next((root / path for root in roots if (root / path).is_file()), path)
+        samples = audio.read_audio(audio.Utterance(utt_id, str(found)), sample_rate)
+        speech.append(Speech(utt_id, samples, sample_rate))
+    return TestSet(speech, data.text, data.utt2spk)
+
+
+def spread_over_durations(speech: Sequence[Speech], count: int | None) -> list[Speech]:
+    """Return ``count`` utterances, evenly spread over the durations; all if there are fewer."""
+    if count is None or count >= len(speech):
+        return list(speech)
+    ordered = sorted(speech, key=lambda s: (s.seconds, s.utt_id))
+    step = len(ordered) / count
+    return [ordered[int((i + 0.5) * step)] for i in range(count)]
+
+
+def join_utterances(
+    speech: Sequence[Speech],
+    utt2spk: Mapping[str, str],
+    seconds: float,
+    count: int,
+    at_most: int | None = None,
+) -> list[Speech]:
+    """Join whole utterances of one speaker to different inputs of about ``seconds``.
+
+    Each speaker's utterances are walked through in order of their names; an input is closed
+    where one more utterance would bring it further from the wanted duration, and no utterance
+    is used twice. Speakers then take turns, each giving its best input first. Nothing is random.
+
+    Args:
+        speech: What there is.
+        utt2spk: Speaker of each utterance name.
+        seconds: Wanted duration; an input may differ by 25 %.
+        count: How many are needed.
+        at_most: How many are returned where there are as many; None = ``count``.
+
+    Raises:
+        ValueError: If the data has fewer than ``count`` such inputs.
+    """
+    by_speaker: dict[str, list[Speech]] = {}
+    for utterance in sorted(speech, key=lambda u: u.utt_id):
+        by_speaker.setdefault(utt2spk[utterance.utt_id], []).append(utterance)
+    ranked: list[tuple[int, float, str, Speech]] = []
+    for spoken in by_speaker.values():
+        inputs = [u for u in _chunks(spoken, seconds) if _off(u, seconds) <= TOLERANCE]
+        inputs.sort(key=lambda u: (_off(u, seconds), u.utt_id))
+        ranked += [(turn, _off(u, seconds), u.utt_id, u) for turn, u in enumerate(inputs)]
+    ranked.sort(key=lambda r: r[:3])
+    if len(ranked) < count:
+        raise ValueError(
+            f"{count} different inputs of about {seconds:g} s are needed, but the data only has "
+            f"{len(ranked)} (whole utterances of one speaker, {100 * TOLERANCE:.0f} % off at "
+            "most); ask for fewer, for another duration, or give more data"
+        )
+    return [r[3] for r in ranked[: max(count, at_most or 0)]]
+
+
+def _off(speech: Speech, seconds: float) -> float:
+    return abs(speech.seconds - seconds) / seconds
+
+
+def _chunks(spoken: Sequence[Speech], seconds: float) -> list[Speech]:
+    chunks: list[list[Speech]] = [[]]
+    for utterance in spoken:
+        total = sum(u.seconds for u in chunks[-1])
+        if chunks[-1] and abs(total + utterance.seconds - seconds) > abs(total - seconds):
+            chunks.append([])
+        chunks[-1].append(utterance)
+    return [_join(chunk) for chunk in chunks if chunk]
+
+
+def _join(parts: Sequence[Speech]) -> Speech:
+    samples = np.concatenate([u.samples for u in parts])
+    return Speech("+".join(u.utt_id for u in parts), samples, parts[0].rate)

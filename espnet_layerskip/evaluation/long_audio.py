@@ -1,0 +1,194 @@
+"""Time, memory and errors of transcribing long files: does a second of audio cost the same?"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from espnet_layerskip.evaluation.environment import describe, environment_record, finish_record
+from espnet_layerskip.evaluation.inputs import Speech, TestSet, load_test_set
+from espnet_layerskip.evaluation.scoring import check_hypotheses, error_rate, words
+from espnet_layerskip.evaluation.tables import markdown_table
+from espnet_layerskip.files import write_text
+from espnet_layerskip.recipe.score_table import Counts, count_errors
+
+NOTES = """
+Each row is the whole test set once, or as often as the file is long: utterances one after another
+in order of their names, written to files of the wanted length and given to `espnet-layerskip
+transcribe` in a process of its own. Time: from the first file to the last text, without the start
+of the process; median of {repeats} passes with the rows in turn (min to max). Memory: the largest
+resident set of the process, model and libraries included. Deleted: words of the reference that
+are missing, which is what a seam would show as. Speakers meet within a file, which the
+utterances as they are do not have."""
+
+HEADER = (
+    *("files of", "files", "audio s", "time ms per s of audio"),
+    *("times that of the first length", "memory MB", "WER %", "deleted %"),
+)
+
+
+def measure_long_audio(
+    exp: Path,
+    data_dir: Path,
+    seconds: Sequence[float],
+    repeats: int,
+    options: Sequence[str] = (),
+    sample_rate: int = 16000,
+) -> dict[str, Any]:
+    """Return the measurements of all lengths; 0 stands for the utterances as they are.
+
+    Args:
+        exp: Experiment folder, or packed model.
+        data_dir: ``wav.scp``, ``text``, ``utt2spk``.
+        seconds: Lengths of the files; the first that is not 0 is what the others are compared with.
+        repeats: Passes over all lengths.
+        options: More options of ``transcribe``.
+        sample_rate: Of the test set, in Hz.
+
+    Raises:
+        ValueError: If there is no length or pass, the test set cannot be used, or nothing or
+            not all of it was transcribed.
+    """
+    if not any(seconds) or min(seconds) < 0 or repeats < 1:
+        raise ValueError(
+            f"--seconds {list(seconds)} --repeats {repeats}: lengths in seconds (0 = utterances as "
+            "they are, and at least one other) and at least one pass are needed"
+        )
+    environment = environment_record()
+    data = load_test_set(data_dir, sample_rate)
+    rows: dict[float, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for length in seconds:
+            where = Path(folder) / f"{length:g}"
+            where.mkdir()
+            refs = write_files(data, length, where)
+            rows[length] = {"seconds": length, "files": len(refs), "runs": [], "refs": refs}
+        for _, (length, row) in itertools.product(range(repeats), rows.items()):
+            where = Path(folder) / f"{length:g}"
+            print(f"transcribing: {row['files']} files of {length:g} s", flush=True)
+            row["runs"].append(_transcribe(exp, where, row["refs"], options))
+    first = next(length for length in seconds if length)
+    base = statistics.median(run["ms_per_second"] for run in rows[first]["runs"])
+    return {
+        "environment": finish_record(environment),
+        "repeats": repeats,
+        "rows": [_record(row, base) for row in rows.values()],
+    }
+
+
+def write_files(data: TestSet, seconds: float, folder: Path) -> dict[str, str]:
+    """Write files of at least ``seconds`` of whole utterances, ``wav.scp`` and return their texts.
+
+    Utterances come in order of their names, as often as one file needs; shorter files hold
+    the set once (what is left at its end is a shorter file). 0 seconds: a file an utterance.
+    """
+    refs: dict[str, str] = {}
+    part: list[Speech] = []
+    turns = itertools.cycle(data.speech) if seconds > data.seconds else iter(data.speech)
+    for utterance in itertools.chain(turns, [None]):
+        if utterance is not None:
+            part.append(utterance)
+        if part and (utterance is None or sum(u.seconds for u in part) >= seconds):
+            name = f"part{len(refs) + 1:05d}"
+            _write_wave(folder / f"{name}.wav", part)
+            refs[name] = " ".join(data.text[u.utt_id] for u in part)
+            part = []
+            if seconds > data.seconds:
+                break
+    lines = [f"{name} {folder / name}.wav" for name in refs]
+    write_text(folder / "wav.scp", "\n".join([*lines, ""]))
+    return refs
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """Return the report as markdown."""
+    rows = report["rows"]
+    return "\n".join(
+        [
+            "# Long audio",
+            "",
+            *describe(report["environment"]),
+            "- command:",
+            "",
+            f"      {report['command']}",
+            NOTES.format(repeats=report["repeats"]),
+            "",
+            markdown_table(HEADER, [_cells(row) for row in rows]),
+            "",
+        ]
+    )
+
+
+def _write_wave(path: Path, part: Sequence[Speech]) -> None:
+    with soundfile.SoundFile(path, "w", part[0].rate, 1, "PCM_16") as out:
+        for utterance in part:
+            out.write(utterance.samples)
+
+
+def _transcribe(
+    exp: Path, folder: Path, refs: Mapping[str, str], options: Sequence[str]
+) -> dict[str, float]:
+    """Run one process and return what it took and its error rates."""
+    stats, log = folder / "stats.json", folder / "log"
+    command = [sys.executable, "-m", "espnet_layerskip.cli", "transcribe", "--model", str(exp)]
+    command += ["--wav-scp", str(folder / "wav.scp"), "--stats", str(stats), *options]
+    with (folder / "text").open("w") as out, log.open("w") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ValueError(log.read_text(encoding="utf-8").strip().rpartition("\n")[2])
+    took = json.loads(stats.read_text(encoding="utf-8"))
+    lines = (folder / "text").read_text(encoding="utf-8").splitlines()
+    hyps = {name: text for name, _, text in (line.partition(" ") for line in lines)}
+    check_hypotheses(refs, hyps)
+    counts = sum(
+        (count_errors(words(ref), words(hyps[name])) for name, ref in refs.items()), Counts()
+    )
+    return {
+        "audio_seconds": took["audio_seconds"],
+        "ms_per_second": 1000.0 * took["total_seconds"] / took["audio_seconds"],
+        "memory_mb": usage.ru_maxrss / (1024.0 if sys.platform == "linux" else 1024.0**2),
+        "wer": error_rate(counts),
+        "deleted": 100.0 * counts.deletions / counts.words,
+    }
+
+
+def _record(row: Mapping[str, Any], base: float) -> dict[str, Any]:
+    runs = row["runs"]
+    times = [run["ms_per_second"] for run in runs]
+    return {
+        "seconds": row["seconds"],
+        "files": row["files"],
+        "audio_seconds": runs[0]["audio_seconds"],
+        "ms_per_second": statistics.median(times),
+        "raw_ms_per_second": times,
+        "relative": statistics.median(times) / base,
+        "memory_mb": max(run["memory_mb"] for run in runs),
+        "wer": runs[0]["wer"],
+        "deleted": runs[0]["deleted"],
+    }
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    times = row["raw_ms_per_second"]
+    return [
+        f"{row['seconds']:g} s" if row["seconds"] else "one utterance",
+        str(row["files"]),
+        f"{row['audio_seconds']:.0f}",
+        f"{row['ms_per_second']:.2f} ({min(times):.2f} to {max(times):.2f})",
+        f"{row['relative']:.2f}",
+        f"{row['memory_mb']:.0f}",
+        f"{row['wer']:.2f}",
+        f"{row['deleted']:.2f}",
+    ]

@@ -1,0 +1,77 @@
+"""What skipping changed: utterances whose text differs between skipping on and off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jiwer
+
+from espnet_layerskip.evaluation.report.traces import Trace
+from espnet_layerskip.evaluation.scoring import words
+from espnet_layerskip.recipe.score_table import count_errors
+
+BETTER, SAME, WORSE = "better", "as many errors", "worse"
+
+
+@dataclass(frozen=True)
+class Change:
+    """An utterance whose text skipping changed.
+
+    Attributes:
+        trace: The utterance.
+        errors_off: Word errors with skipping off.
+        errors_on: Word errors with skipping on.
+    """
+
+    trace: Trace
+    errors_off: int
+    errors_on: int
+
+    @property
+    def effect(self) -> str:
+        """BETTER, SAME or WORSE, by word errors."""
+        if self.errors_on == self.errors_off:
+            return SAME
+        return WORSE if self.errors_on > self.errors_off else BETTER
+
+
+def find_changes(traces: Sequence[Trace]) -> list[Change]:
+    """Return the changed utterances, the most damaged first."""
+    changes = []
+    for trace in traces:
+        if words(trace.text_on) != words(trace.text_off):
+            ref = words(trace.ref)
+            off, on = (count_errors(ref, words(t)).errors for t in (trace.text_off, trace.text_on))
+            changes.append(Change(trace, off, on))
+    return sorted(changes, key=lambda c: (c.errors_off - c.errors_on, c.trace.utt_id))
+
+
+def confusion(traces: Sequence[Trace]) -> dict[tuple[bool, bool], int]:
+    """Return the number of utterances by (right with skipping off, right with skipping on)."""
+    table = {(off, on): 0 for off in (True, False) for on in (True, False)}
+    for trace in traces:
+        ref = words(trace.ref)
+        table[words(trace.text_off) == ref, words(trace.text_on) == ref] += 1
+    return table
+
+
+def marked_words(ref: str, hyp: str) -> list[tuple[str, bool]]:
+    """Return the words of a transcript, each with whether it is wrong; "*" is a missing one.
+
+    Example:
+        >>> marked_words("A B C", "A X C D")
+        [('A', False), ('X', True), ('C', False), ('D', True)]
+        >>> marked_words("A B", "A")
+        [('A', False), ('*', True)]
+    """
+    theirs, ours = words(ref), words(hyp)
+    if not theirs or not ours:
+        return [(word, True) for word in ours] or [("*", True)] * len(theirs)
+    out: list[tuple[str, bool]] = []
+    [chunks] = jiwer.process_words(" ".join(theirs), " ".join(ours)).alignments
+    for chunk in chunks:
+        out += [(w, chunk.type != "equal") for w in ours[chunk.hyp_start_idx : chunk.hyp_end_idx]]
+        if chunk.type == "delete":
+            out += [("*", True)] * (chunk.ref_end_idx - chunk.ref_start_idx)
+    return out

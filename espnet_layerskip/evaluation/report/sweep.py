@@ -1,0 +1,144 @@
+"""The same weights at many settings, and other experiments: accuracy against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from espnet_layerskip.evaluation.compare import RowResult
+from espnet_layerskip.evaluation.compare_report import compare_records
+from espnet_layerskip.evaluation.rows import Row, check_names, experiment_rows
+from espnet_layerskip.evaluation.scoring import Interval, paired_bootstrap
+from espnet_layerskip.evaluation.settings import OFF, SkipSettings
+from espnet_layerskip.evaluation.tables import MAX_WER_INCREASE
+
+THRESHOLDS = (0.5, 0.9, 0.99)
+EXTENSIONS = ((0, 0), (1, 1), (2, 2))
+OFF_NAME, ON_NAME = "skipping off", "skipping on"
+STOCK_KIND, OFF_KIND, EXIT_KIND, SWEEP_KIND, ON_KIND = "stock", "off", "exit", "sweep", "on"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured row, ready to be drawn.
+
+    Attributes:
+        name: What the table calls it.
+        kind: STOCK_KIND, OFF_KIND, EXIT_KIND, SWEEP_KIND or ON_KIND.
+        own: True for the weights that the report is about.
+        settings: As they were run.
+        wer: In percent, with its 95 % interval.
+        change: WER against skipping off of the weights that the report is about.
+        gflops: Encoder FLOPs per second of audio, in 1e9.
+        time_ms: Median encoder time per second of audio with the shortest and the longest
+            pass, in milliseconds.
+        skip_ratio: Share of frames that skipped at least one layer.
+        record: Everything, for the table and the JSON file.
+    """
+
+    name: str
+    kind: str
+    own: bool
+    settings: SkipSettings
+    wer: Interval
+    change: Interval
+    gflops: float
+    time_ms: Interval
+    skip_ratio: float
+    record: dict[str, Any]
+
+
+def sweep_rows(
+    exp: str, stored: SkipSettings, exits: Sequence[int], others: Sequence[str]
+) -> list[Row]:
+    """Return all rows: off, on, exits, thresholds x extensions, other experiments.
+
+    Args:
+        exp: The experiment with a gate.
+        stored: Its own settings, resolved.
+        exits: Its gate layers.
+        others: ``[LABEL=]EXPDIR[,EXPDIR...]`` of other experiments; several are seeds.
+
+    Raises:
+        ValueError: If another experiment cannot be read or two rows have the same name.
+    """
+    rows = [Row(OFF_NAME, (exp,), OFF), Row(ON_NAME, (exp,), SkipSettings())]
+    for layer in exits:
+        settings = SkipSettings(threshold=1.0, exit_layer=layer)
+        rows.append(Row(f"stopped at layer {layer}", (exp,), settings))
+    thresholds = {*THRESHOLDS, stored.threshold or 1.0} - {1.0}
+    extensions = {*EXTENSIONS, stored.extension or (0, 0)}
+    for extension in sorted(extensions):
+        for threshold in sorted(thresholds):
+            if (threshold, extension) != (stored.threshold, stored.extension):
+                settings = SkipSettings(threshold, extension)
+                rows.append(Row(_sweep_name(settings), (exp,), settings))
+    for spec in others:
+        rows += experiment_rows(spec)
+    return check_names(rows)
+
+
+def points_of(results: Sequence[RowResult], exp: str, audio_seconds: float) -> list[Point]:
+    """Return a point for every row that was measured; see `failures` for the others.
+
+    Raises:
+        ValueError: If skipping off failed: everything is compared with it.
+    """
+    off = next(r for r in results if r.row.name == OFF_NAME)
+    if not off.seeds:
+        raise ValueError(f"{exp} could not be decoded: {off.failure}")
+    baseline = off.utterance_errors()
+    points = []
+    records = compare_records(results, audio_seconds, MAX_WER_INCREASE)
+    for result, record in zip(results, records, strict=True):
+        if not result.seeds:
+            continue
+        errors, num_words = result.utterance_errors(), result.num_words()
+        timing = record["encoder_time_per_second"]
+        points.append(
+            Point(
+                name=result.row.name,
+                kind=_kind(result),
+                own=result.row.exps == (exp,),
+                settings=result.seeds[0].system.settings,
+                wer=paired_bootstrap(errors, [0.0] * len(errors), num_words),
+                change=paired_bootstrap(errors, baseline, num_words),
+                gflops=record["encoder_flops_per_second"] / 1e9,
+                time_ms=Interval(timing["median_ms"], timing["min_ms"], timing["max_ms"]),
+                skip_ratio=record["skip_ratio"],
+                record=record,
+            )
+        )
+    return points
+
+
+def failures(results: Sequence[RowResult]) -> list[str]:
+    """Return a line for every row that could not be measured."""
+    return [f"{r.row.name}: {r.failure}" for r in results if not r.seeds]
+
+
+def sweep_lines(points: Sequence[Point]) -> dict[tuple[int, int], list[Point]]:
+    """Return the points of our gate by spike extension, each list by rising threshold."""
+    lines: dict[tuple[int, int], list[Point]] = {}
+    for point in points:
+        if point.kind in (SWEEP_KIND, ON_KIND) and point.own and point.settings.extension:
+            lines.setdefault(point.settings.extension, []).append(point)
+    for line in lines.values():
+        line.sort(key=lambda p: p.settings.threshold or 1.0)
+    return dict(sorted(lines.items()))
+
+
+def _sweep_name(settings: SkipSettings) -> str:
+    left, right = settings.extension or (0, 0)
+    return f"threshold {settings.threshold:g}, extension {left},{right}"
+
+
+def _kind(result: RowResult) -> str:
+    if result.is_stock:
+        return STOCK_KIND
+    if result.full_depth:
+        return OFF_KIND
+    if result.row.settings.exit_layer is not None:
+        return EXIT_KIND
+    return ON_KIND if result.row.settings == SkipSettings() else SWEEP_KIND

@@ -1,0 +1,99 @@
+"""Rows of a comparison: which experiments, with which skipping settings, under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_layerskip.evaluation.settings import OFF, SkipSettings, parse_settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: the same architecture and settings, one experiment for each training seed.
+
+    Attributes:
+        name: What the table calls it.
+        exps: Experiment folders.
+        settings: How it skips; None values keep what the experiment says.
+    """
+
+    name: str
+    exps: tuple[str, ...]
+    settings: SkipSettings
+
+
+def experiment_rows(spec: str) -> list[Row]:
+    """Return the standard rows of ``[LABEL=]EXPDIR[,EXPDIR...]`` (several: training seeds).
+
+    A stock experiment gives one row. One with a gate gives "skipping off", "skipping on" (as
+    the experiment says) and "stopped at layer K" for each gate.
+
+    Raises:
+        ValueError: For an experiment without config.yaml, or seeds with differing gates.
+    """
+    label, exps = _split(spec)
+    gates = {_gate_layers(exp) for exp in exps}
+    if len(gates) > 1:
+        raise ValueError(
+            f"{spec}: the experiments have differing gates {sorted(gates)}; only seeds of the "
+            "same configuration go together"
+        )
+    [layers] = gates
+    if not layers:
+        return [Row(label, exps, SkipSettings())]
+    return [
+        Row(f"{label}, skipping off", exps, OFF),
+        Row(f"{label}, skipping on", exps, SkipSettings()),
+        *(
+            Row(f"{label}, stopped at layer {k}", exps, SkipSettings(threshold=1.0, exit_layer=k))
+            for k in layers
+        ),
+    ]
+
+
+def custom_row(items: Sequence[str]) -> Row:
+    """Return the row of ``NAME EXPDIR[,EXPDIR...] [KEY=VALUE ...]``.
+
+    Raises:
+        ValueError: For fewer than two items or a wrong setting.
+    """
+    if len(items) < 2:
+        raise ValueError(
+            f"row {' '.join(items)!r}: NAME EXPDIR[,EXPDIR...] [threshold=P] [extension=L,R] "
+            "[context=C] [exit=K] [repeats=P] is needed"
+        )
+    try:
+        return Row(items[0], tuple(items[1].split(",")), parse_settings(items[2:]))
+    except ValueError as e:
+        raise ValueError(f"row {items[0]!r}: {e}") from e
+
+
+def check_names(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows; raise ValueError if there are none or two have the same name."""
+    if not rows:
+        raise ValueError("there is nothing to compare: give at least one experiment or row")
+    names = [row.name for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two rows are named {twice[0]!r}: give each a name of its own (LABEL=)")
+    return list(rows)
+
+
+def _split(spec: str) -> tuple[str, tuple[str, ...]]:
+    label, sign, exps = spec.partition("=")
+    if not sign:
+        label, exps = Path(spec.split(",")[0]).name, spec
+    return label, tuple(exps.split(","))
+
+
+def _gate_layers(exp: str) -> tuple[int, ...]:
+    config_file = Path(exp) / "config.yaml"
+    if not config_file.is_file():
+        raise ValueError(f"{exp} is not an experiment: there is no {config_file}; train it first")
+    config: dict[str, Any] = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    return tuple(sorted((config.get("encoder_conf") or {}).get("gate_layer_idx") or ()))

@@ -1,0 +1,143 @@
+"""Transcribe many utterances: batches by length, results in order, failures by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from espnet_layerskip.inference.audio import AudioBlocks, AudioError, Utterance
+from espnet_layerskip.inference.batches import by_length, check_batch_size
+from espnet_layerskip.inference.skip_count import SkipCount
+
+if TYPE_CHECKING:
+    from espnet_layerskip.inference.speech2text import Speech2Text
+
+logger = logging.getLogger(__name__)
+
+# Utterances are read ahead and sorted by length within this many batches.
+BATCHES_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one utterance.
+
+    Attributes:
+        utt_id: Its name.
+        nbest: N-best list of (text, token, token_int, hypothesis); empty if it failed.
+        intermediate: Tokens of intermediate CTC layers by layer, if the search gave any.
+        skips: Its frames and skipped frames.
+        seconds: Length of its audio.
+        error: Why it failed, one line; None if it did not.
+    """
+
+    utt_id: str
+    nbest: list[Any] = field(default_factory=list)
+    intermediate: dict[int, list[str]] = field(default_factory=dict)
+    skips: SkipCount = field(default_factory=SkipCount)
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def recognize(
+    speech2text: Speech2Text,
+    utterances: Sequence[Utterance],
+    open_audio: Callable[[Utterance], AudioBlocks],
+    batch_size: int = 1,
+) -> Iterator[Result]:
+    """Yield a result for each utterance, in the given order.
+
+    So many utterances are read ahead as make eight batches, and those of similar length are
+    encoded together. Long ones are read and decoded segment by segment. An utterance that
+    cannot be read or decoded gives a result with ``error`` set and is logged; the others are
+    not affected, whatever batch it was in.
+
+    Args:
+        speech2text: The model.
+        utterances: What to transcribe.
+        open_audio: Gives the samples of an utterance at the model's rate, in blocks, or
+            raises AudioError.
+        batch_size: Utterances, or segments of a long one, to encode together.
+
+    Raises:
+        ValueError: If ``batch_size`` is less than 1.
+    """
+    ahead = batch_size * BATCHES_AHEAD if check_batch_size(batch_size) > 1 else 1
+    for start in range(0, len(utterances), ahead):
+        window = utterances[start : start + ahead]
+        results: dict[str, Result] = {}
+        waves: dict[str, np.ndarray] = {}
+        for utt in window:
+            try:
+                audio = open_audio(utt)
+                if audio.seconds > speech2text.longest_whole:
+                    results[utt.utt_id] = _decode_long(speech2text, utt.utt_id, audio, batch_size)
+                else:
+                    waves[utt.utt_id] = speech2text.preprocess(utt.utt_id, audio.read())
+            except AudioError as e:
+                results[utt.utt_id] = _failed(utt.utt_id, e)
+        names = list(waves)
+        for batch in by_length([len(wave) for wave in waves.values()], batch_size):
+            found = _decode(speech2text, {names[i]: waves[names[i]] for i in batch})
+            results.update({r.utt_id: r for r in found})
+        for utt in window:
+            yield results[utt.utt_id]
+
+
+def _decode_long(
+    speech2text: Speech2Text, utt_id: str, audio: AudioBlocks, batch_size: int
+) -> Result:
+    num_samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal num_samples
+        for block in audio:
+            num_samples += len(block)
+            yield block
+
+    try:
+        nbest = speech2text.decode_blocks(
+            counted(), utt_id, batch_size, partial(speech2text.preprocess, utt_id)
+        )
+    except Exception as e:  # as in _decode
+        logger.debug("traceback", exc_info=True)
+        return _failed(utt_id, e)
+    [skips] = speech2text.last_skips
+    return Result(utt_id, nbest, {}, skips, num_samples / speech2text.sample_rate)
+
+
+def _decode(speech2text: Speech2Text, batch: dict[str, np.ndarray]) -> list[Result]:
+    try:
+        decoded = speech2text.decode_batch(list(batch.values()), list(batch))
+    except Exception as e:  # whatever it is, it must not cost the other utterances
+        if len(batch) == 1:
+            [utt_id] = batch
+            logger.debug("traceback", exc_info=True)
+            return [_failed(utt_id, e)]
+        logger.warning("a batch of %d failed (%s): one at a time now", len(batch), e)
+        return [
+            result
+            for utt_id, wave in batch.items()
+            for result in _decode(speech2text, {utt_id: wave})
+        ]
+    out = []
+    for (utt_id, wave), nbest, skips in zip(
+        batch.items(), decoded, speech2text.last_skips, strict=True
+    ):
+        nbest, intermediate = nbest if isinstance(nbest, tuple) else (nbest, {})
+        seconds = len(wave) / speech2text.sample_rate
+        out.append(Result(utt_id, nbest, intermediate or {}, skips, seconds))
+    return out
+
+
+def _failed(utt_id: str, error: Exception) -> Result:
+    message = " ".join(f"{error}".split()) or type(error).__name__
+    if not isinstance(error, ValueError):
+        message = f"{type(error).__name__}: {message}"
+    logger.error("%s failed: %s", utt_id, message)
+    return Result(utt_id, error=message)

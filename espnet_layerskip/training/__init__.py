@@ -1,0 +1,1 @@
+"""Training: the model with its losses, the task, checkpoints."""

@@ -1,0 +1,340 @@
+"""The ASR model: multi-task CTC, distillation and gate statistics around a skipping encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from espnet_layerskip._compat import CTC, ESPnetASRModel
+from espnet_layerskip.method.ctc import BLANK, LayerSkipCTC
+from espnet_layerskip.method.frames import SkipTrace
+from espnet_layerskip.method.gate import check_extension
+from espnet_layerskip.method.walk import LayerSkipMixin
+from espnet_layerskip.training.consistency import consistency_loss, two_views
+from espnet_layerskip.training.distillation import (
+    FRAME_SELECTIONS,
+    distillation_terms,
+    select_frames,
+)
+
+INTERCTC_HEADS = ("shared", "own")
+
+
+class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
+    """ESPnetASRModel with a factorized head, an intermediate head and distillation.
+
+    Loss: ESPnet's hybrid loss (with its own ``interctc_weight`` for the intermediate CTC
+    losses, at the encoder's gate layers and ``interctc_layer_idx``) plus, averaged over the
+    gate layers, ``kd_blank_weight`` and ``kd_label_weight`` times the two terms of
+    KL(final || intermediate), summed over the selected frames and divided by the batch
+    size, as the CTC loss is. The paper trains both CTC losses together and distils the
+    final distribution (Hou et al., 2401.02046); weights and frame selection are ours.
+
+    Logged beside ESPnet's own: ``loss_kd_blank_layerK``, ``loss_kd_label_layerK``,
+    ``skip_ratio``, ``gate_precision_layerK`` and ``gate_recall_layerK`` (skipped frames
+    against frames whose final decision is blank, from batches at full depth), and in
+    validation ``cer_ctc_skip`` (CER of the same batch with skipping on).
+
+    Args:
+        vocab_size, token_list, ctc, ...: As in ESPnetASRModel.
+        ctc_head: "factorized" or "plain".
+        interctc_head: "shared" (the final head serves the gates too, as in ESPnet's
+            intermediate CTC) or "own".
+        self_loop_penalty: Price in all CTC losses of every frame by which a label is longer
+            than one, for more blank frames (Yang et al., 2305.11558); 0.0 = off.
+        consistency_weight: Weight of the consistency between two SpecAugment views of each
+            utterance (CR-CTC, Yao et al., 2410.05101; there 0.2), which doubles time and
+            memory of a batch; 0.0 = off, one view.
+        kd_blank_weight: Weight of the blank term; 0.0 = off.
+        kd_label_weight: Weight of the label term; 0.0 = off.
+        kd_frames: "all" or "spikes" (the teacher's spikes and their neighbours).
+        kd_spike_extension: [left, right] neighbours with ``kd_frames: spikes``.
+
+    Raises:
+        ValueError: For an unknown choice or an impossible combination.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        token_list: list[str] | tuple[str, ...],
+        frontend: Any,
+        specaug: Any,
+        normalize: Any,
+        preencoder: Any,
+        encoder: Any,
+        postencoder: Any,
+        decoder: Any,
+        ctc: CTC,
+        joint_network: Any,
+        aux_ctc: dict[str, Any] | None = None,
+        ctc_weight: float = 0.5,
+        interctc_weight: float = 0.0,
+        ignore_id: int = -1,
+        lsm_weight: float = 0.0,
+        length_normalized_loss: bool = False,
+        report_cer: bool = True,
+        report_wer: bool = True,
+        sym_space: str = "<space>",
+        sym_blank: str = "<blank>",
+        transducer_multi_blank_durations: list[int] = [],  # noqa: B006  ESPnet's own default
+        transducer_multi_blank_sigma: float = 0.05,
+        sym_sos: str = "<sos/eos>",
+        sym_eos: str = "<sos/eos>",
+        autocast_frontend: bool = False,
+        extract_feats_in_collect_stats: bool = True,
+        lang_token_id: int = -1,
+        ctc_head: str = "factorized",
+        interctc_head: str = "shared",
+        self_loop_penalty: float = 0.0,
+        consistency_weight: float = 0.0,
+        kd_blank_weight: float = 0.0,
+        kd_label_weight: float = 0.0,
+        kd_frames: str = "all",
+        kd_spike_extension: Sequence[int] = (1, 1),
+    ):
+        _check_choice("interctc_head", interctc_head, INTERCTC_HEADS)
+        _check_choice("kd_frames", kd_frames, FRAME_SELECTIONS)
+        for name, value in (
+            ("consistency_weight", consistency_weight),
+            ("kd_blank_weight", kd_blank_weight),
+            ("kd_label_weight", kd_label_weight),
+        ):
+            if value < 0.0:
+                raise ValueError(f"{name} must be >= 0, but got {value}")
+        if consistency_weight > 0.0 and getattr(specaug, "time_warp", None) is not None:
+            raise ValueError(
+                "consistency_weight compares two views frame by frame: set specaug_conf "
+                "apply_time_warp: false, which would move their frames apart"
+            )
+        if not isinstance(encoder, LayerSkipMixin):
+            raise ValueError(
+                "model: layerskip needs an encoder with skipping (encoder: layerskip_conformer), "
+                f"but got {type(encoder).__name__}; use model: espnet with a stock encoder"
+            )
+        if ctc_weight == 0.0:
+            raise ValueError("model: layerskip needs ctc_weight > 0: its gates are CTC heads")
+        if list(token_list).index(sym_blank) != BLANK:
+            raise ValueError(
+                f"{sym_blank} must be token {BLANK} of the token list (ESPnet's CTC blank), but "
+                f"it is token {list(token_list).index(sym_blank)}"
+            )
+        own = encoder.gate_layer_idx if interctc_head == "own" else ()
+        super().__init__(
+            vocab_size=vocab_size,
+            token_list=token_list,
+            frontend=frontend,
+            specaug=specaug,
+            normalize=normalize,
+            preencoder=preencoder,
+            encoder=encoder,
+            postencoder=postencoder,
+            decoder=decoder,
+            ctc=head_like(ctc, ctc_head, own, self_loop_penalty),
+            joint_network=joint_network,
+            aux_ctc=aux_ctc,
+            ctc_weight=ctc_weight,
+            interctc_weight=interctc_weight,
+            ignore_id=ignore_id,
+            lsm_weight=lsm_weight,
+            length_normalized_loss=length_normalized_loss,
+            report_cer=report_cer,
+            report_wer=report_wer,
+            sym_space=sym_space,
+            sym_blank=sym_blank,
+            transducer_multi_blank_durations=transducer_multi_blank_durations,
+            transducer_multi_blank_sigma=transducer_multi_blank_sigma,
+            sym_sos=sym_sos,
+            sym_eos=sym_eos,
+            autocast_frontend=autocast_frontend,
+            extract_feats_in_collect_stats=extract_feats_in_collect_stats,
+            lang_token_id=lang_token_id,
+        )
+        self.consistency_weight = consistency_weight
+        self.kd_blank_weight = kd_blank_weight
+        self.kd_label_weight = kd_label_weight
+        self.kd_frames = kd_frames
+        self.kd_spike_extension = check_extension(list(kd_spike_extension))
+        self._encoded: tuple[torch.Tensor, dict[int, torch.Tensor], torch.Tensor] | None = None
+
+    def forward(
+        self,
+        speech: torch.Tensor,
+        speech_lengths: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Return loss, statistics and batch size, as ESPnetASRModel does.
+
+        Args:
+            speech: (B, N) samples, or (B, T, F) features.
+            speech_lengths: (B,).
+            text: (B, L) token ids, padded with ``ignore_id``.
+            text_lengths: (B,).
+            kwargs: Auxiliary CTC targets; ``utt_id`` is among them.
+        """
+        views = self.training and self.consistency_weight > 0.0
+        if views:
+            speech, speech_lengths, text, text_lengths = two_views(
+                speech, speech_lengths, text, text_lengths
+            )
+            kwargs = {k: two_views(v)[0] if torch.is_tensor(v) else v for k, v in kwargs.items()}
+        # In validation the loss and the teacher need full depth; skipping is scored apart.
+        with self.encoder.mode(skip=None if self.training else False, intermediates=True):
+            loss, stats, weight = super().forward(
+                speech, speech_lengths, text, text_lengths, **kwargs
+            )
+        assert self._encoded is not None
+        out, intermediates, olens = self._encoded
+        trace, self._encoded = self.encoder.last_skip, None
+        kd_loss, kd_stats = self._distil(out, intermediates, olens, trace)
+        stats.update(kd_stats)
+        if kd_loss is not None:
+            loss = loss + kd_loss
+            stats["loss"] = loss.detach()
+        if views:
+            consistency = self._consistency(out, olens, trace)
+            loss = loss + self.consistency_weight * consistency
+            stats["loss_consistency"] = consistency.detach()
+            stats["loss"] = loss.detach()
+        if self.training and trace is not None:
+            stats["skip_ratio"] = loss.new_tensor(trace.skip_ratio())
+        if not self.training and self.encoder.gate_layer_idx:
+            stats.update(self._validate_skipping(speech, speech_lengths, text, loss))
+        return loss, stats, weight
+
+    def encode(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+    ) -> tuple[Any, torch.Tensor]:
+        """Frontend and encoder, as in ESPnet; remembers the outputs for the losses."""
+        encoder_out, olens = super().encode(speech, speech_lengths)
+        if isinstance(encoder_out, tuple):
+            self._encoded = (encoder_out[0], dict(encoder_out[1]), olens)
+        elif self.training:
+            self._encoded = (encoder_out, {}, olens)
+        return encoder_out, olens
+
+    def _calc_ctc_loss(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, float | None]:
+        """ESPnet's CTC loss and CER, through the head of the layer that is given."""
+        intermediates = self._encoded[1] if self._encoded is not None else {}
+        layer_idx = next((i for i, h in intermediates.items() if h is encoder_out), None)
+        with self.ctc.layer(layer_idx):
+            return super()._calc_ctc_loss(  # type: ignore[no-any-return]
+                encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
+            )
+
+    def _distil(
+        self,
+        out: torch.Tensor,
+        intermediates: dict[int, torch.Tensor],
+        olens: torch.Tensor,
+        trace: SkipTrace | None,
+    ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
+        """Return the weighted distillation loss (None = off) and the terms for the log."""
+        gates = [i for i in self.encoder.gate_layer_idx if i in intermediates]
+        stats: dict[str, torch.Tensor] = {}
+        if not gates:
+            return None, stats
+        kd_on = self.kd_blank_weight > 0.0 or self.kd_label_weight > 0.0
+        valid, taught = _final_frames(out, olens, trace)
+        with torch.no_grad():
+            teacher = self.ctc.log_softmax(out)
+        frames = select_frames(teacher, taught, self.kd_frames, self.kd_spike_extension)
+        total = out.new_zeros(())
+        for layer_idx in gates:
+            with self.ctc.layer(layer_idx), torch.set_grad_enabled(kd_on and self.training):
+                student = self.ctc.log_softmax(intermediates[layer_idx])
+            blank, label = (
+                (term * frames).sum() / out.size(0) for term in distillation_terms(teacher, student)
+            )
+            total = total + self.kd_blank_weight * blank + self.kd_label_weight * label
+            stats[f"loss_kd_blank_layer{layer_idx}"] = blank.detach()
+            stats[f"loss_kd_label_layer{layer_idx}"] = label.detach()
+            if trace is None:
+                stats.update(self._gate_accuracy(layer_idx, teacher, student, valid))
+        return (total / len(gates) if kd_on else None), stats
+
+    def _consistency(
+        self, out: torch.Tensor, olens: torch.Tensor, trace: SkipTrace | None
+    ) -> torch.Tensor:
+        """Return the consistency of the two views' final distributions."""
+        _, final = _final_frames(out, olens, trace)
+        return consistency_loss(self.ctc.log_softmax(out), final)
+
+    def _gate_accuracy(
+        self, layer_idx: int, teacher: torch.Tensor, student: torch.Tensor, valid: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Precision and recall of "p(blank) > threshold" against the final blank decision."""
+        gated = (student.detach()[..., BLANK].exp() > self.encoder.blank_threshold) & valid
+        blank = (teacher.argmax(-1) == BLANK) & valid
+        hits = (gated & blank).sum().float()
+        return {
+            f"gate_precision_layer{layer_idx}": hits / gated.sum().clamp(min=1),
+            f"gate_recall_layer{layer_idx}": hits / blank.sum().clamp(min=1),
+        }
+
+    def _validate_skipping(
+        self,
+        speech: torch.Tensor,
+        speech_lengths: torch.Tensor,
+        text: torch.Tensor,
+        loss: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Return skip ratio and CER of a validation batch with skipping on."""
+        with self.encoder.mode(skip=True):
+            out, _ = self.encode(speech, speech_lengths)
+        trace = self.encoder.last_skip
+        stats = {"skip_ratio": loss.new_tensor(trace.skip_ratio() if trace is not None else 0.0)}
+        if self.error_calculator is not None:
+            with self.ctc.skipped(trace):
+                tokens = self.ctc.argmax(out)
+            cer = self.error_calculator(tokens.cpu(), text.cpu(), is_ctc=True)
+            if cer is not None:
+                stats["cer_ctc_skip"] = loss.new_tensor(cer)
+        return stats
+
+
+def _final_frames(
+    out: torch.Tensor, olens: torch.Tensor, trace: SkipTrace | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the real frames and those of them with a final distribution, both (B, T) bool."""
+    valid = torch.arange(out.size(1), device=out.device) < olens.to(out.device)[:, None]
+    return valid, valid if trace is None else trace.keep_mask  # a skipped frame has none
+
+
+def head_like(
+    ctc: CTC, head_type: str, own_head_layers: Sequence[int], self_loop_penalty: float = 0.0
+) -> LayerSkipCTC:
+    """Return our head with the sizes and options of the one which ESPnet built.
+
+    Raises:
+        ValueError: If ESPnet's head uses another loss than the builtin one, or for a wrong option.
+    """
+    if ctc.ctc_type != "builtin":
+        raise ValueError(
+            f"model: layerskip needs ctc_conf ctc_type: builtin, but got {ctc.ctc_type!r}"
+        )
+    return LayerSkipCTC(
+        odim=ctc.ctc_lo.out_features,
+        encoder_output_size=ctc.ctc_lo.in_features,
+        dropout_rate=ctc.dropout_rate,
+        reduce=ctc.reduce,
+        zero_infinity=ctc.ctc_loss.zero_infinity,
+        head_type=head_type,
+        own_head_layers=own_head_layers,
+        self_loop_penalty=self_loop_penalty,
+    )
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {tuple(choices)}, but got {value!r}")

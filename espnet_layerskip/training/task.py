@@ -1,0 +1,59 @@
+"""ESPnet's ASR task with our classes registered in every process that runs it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from espnet_layerskip._compat import ASRTask
+from espnet_layerskip.registry import register
+from espnet_layerskip.training.checkpoint import load_checkpoint
+from espnet_layerskip.training.resume import mend, whole_files
+
+register()
+
+
+class LayerSkipASRTask(ASRTask):  # type: ignore[misc]
+    """ASRTask for ``encoder: layerskip_*`` and ``model: layerskip``, and for stock twins.
+
+    Multi-GPU training starts children that import this module by its name, so they are
+    registered too. Unlike ESPnet's, ``build_model_from_file`` loads checkpoints as tensors
+    only and refuses those that do not fit. A training can be stopped at any moment: see `resume`.
+    """
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """Collect statistics or train; in each process of a training.
+
+        Raises:
+            ValueError: If the training to go on with is damaged.
+        """
+        if args.resume and args.output_dir:
+            mend(Path(args.output_dir))
+        with whole_files():
+            super().main_worker(args)
+
+    @classmethod
+    def build_model_from_file(
+        cls,
+        config_file: Path | str | None = None,
+        model_file: Path | str | None = None,
+        device: str = "cpu",
+    ) -> tuple[Any, argparse.Namespace]:
+        """Build a model and load its weights.
+
+        Args:
+            config_file: config.yaml of the training; default: beside ``model_file``.
+            model_file: Checkpoint; None = random weights.
+            device: "cpu", "cuda" or "cuda:N".
+
+        Raises:
+            ValueError: If the checkpoint does not fit the model.
+        """
+        if config_file is None and model_file is not None:
+            config_file = Path(model_file).parent / "config.yaml"
+        model, args = super().build_model_from_file(config_file, None, "cpu")
+        if model_file is not None:
+            load_checkpoint(model, model_file)
+        return model.to(device), args

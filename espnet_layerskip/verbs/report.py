@@ -1,0 +1,125 @@
+"""The verb ``report``: measure an experiment, draw, and write the page."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from espnet_layerskip.evaluation.environment import typed
+from espnet_layerskip.evaluation.report.canvas import Drawing, check_matplotlib
+from espnet_layerskip.evaluation.report.collect import Material, collect
+from espnet_layerskip.evaluation.report.draw import draw_all
+from espnet_layerskip.evaluation.report.page import build_page
+from espnet_layerskip.files import write_bytes, write_text
+
+PAGE = "index.html"
+# What a report of a usual test set takes, cache included.
+NEEDED_BYTES = 30_000_000
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make a report as the arguments of ``cli.add_report`` say.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        ValueError: If something that is needed is missing or cannot be used.
+    """
+    if args.num_threads < 1:
+        raise ValueError(f"--num-threads must be at least 1, but got {args.num_threads}")
+    check_matplotlib()
+    command = typed(["espnet-layerskip", *args.argv])
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    with writing_to(args.output), contextlib.redirect_stdout(sys.stderr):
+        material = collect(
+            args.exp,
+            args.compare,
+            args.cache or args.output / "cache",
+            data_dir=args.data,
+            model_file=args.model_file,
+            utt_ids=args.utt_id,
+            num_threads=args.num_threads,
+        )
+        print("drawing")
+        drawings = draw_all(material, command)
+        page = build_page(material, drawings, command)
+        write_report(args.output, material, drawings, page, command)
+    print(args.output / PAGE)
+    return 0
+
+
+@contextlib.contextmanager
+def writing_to(output: Path) -> Iterator[None]:
+    """Inside the block, say plainly that the output folder cannot be written to, and why.
+
+    Raises:
+        ValueError: At once if the folder cannot be made, is a file or its disk is nearly full;
+            later if the disk fills up. Files are replaced whole: none is left half-written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ValueError(f"--output {output} cannot be made ({e.strerror}): name another") from e
+    free = shutil.disk_usage(output).free
+    if free < NEEDED_BYTES:
+        raise ValueError(
+            f"--output {output}: its disk has {free / 1e6:.0f} MB left, a report takes about "
+            f"{NEEDED_BYTES / 1e6:.0f} MB: free some space, or name a folder on another disk"
+        )
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise ValueError(
+                f"--output {output} cannot be written to ({e.strerror}): free some space or name "
+                "another folder, and start again; what was decoded so far is kept in its cache"
+            ) from e
+        raise
+
+
+def write_report(
+    output: Path, material: Material, drawings: Sequence[Drawing], page: str, command: str
+) -> None:
+    """Write the figures with their captions, the numbers and, last, the page."""
+    captions = [f"Made by: {command}", ""]
+    for drawing in drawings:
+        write_bytes(output / "figures" / f"{drawing.name}.svg", drawing.svg.encode())
+        write_bytes(output / "figures" / f"{drawing.name}.png", drawing.png)
+        captions += [f"{drawing.name}: {drawing.title}. {drawing.caption}", ""]
+    write_text(output / "figures" / "captions.txt", "\n".join(captions))
+    record = {
+        "command": command,
+        "environment": material.environment,
+        "exp": material.exp,
+        "checkpoint": material.checkpoint,
+        "sha256": material.sha256,
+        "settings": material.chosen,
+        "data": material.data_dir,
+        "rows": [{"kind": p.kind, "wer_interval": asdict(p.wer), **p.record}
+                 for p in material.points],
+        "failed": material.failures,
+        "utterances": [
+            {
+                "utt_id": t.utt_id,
+                "seconds": t.seconds,
+                "skip_ratio": t.skip_ratio,
+                "tokens_per_second": t.token_rate,
+                "reference": t.ref,
+                "skipping_on": t.text_on,
+                "skipping_off": t.text_off,
+            }
+            for t in material.traces
+        ],
+        "training": material.history.curves,
+    }  # fmt: skip
+    write_text(output / "report.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_text(output / PAGE, page)

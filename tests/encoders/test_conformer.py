@@ -1,0 +1,325 @@
+import pytest
+import torch
+
+from espnet_layerskip._compat import CTC, TooShortUttError
+from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
+from tests.support.encoders import CONF
+
+CONTEXTS = ["packed", "packed_original", "full"]
+GATED = {"gate_layer_idx": [2], "blank_threshold": 0.5, "spike_extension": [0, 0]}
+STOCK_OPTIONS = [
+    {},
+    {"rel_pos_type": "legacy"},
+    {"selfattention_layer_type": "selfattn", "pos_enc_layer_type": "abs_pos"},
+    {"normalize_before": False},
+    {"concat_after": True},
+    {"macaron_style": False},
+    {"use_cnn_module": False},
+    {"positionwise_layer_type": "conv1d"},
+    {"input_layer": "linear"},
+    {"input_layer": "conv2d2"},
+    {"input_layer": "conv2d6", "input_size": 40},
+    {"zero_triu": True},
+]
+
+
+def features(batch=2, length=90, size=20, seed=0):
+    return torch.randn(batch, length, size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("options", STOCK_OPTIONS, ids=str)
+def test_off_is_the_stock_encoder(make_encoder, options):
+    gated = options.get("positionwise_layer_type") != "conv1d"
+    packed = {**GATED, "blank_threshold": 1.0, "skip_context": "packed"}
+    stock, ours = make_encoder(packed if gated else None, **options)
+    x, lens = features(size=options.get("input_size", 20)), torch.tensor([90, 90])
+    (expected, expected_lens, _), (out, out_lens, _) = stock(x, lens), ours(x, lens)
+    assert torch.allclose(out, expected, atol=1e-6)
+    assert torch.equal(out_lens, expected_lens)
+    assert ours.last_skip is None
+
+
+def test_off_is_the_stock_encoder_in_training_with_gradients(make_encoder):
+    changes = dict.fromkeys(("dropout_rate", "positional_dropout_rate"), 0.0)
+    stock, ours = make_encoder({"blank_threshold": 1.0, "gate_layer_idx": [2]}, **changes)
+    x, lens = features(), torch.tensor([90, 90])
+    for encoder in (stock, ours):
+        out = encoder.train()(x, lens)[0]
+        (out[0] if isinstance(out, tuple) else out).square().sum().backward()
+    grads = dict(stock.named_parameters())
+    for name, parameter in ours.named_parameters():
+        assert torch.allclose(parameter.grad, grads[name].grad, rtol=1e-4, atol=1e-5), name
+
+
+def test_stock_intermediates_and_conditioning(make_encoder):
+    changes = {"interctc_layer_idx": [1, 3], "interctc_use_conditioning": True}
+    stock, ours = make_encoder({**GATED, "blank_threshold": 1.0}, **changes)
+    head, layer = CTC(9, 16).eval(), torch.nn.Linear(9, 16)
+    stock.conditioning_layer = ours.conditioning_layer = layer
+    x, lens = features(), torch.tensor([90, 90])
+    (expected, inter), _, _ = stock(x, lens, ctc=head)
+    with ours.mode(intermediates=True):
+        (out, ours_inter), _, _ = ours(x, lens, ctc=head)
+    assert torch.allclose(out, expected, atol=1e-6)
+    ours_inter = dict(ours_inter)
+    assert sorted(ours_inter) == [1, 2, 3]
+    for layer_idx, h in inter:
+        assert torch.allclose(ours_inter[layer_idx], h, atol=1e-6)
+
+
+def test_return_all_hs_is_the_stock_answer(make_encoder):
+    stock, ours = make_encoder(GATED)
+    x, lens = features(), torch.tensor([90, 90])
+    (expected, states), _, _ = stock(x, lens, return_all_hs=True)
+    (out, ours_states), _, _ = ours(x, lens, return_all_hs=True)
+    assert torch.allclose(out, expected, atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(states, ours_states, strict=True))
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("gates", [[2], [1, 3]])
+def test_alone_equals_batched(make_encoder, ctc, context, gates):
+    _, ours = make_encoder({**GATED, "gate_layer_idx": gates, "skip_context": context})
+    x, lens = features(3), torch.tensor([90, 62, 35])
+    out, olens, _ = ours(x, lens, ctc=ctc)
+    trace = ours.last_skip
+    assert 0.1 < trace.skip_ratio() < 0.95
+    for row, length in enumerate(lens.tolist()):
+        alone, alone_len, _ = ours(x[row : row + 1, :length], lens[row : row + 1], ctc=ctc)
+        n = int(alone_len)
+        assert n == int(olens[row]) == alone.size(1)
+        assert torch.equal(trace.utterance(row).keep_mask, ours.last_skip.keep_mask)
+        assert torch.allclose(out[row, :n], alone[0], atol=1e-5)
+
+
+def test_alone_against_batched_would_be_seen_to_differ(make_encoder, ctc, monkeypatch):
+    """Negative control: without our masking of padding the comparison above fails."""
+    _, ours = make_encoder({**GATED, "blank_threshold": 1.0})
+    x, lens = features(2), torch.tensor([90, 62])
+    run = LayerSkipConformerEncoder.run_layers
+
+    def unmasked(self, x, pos_emb, valid_mask, ctc, return_all_hs=False):
+        return run(self, x, pos_emb, torch.ones_like(valid_mask), ctc, return_all_hs)
+
+    alone = ours(x[1:, :62], lens[1:], ctc=ctc)[0]
+    monkeypatch.setattr(LayerSkipConformerEncoder, "run_layers", unmasked)
+    batched = ours(x, lens, ctc=ctc)[0][1:, : alone.size(1)]
+    assert (alone - batched).abs().max() > 1e-3
+
+
+def masked_reference(ours, x, lens, ctc):
+    """Skipping at full length, by masks: slow, and simple enough to trust."""
+    context, gates = ours.skip_context, ours.gate_layer_idx
+    h, pos_emb, olens = ours.subsample(x, lens)
+    valid = torch.arange(h.size(1)) < olens[:, None]
+    active = valid
+    for layer_idx, layer in enumerate(ours.encoders, 1):
+        rows = []
+        for b in range(h.size(0)):
+            n = int(olens[b])
+            rows.append(reference_layer(ours, layer, h[b, :n], pos_emb, active[b, :n], context))
+        new = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        new = torch.nn.functional.pad(new, (0, 0, 0, h.size(1) - new.size(1)))
+        h = torch.where(active[..., None], new, h)
+        if layer_idx in gates:
+            blank = ctc.blank_prob(ours.after_norm(h), layer_idx)
+            active = active & ~(blank > ours.blank_threshold)
+    return ours.after_norm(h)
+
+
+def reference_layer(ours, layer, h, pos_emb, active, context):
+    """One layer on all frames (T, D) of one utterance; rows of inactive frames are ignored."""
+    n = h.size(0)
+    states = h  # frozen where inactive
+    mid = h + 0.5 * layer.feed_forward_macaron(layer.norm_ff_macaron(h))
+    mid = torch.where(active[:, None], mid, states)
+    q = layer.norm_mha(mid)
+    attn = layer.self_attn
+    seen = torch.ones(n, dtype=torch.bool) if context == "full" else active
+    position = active.cumsum(0) - 1 if context == "packed" else torch.arange(n)
+    centre = pos_emb.size(1) // 2
+    heads = []
+    for i in range(n):
+        weights, scores = [], []
+        for head in range(attn.h):
+            cut = slice(head * attn.d_k, (head + 1) * attn.d_k)
+            query, key = attn.linear_q(q[i])[cut], attn.linear_k(q)[:, cut]
+            columns = centre - (position[i] - position)
+            p = attn.linear_pos(pos_emb[0])[:, cut][columns.clamp(0, pos_emb.size(1) - 1)]
+            score = key @ (query + attn.pos_bias_u[head]) + p @ (query + attn.pos_bias_v[head])
+            scores.append((score / attn.d_k**0.5).masked_fill(~seen, -torch.inf))
+            weights.append(scores[-1].softmax(-1) @ attn.linear_v(q)[:, cut])
+        heads.append(torch.cat(weights))
+    mid = mid + attn.linear_out(torch.stack(heads))
+    z = layer.norm_conv(torch.where(active[:, None], mid, states))
+    conv = layer.conv_module
+    z = torch.nn.functional.glu(conv.pointwise_conv1(z.T[None]), dim=1)[0].T
+    if context == "packed":
+        packed = conv.depthwise_conv(z[active].T[None])[0].T
+        z = torch.zeros_like(z).masked_scatter(active[:, None], packed)
+    else:
+        z = z if context == "full" else z * active[:, None]
+        z = conv.depthwise_conv(z.T[None])[0].T
+    z = conv.activation(conv.norm(z.T[None]))
+    mid = mid + conv.pointwise_conv2(z)[0].T
+    mid = mid + 0.5 * layer.feed_forward(layer.norm_ff(mid))
+    return layer.norm_final(mid)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("gates", [[2], [1, 3]])
+def test_fast_path_equals_the_slow_reference(make_encoder, ctc, context, gates):
+    skip = {**GATED, "gate_layer_idx": gates, "skip_context": context, "min_spike_ratio": 0.0}
+    _, ours = make_encoder(skip)
+    x, lens = features(2, 60), torch.tensor([60, 44])
+    weight = torch.randn(2, 14, 16, generator=torch.Generator().manual_seed(5))
+    values, grads = [], []
+    for run in (lambda: ours(x, lens, ctc=ctc)[0], lambda: masked_reference(ours, x, lens, ctc)):
+        ours.zero_grad()
+        out = run()
+        valid = torch.arange(out.size(1)) < torch.tensor([14, 10])[:, None]
+        values.append(out[valid])
+        (out * weight * valid[..., None]).sum().backward()
+        grads.append({n: p.grad.clone() for n, p in ours.named_parameters()})
+    assert 0.1 < ours.last_skip.skip_ratio() < 0.9
+    assert torch.allclose(values[0], values[1], atol=1e-5)
+    for name, grad in grads[0].items():
+        assert torch.allclose(grad, grads[1][name], rtol=1e-3, atol=1e-4), name
+
+
+def test_contexts_differ(make_encoder, ctc):
+    _, ours = make_encoder(GATED)
+    outs = []
+    for context in CONTEXTS:
+        ours.skip_context = context
+        outs.append(ours(features(1), torch.tensor([90]), ctc=ctc)[0])
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        assert (outs[a] - outs[b]).abs().max() > 1e-3
+
+
+def test_skipped_frames_keep_the_state_of_their_gate(make_encoder, ctc):
+    _, ours = make_encoder(GATED)
+    x, lens = features(1), torch.tensor([90])
+    out = ours(x, lens, ctc=ctc)[0]
+    keep = ours.last_skip.keep_mask
+    ours.exit_layer = 2
+    at_gate = ours(x, lens, ctc=ctc)[0]
+    assert torch.allclose(out[~keep], at_gate[~keep], atol=1e-6)
+    assert (out[keep] - at_gate[keep]).abs().max() > 1e-2
+
+
+def test_upper_layers_see_fewer_frames(make_encoder, ctc):
+    """What makes it faster: the tensors above the gate are short, in a batch too."""
+    _, ours = make_encoder({**GATED, "skip_context": "packed"})
+    lengths = []
+    for layer in ours.encoders:
+        layer.feed_forward.register_forward_hook(lambda _m, args, _o: lengths.append(args[0].shape))
+    ours(features(3), torch.tensor([90, 62, 35]), ctc=ctc)
+    longest = int(ours.last_skip.keep_mask.sum(1).max())
+    assert [shape[1] for shape in lengths] == [21, 21, longest, longest]
+    assert longest < 21
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_all_blank_no_blank_and_nan(make_encoder, ctc, context):
+    _, ours = make_encoder({**GATED, "skip_context": context, "min_spike_ratio": 0.0})
+    x, lens = features(2), torch.tensor([90, 70])
+    full = make_encoder()[1](x, lens)[0]
+    with torch.no_grad():
+        ctc.ctc_lo.bias[0] = 1e4  # everything is blank
+        out = ours(x, lens, ctc=ctc)[0]
+        assert ours.last_skip.skip_ratio() == 1.0
+        assert out.isfinite().all()
+        ours.min_spike_ratio = 0.02  # the fallback: full depth
+        assert torch.allclose(ours(x, lens, ctc=ctc)[0], full, atol=1e-6)
+        for bias in (-1e4, torch.nan):  # nothing is blank; a broken head
+            ctc.ctc_lo.bias[0] = bias
+            assert torch.allclose(ours(x, lens, ctc=ctc)[0], full, atol=1e-6)
+            assert ours.last_skip.skip_ratio() == 0.0
+
+
+def test_one_frame_and_an_empty_row(make_encoder, ctc):
+    _, ours = make_encoder(GATED)
+    out, olens, _ = ours(features(1, 7), torch.tensor([7]), ctc=ctc)
+    assert out.shape == (1, 1, 16)
+    out, olens, _ = ours(features(2), torch.tensor([90, 3]), ctc=ctc)
+    assert olens.tolist() == [21, 0]
+    assert out.isfinite().all()
+    with pytest.raises(TooShortUttError, match="has 6 frames and is too short"):
+        ours(features(1, 6), torch.tensor([6]), ctc=ctc)
+
+
+def test_stock_head_drives_the_gate_too(make_encoder):
+    _, ours = make_encoder({**GATED, "blank_threshold": 0.12})
+    ours(features(), torch.tensor([90, 90]), ctc=CTC(9, 16).eval())
+    assert 0.0 < ours.last_skip.skip_ratio() < 1.0
+
+
+def test_training_draws_batches_and_extensions(make_encoder, ctc):
+    skip = {"train_skip_prob": 0.5, "train_spike_extensions": [[0, 0], [1, 1]]}
+    _, ours = make_encoder({**GATED, **skip})
+    ours.train()
+    ratios = set()
+    torch.manual_seed(0)
+    for _ in range(20):
+        (out, inter), _, _ = ours(features(), torch.tensor([90, 90]), ctc=ctc)
+        assert [i for i, _ in inter] == [2]
+        ratios.add(ours.last_skip is not None)
+        out.sum().backward()
+    assert ratios == {True, False}
+    with ours.mode(skip=False):
+        ours(features(), torch.tensor([90, 90]), ctc=ctc)
+    assert ours.last_skip is None
+
+
+def test_bf16_autocast(make_encoder, ctc):
+    _, ours = make_encoder(GATED)
+    ours.train_skip_prob = 1.0
+    with torch.autocast("cpu", torch.bfloat16):
+        out = ours.train()(features(), torch.tensor([90, 70]), ctc=ctc)[0][0]
+        out.float().sum().backward()
+    assert ours.last_skip.skip_ratio() > 0.0
+    assert all(p.grad.isfinite().all() for p in ours.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gate_layer_idx": [4]}, r"between 1 and 3 .*got \[4\]"),
+        ({"gate_layer_idx": [0]}, r"between 1 and 3 .*got \[0\]"),
+        (
+            {"gate_layer_idx": [2], "skip_context": "all"},
+            "'packed', 'packed_original', 'full'.*'all'",
+        ),
+        ({"gate_layer_idx": [2], "ctc_trim": True}, "gate_layer_idx and ctc_trim"),
+        ({"gate_layer_idx": [2], "positionwise_layer_type": "conv1d"}, "positionwise_layer_type"),
+        ({"gate_layer_idx": [2], "rel_pos_type": "legacy"}, "needs rel_pos_type: latest"),
+        ({"train_skip_prob": 1.5}, r"train_skip_prob must be in \[0, 1\]"),
+        ({"blank_threshold": 0.0}, r"blank_threshold must be a number in \(0, 1\]"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        LayerSkipConformerEncoder(**{**CONF, **options})
+
+
+def test_bad_settings_at_inference(make_encoder):
+    _, ours = make_encoder(GATED)
+    with pytest.raises(ValueError, match=r"one of the gate layers \[2\].*got 3"):
+        ours.exit_layer = 3
+    with pytest.raises(ValueError, match="call the encoder with ctc=model.ctc"):
+        ours(features(), torch.tensor([90, 90]))
+
+
+def test_trace_tells_the_depth_of_each_frame(make_encoder, ctc):
+    _, ours = make_encoder({**GATED, "gate_layer_idx": [1, 3]})
+    ours(features(2), torch.tensor([90, 62]), ctc=ctc)
+    trace = ours.last_skip
+    depth = trace.depth(4)
+    assert set(depth[trace.valid_mask].tolist()) <= {1, 3, 4}
+    assert (depth[~trace.valid_mask] == 0).all()
+    assert int((depth == 4).sum()) == int(trace.keep_mask.sum())
+    first, second = trace.gates
+    assert not (second.keep_mask & ~first.keep_mask).any()
+    dropped = trace.valid_mask & ~first.keep_mask
+    assert torch.equal(trace.blank_prob()[dropped], first.blank_prob[dropped])

@@ -1,0 +1,63 @@
+import pytest
+import yaml
+
+from espnet_layerskip.evaluation.report.experiment_data import check_experiment, find_data
+
+GATED = {"encoder": "layerskip_conformer", "encoder_conf": {"gate_layer_idx": [4]}}
+
+
+def experiment(directory, config, files=("valid.cer_ctc.ave.pth",)):
+    directory.mkdir(parents=True)
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    for name in files:
+        (directory / name).touch()
+    return directory
+
+
+def test_a_gated_experiment_is_taken(tmp_path):
+    assert check_experiment(experiment(tmp_path / "exp", GATED))["encoder_conf"]
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "message"),
+    [
+        ({"encoder": "conformer"}, (), "encoder: conformer without a gate.*--compare"),
+        (["a"], (), "a mapping is needed"),
+        ("a: [", (), "is not a training configuration"),
+        (
+            GATED,
+            ("checkpoint.pth", "3epoch.pth"),
+            "training was interrupted.*stage 11.*--model-file 3epoch.pth",
+        ),
+    ],
+)
+def test_what_cannot_be_reported_on(tmp_path, config, files, message):
+    exp = experiment(tmp_path / "exp", config, files)
+    if isinstance(config, str):
+        (exp / "config.yaml").write_text(config)
+    with pytest.raises(ValueError, match=message):
+        check_experiment(exp)
+
+
+def test_no_experiment(tmp_path):
+    with pytest.raises(ValueError, match="no .*config.yaml; train it first"):
+        check_experiment(tmp_path)
+
+
+def test_an_interrupted_training_with_a_named_checkpoint(tmp_path):
+    exp = experiment(tmp_path / "exp", GATED, ("checkpoint.pth", "3epoch.pth"))
+    assert check_experiment(exp, "3epoch.pth")
+
+
+def test_test_set_of_the_recipe(tmp_path, monkeypatch):
+    config = {"valid_data_path_and_name_and_type": [["dump/raw/dev/wav.scp", "speech", "sound"]]}
+    exp = tmp_path / "recipe" / "exp" / "asr"
+    exp.mkdir(parents=True)
+    with pytest.raises(ValueError, match="looked for dump/raw/test.*--data DIR"):
+        find_data(exp, config)
+    test_set = tmp_path / "recipe" / "dump/raw/test"
+    test_set.mkdir(parents=True)
+    (test_set / "wav.scp").touch()
+    assert find_data(exp, config).samefile(test_set)
+    with pytest.raises(ValueError, match="--data DIR"):
+        find_data(exp, {})

@@ -1,0 +1,190 @@
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from espnet_layerskip.evaluation.cache import DecodingCache
+from espnet_layerskip.evaluation.compare import Comparison
+from espnet_layerskip.evaluation.compare_report import HEADER, compare_records, compare_table
+from espnet_layerskip.evaluation.decode import decode_test_set
+from espnet_layerskip.evaluation.rows import custom_row, experiment_rows
+from espnet_layerskip.evaluation.timing import Timing
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return DecodingCache(tmp_path_factory.mktemp("cache"))
+
+
+def compare(data_dir, cache, rows, repeats=0):
+    comparison = Comparison(data_dir, cache, log=lambda line: None)
+    return comparison, comparison.measure(rows, repeats=repeats, threads=1)
+
+
+@pytest.fixture(scope="module")
+def rows(exps):
+    return [
+        *experiment_rows(f"stock={exps['stock']}"),
+        *experiment_rows(f"ours={exps['ours']},{exps['ours2']}"),
+        custom_row(["kept", f"{exps['ours']}", "extension=50,50"]),
+        custom_row(["bad", str(exps["ours"] / "none")]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def measured(data_dir, cache, rows):
+    return compare(data_dir, cache, rows)
+
+
+def test_rows_are_measured(measured):
+    comparison, results = measured
+    by_name = {r.row.name: r for r in results}
+    assert comparison.num_decoded == 1 + 3 * 2 + 1
+    assert by_name["stock"].is_stock
+    assert by_name["stock"].full_depth
+    assert by_name["ours, skipping off"].full_depth
+    assert not by_name["ours, skipping off"].is_stock
+    on = by_name["ours, skipping on"]
+    assert not on.full_depth
+    assert 0.0 < on.skipped().ratio < 1.0
+    assert len(on.rates("wer")) == 2
+    assert on.num_words() == [2] * 8
+    assert "neither an experiment directory" in by_name["bad"].failure
+    assert by_name["bad"].seeds == ()
+
+
+def test_averages_over_seeds_utterance_by_utterance(measured):
+    result = next(r for r in measured[1] if r.row.name == "ours, skipping off")
+    first, second = (s.scores.wer for s in result.seeds)
+    expected = [(first[u].errors + second[u].errors) / 2 for u in first]
+    assert result.utterance_errors() == expected
+    mean_rate = 100 * sum(expected) / sum(result.num_words())
+    assert sum(result.rates("wer")) / 2 == pytest.approx(mean_rate)
+
+
+def test_second_run_decodes_only_what_is_new(data_dir, cache, rows, measured, exps):
+    new = custom_row(["new", str(exps["ours"]), "threshold=0.7"])
+    comparison, results = compare(data_dir, cache, [*rows, new])
+    assert comparison.num_decoded == 1
+    for fresh, before in zip(results, measured[1], strict=False):
+        assert fresh.utterance_errors() == before.utterance_errors() if before.seeds else True
+
+
+def test_changed_weights_are_decoded_again(data_dir, cache, rows, measured, exps, tmp_path):
+    copied = tmp_path / "ours"
+    copied.mkdir()
+    (copied / "config.yaml").write_text((exps["ours"] / "config.yaml").read_text())
+    state = torch.load(exps["ours"] / "valid.cer_ctc.ave.pth", weights_only=True)
+    torch.save(state, copied / "valid.cer_ctc.ave.pth")
+    same, _ = compare(data_dir, cache, experiment_rows(str(copied)))
+    state["ctc.ctc_lo.bias"][1] += 0.1
+    torch.save(state, copied / "valid.cer_ctc.ave.pth")
+    changed, _ = compare(data_dir, cache, experiment_rows(str(copied)))
+    assert (same.num_decoded, changed.num_decoded) == (0, 3)
+
+
+def test_a_copy_is_judged_by_full_depth_of_the_same_weights(data_dir, cache, exps, tmp_path):
+    (tmp_path / "copy").symlink_to(exps["ours"])
+    full = custom_row(["full", str(exps["ours"]), "threshold=off"])
+    other = custom_row(["other", str(exps["ours2"]), "threshold=off"])
+    copy = custom_row(["copy", str(tmp_path / "copy")])
+    results = compare(data_dir, cache, [other, full, copy])[1]
+    _, full, copy = compare_records(results, 4.0, max_wer_increase=1000.0)
+    assert full["wer_against_off"] is None
+    difference = copy["wer"][0] - full["wer"][0]
+    assert copy["wer_against_off"]["difference"] == pytest.approx(difference)
+
+
+def test_records_and_table(measured):
+    _, results = measured
+    records = {r["name"]: r for r in compare_records(results, 4.0, max_wer_increase=1000.0)}
+    on, off = records["ours, skipping on"], records["ours, skipping off"]
+    difference = sum(on["wer"]) / 2 - sum(off["wer"]) / 2
+    assert on["wer_against_off"]["difference"] == pytest.approx(difference)
+    assert on["wer_against_off"]["low"] <= difference <= on["wer_against_off"]["high"]
+    assert off["wer_against_off"] is None
+    assert records["stock"]["wer_against_stock"] is None
+    assert on["wer_against_stock"] is not None
+    # "kept" has one of the two seeds: it has no twin at full depth among the rows
+    assert records["kept"]["wer_against_off"] is None
+    assert on["ceiling"] == pytest.approx(0.75 * on["skip_ratio"])
+    assert on["encoder_flops_per_second"] < off["encoder_flops_per_second"]
+    assert on["settings"] == "threshold=0.5 extension=0,0 context=full"
+    assert json.loads(json.dumps(records)) == records
+    lines = compare_table(list(records.values())).splitlines()
+    assert all(line.count("|") == len(HEADER) + 1 for line in lines)
+    assert lines[-1].startswith("| bad | failed | failed")
+    assert "not timed" in lines[2]
+
+
+def test_times_and_the_allowed_wer(measured):
+    _, results = measured
+    timing = Timing((2.0, 4.0, 3.0))
+    timed = [dataclasses.replace(r, timing=timing, timed_seconds=4.0) for r in results[:3]]
+    record = compare_records(timed, 4.0, 1000.0)[2]
+    assert record["encoder_time_per_second"]["raw_ms"] == [500.0, 1000.0, 750.0]
+    assert "750.00 (500.00 to 1000.00)" in compare_table([record])
+    failed = compare_records(timed, 4.0, -1000.0)
+    assert failed[1]["status"] == "ok"  # full depth is nobody's loss
+    assert failed[2]["status"].startswith("failed: WER")
+    assert "750.00" not in compare_table([failed[2]])
+
+
+def test_empty_transcripts_fail(data_dir, cache, exps, tmp_path):
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    (silent / "config.yaml").write_text((exps["stock"] / "config.yaml").read_text())
+    state = torch.load(exps["stock"] / "valid.cer_ctc.ave.pth", weights_only=True)
+    state["ctc.ctc_lo.bias"][0] += 1000.0
+    torch.save(state, silent / "valid.cer_ctc.ave.pth")
+    _, [result] = compare(data_dir, cache, experiment_rows(str(silent)))
+    assert result.failure == "all 8 transcripts are empty"
+
+
+def test_timing_is_taken_of_every_row_that_ran(data_dir, cache, rows):
+    _, results = compare(data_dir, cache, [rows[0], rows[2], rows[-1]], repeats=5)
+    assert [r.timing is not None for r in results] == [bool(r.seeds) for r in results]
+    assert all(len(r.timing.seconds) == 5 for r in results if r.seeds)
+
+
+def test_bad_data_is_an_error(cache, rows, tmp_path):
+    with pytest.raises(ValueError, match="missing"):
+        compare(tmp_path, cache, rows)
+
+
+def test_settings_of_one_gate_are_decoded_in_one_pass(data_dir, exps, tmp_path, monkeypatch):
+    alone = []
+    monkeypatch.setattr(
+        "espnet_layerskip.evaluation.compare.decode_test_set",
+        lambda system, data: (alone.append(system.settings), decode_test_set(system, data))[1],
+    )
+    rows = [
+        *experiment_rows(f"ours={exps['ours']}"),
+        custom_row(["more", str(exps["ours"]), "threshold=0.7", "extension=1,1"]),
+        custom_row(["the same", str(exps["ours"]), "threshold=0.7", "extension=1,1"]),
+    ]
+    comparison, results = compare(data_dir, DecodingCache(tmp_path), rows)
+    assert [s.exit_layer for s in alone] == [1], "only the exit row shares no layers above the gate"
+    assert comparison.num_decoded == len(rows) - 1 == 4
+    for result in results:
+        [seed] = result.seeds
+        assert seed.decoded == decode_test_set(seed.system, comparison.test_set())
+
+
+def test_what_one_pass_cannot_decode_fails_row_by_row(data_dir, exps, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(data_dir, folder)
+    soundfile.write(tmp_path / "short.wav", np.zeros(300, dtype=np.float32), 16000)
+    with open(folder / "wav.scp", "a") as scp, open(folder / "text", "a") as text:
+        scp.write(f"zz {tmp_path / 'short.wav'}\n")
+        text.write("zz AB\n")
+    with open(folder / "utt2spk", "a") as utt2spk:
+        utt2spk.write("zz zz\n")
+    _, results = compare(
+        folder, DecodingCache(tmp_path / "cache"), experiment_rows(str(exps["ours"]))
+    )
+    assert all("zz is too short" in r.failure for r in results)

@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+
+from espnet_layerskip.evaluation.inputs import (
+    Speech,
+    join_utterances,
+    load_tables,
+    load_test_set,
+    spread_over_durations,
+)
+
+RATE = 100
+
+
+def utterance(name, seconds):
+    seed = sum(name.encode())
+    speech = np.random.default_rng(seed).uniform(-1, 1, round(seconds * RATE))
+    return Speech(name, speech.astype(np.float32), RATE)
+
+
+@pytest.fixture
+def corpus():
+    spoken = {"a1": 1.0, "a2": 1.5, "a3": 0.8, "a4": 4.0, "b1": 3.0, "b2": 0.5, "b3": 2.4}
+    utterances = [utterance(k, v) for k, v in spoken.items()]
+    return utterances, {k: k[0] for k in spoken}
+
+
+def test_joins_whole_utterances_of_one_speaker(corpus):
+    utterances, speakers = corpus
+    got = join_utterances(utterances, speakers, seconds=3.0, count=3)
+    # speakers take turns, each with its best first; a4 (4 s) is too long to count
+    assert [u.utt_id for u in got] == ["b1", "a1+a2+a3", "b2+b3"]
+    parts = {u.utt_id: u.samples for u in utterances}
+    assert np.array_equal(got[1].samples, np.concatenate([parts["a1"], parts["a2"], parts["a3"]]))
+
+
+def test_does_not_depend_on_the_order_of_the_data(corpus):
+    utterances, speakers = corpus
+    names = [u.utt_id for u in join_utterances(utterances, speakers, 3.0, 3)]
+    assert names == [u.utt_id for u in join_utterances(utterances[::-1], speakers, 3.0, 3)]
+
+
+def test_no_utterance_is_used_twice(corpus):
+    utterances, speakers = corpus
+    used = "+".join(u.utt_id for u in join_utterances(utterances, speakers, 3.0, 3)).split("+")
+    assert sorted(used) == ["a1", "a2", "a3", "b1", "b2", "b3"]
+
+
+def test_says_how_many_there_are(corpus):
+    utterances, speakers = corpus
+    with pytest.raises(ValueError, match=r"4 different inputs of about 3 s.*only has 3"):
+        join_utterances(utterances, speakers, 3.0, 4)
+    with pytest.raises(ValueError, match="only has 0"):
+        join_utterances(utterances, speakers, 60.0, 1)
+
+
+def test_takes_more_where_there_are_more(corpus):
+    def names(count, at_most=None):
+        return [u.utt_id for u in join_utterances(*corpus, 3.0, count, at_most)]
+
+    three = names(3)
+    assert len(three) == 3
+    assert names(1, at_most=2) == names(2, at_most=1) == three[:2]
+    assert names(2, at_most=99) == three
+
+
+def copy_of(data_dir, directory):
+    for name in ("wav.scp", "text", "utt2spk"):
+        (directory / name).write_text((data_dir / name).read_text())
+    return directory
+
+
+def test_reads_a_data_folder(data_dir):
+    data = load_test_set(data_dir, 16000)
+    assert [s.utt_id for s in data.speech] == [f"s{i // 4}-u{i}" for i in range(8)]
+    assert data.seconds == 4.0
+    assert data.speech[0].samples.dtype == np.float32
+    assert data.text["s0-u0"] == "AB CD"
+    joined = join_utterances(data.speech, data.utt2spk, 1.0, 3)
+    assert [u.utt_id for u in joined] == ["s0-u0+s0-u1", "s1-u4+s1-u5", "s0-u2+s0-u3"]
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "message"),
+    [
+        ("text", "s0-u1 AB CD", "s0-u1", "transcript of s0-u1 is empty"),
+        ("wav.scp", "u2.wav", "u2.wav |", "utterance s0-u2: .*is a pipe"),
+        ("wav.scp", "u2.wav", "u22.wav", "utterance s0-u2: .*no such audio file"),
+        ("utt2spk", "s1-u5 s1\n", "", "not in utt2spk: s1-u5"),
+    ],
+)
+def test_bad_data(data_dir, tmp_path, table, old, new, message):
+    directory = copy_of(data_dir, tmp_path)
+    text = (directory / table).read_text()
+    assert old in text
+    (directory / table).write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        load_test_set(directory, 16000)
+
+
+def test_wrong_rate_and_missing_text(data_dir, tmp_path):
+    with pytest.raises(ValueError, match="s0-u0: .*16000 Hz.*8000 Hz"):
+        load_test_set(data_dir, 8000)
+    directory = copy_of(data_dir, tmp_path)
+    (directory / "text").unlink()
+    with pytest.raises(ValueError, match="text missing"):
+        load_test_set(directory, 16000)
+
+
+def test_part_of_the_data_is_spread_over_the_durations():
+    speech = [Speech(f"u{i}", np.zeros(n), 1) for i, n in enumerate((5, 1, 4, 2, 3, 6))]
+    assert [len(s.samples) for s in spread_over_durations(speech, 3)] == [2, 4, 6]
+    assert [len(s.samples) for s in spread_over_durations(speech, 1)] == [4]
+    assert spread_over_durations(speech, 9) == speech
+    assert spread_over_durations(speech, None) == speech
+
+
+def test_relative_audio_is_found_above_the_data(data_dir, tmp_path, monkeypatch):
+    """As in ESPnet's dump directories: relative to the recipe's folder, wherever one stands."""
+    recipe = tmp_path / "recipe"
+    (recipe / "dump/raw/test").mkdir(parents=True)
+    (recipe / "wav").symlink_to(data_dir)
+    for name in ("wav.scp", "text", "utt2spk"):
+        text = (data_dir / name).read_text().replace(f"{data_dir}/", "wav/")
+        (recipe / "dump/raw/test" / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert len(load_test_set("recipe/dump/raw/test", 16000).speech) == 8
+
+
+def test_tables_say_where_their_speakers_are_from(data_dir, tmp_path):
+    directory = copy_of(data_dir, tmp_path)
+    wav_scp, text, utt2spk = (directory / name for name in ("wav.scp", "text", "utt2spk"))
+    utt2spk.write_text(utt2spk.read_text() + "other-u9 other\n")  # more than are needed
+    data, source = load_tables(wav_scp, text, 16000)
+    assert (len(data.speech), source) == (8, "utt2spk beside the text")
+    utt2spk.unlink()
+    data, source = load_tables(wav_scp, text, 16000)
+    assert source == 'names up to their first "-"'
+    assert set(data.utt2spk.values()) == {"s0", "s1"}
+    for table in (wav_scp, text):
+        table.write_text(table.read_text().replace("s0-u3 ", "s0u3 "))
+    data, source = load_tables(wav_scp, text, 16000)
+    assert source == "not known, all taken for one"
+    assert len(set(data.utt2spk.values())) == 1
+
+
+def test_tables_that_do_not_fit(data_dir, tmp_path):
+    directory = copy_of(data_dir, tmp_path)
+    text = directory / "text"
+    text.write_text(text.read_text().replace("s0-u1 AB CD\n", ""))
+    with pytest.raises(ValueError, match=r"wav.scp, .*text: 1 id.* not in text: s0-u1"):
+        load_tables(directory / "wav.scp", text, 16000)
+    with pytest.raises(ValueError, match="none.scp: no such file"):
+        load_tables(directory / "none.scp", text, 16000)

@@ -1,0 +1,36 @@
+import pytest
+
+from espnet_layerskip.evaluation.rows import Row, check_names, custom_row, experiment_rows
+from espnet_layerskip.evaluation.settings import OFF, SkipSettings
+
+
+def test_standard_rows(exps):
+    rows = experiment_rows(f"mine={exps['ours']},{exps['ours2']}")
+    seeds = (str(exps["ours"]), str(exps["ours2"]))
+    assert rows == [
+        Row("mine, skipping off", seeds, OFF),
+        Row("mine, skipping on", seeds, SkipSettings()),
+        Row("mine, stopped at layer 1", seeds, SkipSettings(1.0, exit_layer=1)),
+    ]
+    stock = str(exps["stock"])
+    assert experiment_rows(stock) == [Row("stock", (stock,), SkipSettings())]
+
+
+def test_custom_row():
+    row = custom_row(["ours, extension 0", "a,b", "threshold=0.8", "extension=0,0"])
+    assert row == Row("ours, extension 0", ("a", "b"), SkipSettings(0.8, (0, 0)))
+
+
+def test_bad_rows(exps, tmp_path):
+    with pytest.raises(ValueError, match="is not an experiment: there is no .*config.yaml"):
+        experiment_rows(str(tmp_path))
+    with pytest.raises(ValueError, match="differing gates"):
+        experiment_rows(f"{exps['ours']},{exps['stock']}")
+    with pytest.raises(ValueError, match="row 'x': NAME EXPDIR"):
+        custom_row(["x"])
+    with pytest.raises(ValueError, match="row 'x': setting 'speed=2' is not known"):
+        custom_row(["x", "a", "speed=2"])
+    with pytest.raises(ValueError, match="nothing to compare"):
+        check_names([])
+    with pytest.raises(ValueError, match="two rows are named 'x'"):
+        check_names([custom_row(["x", "a"]), custom_row(["x", "b"])])

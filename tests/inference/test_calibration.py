@@ -1,0 +1,126 @@
+import dataclasses
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from espnet_layerskip.evaluation.calibration_page import calibration_page
+from espnet_layerskip.inference.calibration import (
+    Calibration,
+    calibration_file,
+    read_calibration,
+    use_calibration,
+)
+from espnet_layerskip.training.checkpoint import file_digest
+
+
+def row(threshold, flops, rate=10.0):
+    interval = {"difference": 0.1, "low": -0.2, "high": 0.4}
+    return {
+        "settings": {"threshold": threshold, "extension": [0, 1], "gates": None},
+        "rate": rate,
+        "increase": interval,
+        "excess": interval,
+        "skip_ratio": 0.25,
+        "encoder_flops": flops,
+        "fits": True,
+    }
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "valid.loss.ave.pth"
+    path.write_bytes(b"weights")
+    return path
+
+
+@pytest.fixture
+def calibration(weights):
+    return Calibration(
+        blank_threshold=0.95,
+        spike_extension=(0, 1),
+        skip_context="packed",
+        gate_layer_idx=(4,),
+        metric="wer",
+        max_increase=1.0,
+        kept_by="upper bound",
+        warnings=[],
+        checkpoint=weights.name,
+        sha256=file_digest(weights),
+        data={"name": "dev", "utterances": 100, "sha256": "0"},
+        full_depth=row(1.0, 100),
+        chosen=row(0.95, 75),
+        sweep=[row(0.99, 80), row(0.95, 75)],
+        environment={},
+        command="",
+    )
+
+
+def encoder(gates=(2, 4)):
+    return SimpleNamespace(
+        gate_layer_idx=list(gates),
+        gates_in_use=list(gates),
+        blank_threshold=0.9,
+        spike_extension=(1, 1),
+        skip_context="full",
+    )
+
+
+def test_file_round_trip(calibration, weights):
+    path = calibration_file(weights)
+    assert path == weights.parent / "calibration.json"
+    calibration.save(path)
+    assert read_calibration(path) == calibration
+
+
+def test_it_is_used_where_it_fits(calibration, weights):
+    model = encoder()
+    assert use_calibration(model, weights) is None, "there is none yet"
+    calibration.save(calibration_file(weights))
+    assert use_calibration(model, weights) == calibration
+    assert (model.blank_threshold, model.spike_extension) == (0.95, (0, 1))
+    assert (model.skip_context, model.gates_in_use) == ("packed", (4,))
+    assert model.gate_layer_idx == [2, 4]
+    assert use_calibration(SimpleNamespace(), weights) is None
+
+
+def test_other_weights_or_gates_are_warned_of_and_change_nothing(calibration, weights, caplog):
+    calibration.save(calibration_file(weights))
+    other = encoder((3,))
+    with caplog.at_level(logging.WARNING):
+        assert use_calibration(other, weights) is None
+        assert r"is for gates [4], the model has [3]" in caplog.text
+        weights.write_bytes(b"trained on")
+        model = encoder()
+        assert use_calibration(model, weights) is None
+    assert "is of other weights (valid.loss.ave.pth)" in caplog.text
+    assert "skipping is as configured" in caplog.text
+    assert (vars(model), vars(other)) == (vars(encoder()), vars(encoder((3,))))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"blank_threshold": 0.5}'])
+def test_a_damaged_file_is_named(weights, content):
+    calibration_file(weights).write_text(content)
+    with pytest.raises(ValueError, match="calibration.json is not a calibration .*delete it"):
+        use_calibration(encoder(), weights)
+
+
+def test_a_later_version_may_add_entries(calibration, weights):
+    path = calibration_file(weights)
+    path.write_text(json.dumps({**dataclasses.asdict(calibration), "new": 1}))
+    assert read_calibration(path) == calibration
+
+
+def test_described_for_people(calibration):
+    line = calibration.describe()
+    assert "threshold 0.95, extension 0,1, gates 4, packed: its upper bound keeps" in line
+    assert "a WER increase of 1 % (relative) on 100 utterances of dev" in line
+    off = dataclasses.replace(calibration, blank_threshold=1.0, kept_by="nothing")
+    assert off.is_off
+    assert off.describe().startswith("off: no setting keeps")
+    page = calibration_page(calibration)
+    assert "at most 1 % (relative) over the 10.00 % of full depth, that is +0.100 points" in page
+    lines = [line for line in page.splitlines() if line.startswith("| 0.") or "| off" in line]
+    assert [line.split(" | ")[0] for line in lines] == ["| 0.95", "| 0.99", "| off"]
+    assert "| 75.0 % | yes, chosen |" in lines[0]

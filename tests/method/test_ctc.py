@@ -1,0 +1,220 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from espnet_layerskip._compat import CTC
+from espnet_layerskip.method.blank_regularized import blank_regularized_ctc_loss
+from espnet_layerskip.method.ctc import HEAD_TYPES, LayerSkipCTC, factorized_log_probs
+from espnet_layerskip.method.frames import GateTrace, SkipTrace
+
+V, D = 7, 12
+
+
+def head(head_type, **kwargs):
+    torch.manual_seed(0)
+    return LayerSkipCTC(V, D, head_type=head_type, **kwargs).eval()
+
+
+def trace_of(keep, prob):
+    return SkipTrace(torch.ones_like(keep), [GateTrace(1, keep, prob)])
+
+
+def test_factorized_distribution_in_closed_form():
+    probs = factorized_log_probs(torch.tensor([0.0, math.log(3.0), 0.0, 0.0])).exp()
+    assert torch.allclose(probs, torch.tensor([0.5, 0.3, 0.1, 0.1]))
+
+
+def test_factorized_distribution_sums_to_one_and_stays_finite():
+    logits = torch.tensor([[80.0, 1.0, 2.0], [-80.0, 1.0, 2.0], [0.0, 500.0, -500.0]])
+    log_probs = factorized_log_probs(logits)
+    assert log_probs.isfinite().all()
+    assert torch.allclose(log_probs.exp().sum(-1), torch.ones(3))
+
+
+@pytest.mark.parametrize("head_type", ["plain", "factorized"])
+def test_blank_prob_is_the_blank_of_the_distribution(head_type):
+    ctc, h = head(head_type), torch.randn(2, 5, D)
+    assert torch.allclose(ctc.blank_prob(h), ctc.softmax(h)[..., 0], atol=1e-6)
+
+
+def test_plain_head_is_the_stock_head():
+    ctc, h = head("plain"), torch.randn(2, 9, D)
+    stock = CTC(V, D).eval()
+    stock.load_state_dict(ctc.state_dict())
+    hlens, ys, ylens = torch.tensor([9, 6]), torch.tensor([[1, 1, 2], [3, -1, -1]]), [3, 1]
+    ylens = torch.tensor(ylens)
+    assert torch.allclose(ctc.log_softmax(h), stock.log_softmax(h), atol=1e-6)
+    assert torch.equal(ctc.argmax(h), stock.argmax(h))
+    assert torch.allclose(ctc(h, hlens, ys, ylens), stock(h, hlens, ys, ylens), atol=1e-5)
+
+
+def ctc_by_hand(probs, labels):
+    """Sum over all paths that collapse to ``labels``, by enumeration."""
+    total = 0.0
+    for path in torch.cartesian_prod(*[torch.arange(probs.size(1))] * probs.size(0)):
+        kept = [int(v) for i, v in enumerate(path) if i == 0 or v != path[i - 1]]
+        if [v for v in kept if v != 0] == labels:
+            total += math.prod(float(probs[t, v]) for t, v in enumerate(path))
+    return -math.log(total)
+
+
+def test_factorized_loss_equals_the_sum_over_paths():
+    torch.manual_seed(1)
+    ctc = LayerSkipCTC(4, D, head_type="factorized").eval()
+    h = torch.randn(1, 5, D)
+    probs = torch.cat((ctc.blank_prob(h)[..., None], ctc.softmax(h)[..., 1:]), -1)[0]
+    loss = ctc(h, torch.tensor([5]), torch.tensor([[1, 1]]), torch.tensor([2]))
+    assert loss.item() == pytest.approx(ctc_by_hand(probs, [1, 1]), rel=1e-4)
+
+
+def test_gradient_of_the_factorized_loss_against_finite_differences():
+    torch.manual_seed(2)
+    ctc = LayerSkipCTC(4, 3, head_type="factorized").double()
+    h = torch.randn(1, 6, 3, dtype=torch.double, requires_grad=True)
+    lens = torch.tensor([6]), torch.tensor([[2, 2]]), torch.tensor([2])
+
+    def loss(x):  # ESPnet's loss is float32: check the float64 distribution behind it
+        log_probs = ctc.log_softmax(x).transpose(0, 1)
+        return F.ctc_loss(log_probs, lens[1], lens[0], lens[2], reduction="sum")
+
+    assert torch.autograd.gradcheck(loss, (h,))
+
+
+def test_dropout_is_off_in_evaluation():
+    ctc, h = head("plain", dropout_rate=0.9), torch.randn(1, 4, D)
+    args = h, torch.tensor([4]), torch.tensor([[1]]), torch.tensor([1])
+    assert torch.equal(ctc(*args), ctc(*args))
+
+
+def test_own_head_serves_its_layer_only():
+    ctc, h = head("factorized", own_head_layers=[4]), torch.randn(1, 3, D)
+    with ctc.layer(4):
+        own = ctc.log_softmax(h)
+    with ctc.layer(2):
+        shared = ctc.log_softmax(h)
+    assert not torch.allclose(own, ctc.log_softmax(h))
+    assert torch.equal(shared, ctc.log_softmax(h))
+    assert torch.allclose(ctc.blank_prob(h, 4), own[..., 0].exp(), atol=1e-6)
+
+
+@pytest.mark.parametrize("head_type", ["plain", "factorized"])
+def test_skipped_frames_keep_the_gates_blank_decision(head_type):
+    ctc, h = head(head_type), torch.randn(1, 4, D)
+    keep = torch.tensor([[True, False, True, False]])
+    trace = trace_of(keep, torch.tensor([[0.1, 0.95, 0.2, 1.0]]))
+    ctc.requires_grad_(False)
+    free = ctc.softmax(h)
+    with ctc.skipped(trace):
+        probs, best = ctc.softmax(h), ctc.argmax(h)
+    assert torch.allclose(probs[keep], free[keep], atol=1e-6)
+    assert probs[0, 1, 0] == pytest.approx(0.95)
+    assert torch.allclose(probs[0, 1, 1:], torch.full((V - 1,), 0.05 / (V - 1)))
+    assert torch.allclose(probs.sum(-1), torch.ones(1, 4), atol=1e-6)
+    assert probs.log().isfinite().all()
+    assert best[0, [1, 3]].tolist() == [0, 0]
+    assert torch.equal(best[keep], free.argmax(-1)[keep])
+
+
+def test_labels_are_projected_on_kept_frames_only():
+    ctc, h = head("factorized"), torch.randn(1, 8, D)
+    keep = torch.zeros(1, 8, dtype=torch.bool)
+    keep[0, 2] = True
+    seen = []
+    ctc.ctc_lo.register_forward_hook(lambda _m, args, _o: seen.append(args[0].shape[:-1].numel()))
+    with ctc.skipped(trace_of(keep, torch.full((1, 8), 0.99))):
+        ctc.argmax(h)
+        ctc.log_softmax(h)
+    assert seen == [1, 1]
+
+
+def test_trace_of_another_batch_is_refused():
+    keep = torch.ones(1, 5, dtype=torch.bool)
+    ctc = head("plain")
+    with ctc.skipped(trace_of(keep, keep.float())), pytest.raises(ValueError, match=r"\(1, 5\)"):
+        ctc.log_softmax(torch.randn(1, 4, D))
+
+
+def test_unknown_head_lists_the_choices():
+    with pytest.raises(ValueError, match="'plain', 'factorized'.*'split'"):
+        LayerSkipCTC(V, D, head_type="split")
+
+
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+def test_training_starts_at_even_odds_of_blank(head_type):
+    torch.manual_seed(0)
+    ctc = LayerSkipCTC(50, 16, head_type=head_type, own_head_layers=[2])
+    hidden = torch.randn(1, 500, 16) * 0.1
+    for layer_idx in (None, 2):
+        assert float(ctc.blank_prob(hidden, layer_idx).mean()) == pytest.approx(0.5, abs=0.07)
+
+
+def loss_inputs(num_frames=7):
+    torch.manual_seed(1)
+    log_probs = torch.randn(num_frames, 4, V).log_softmax(-1).requires_grad_()
+    ys = torch.tensor([1, 1, 2, 3, 4, 5])  # of 3, 2, 1 and 0 labels
+    lens = torch.tensor([num_frames, num_frames - 1, 1, 3])
+    return log_probs, ys, lens, torch.tensor([3, 2, 1, 0])
+
+
+def test_blank_regularised_loss_without_a_penalty_is_ctc():
+    inputs = loss_inputs()
+    ours = blank_regularized_ctc_loss(*inputs, self_loop_penalty=0.0)
+    torchs = F.ctc_loss(*inputs, reduction="none")
+    assert torch.allclose(ours, torchs, atol=1e-5)
+    grads = [torch.autograd.grad(loss.sum(), inputs[0])[0] for loss in (ours, torchs)]
+    # PyTorch's gradient is that with respect to the logits; both sum to it through a log-softmax
+    logits = [g - inputs[0].exp() * g.sum(-1, keepdim=True) for g in grads]
+    assert torch.allclose(*logits, atol=1e-5)
+
+
+def test_blank_regularised_loss_is_the_priced_sum_over_paths():
+    torch.manual_seed(0)
+    log_probs = torch.randn(5, 1, 3).log_softmax(-1)
+    for labels in ([1, 1], [1, 2], [2]):
+        total = 0.0
+        for path in torch.cartesian_prod(*[torch.arange(3)] * 5).tolist():
+            kept = [v for i, v in enumerate(path) if i == 0 or v != path[i - 1]]
+            if [v for v in kept if v] == labels:
+                loops = sum(v > 0 and v == path[i - 1] for i, v in enumerate(path) if i)
+                score = sum(float(log_probs[t, 0, v]) for t, v in enumerate(path))
+                total += math.exp(score - 0.7 * loops)
+        loss = blank_regularized_ctc_loss(
+            log_probs, torch.tensor(labels), torch.tensor([5]), torch.tensor([len(labels)]), 0.7
+        )
+        assert float(loss) == pytest.approx(-math.log(total), abs=1e-5)
+
+
+def test_blank_regularised_loss_of_too_few_frames_is_zero_with_finite_gradients():
+    log_probs, ys, lens, ylens = loss_inputs()
+    lens = torch.tensor([3, 1, 1, 0])  # 1 1 2 needs four frames, 3 4 two
+    loss = blank_regularized_ctc_loss(log_probs, ys, lens, ylens, 1.0)
+    assert loss[:2].tolist() == [0.0, 0.0]
+    assert loss[2] > 0
+    assert loss[3] == 0
+    (grad,) = torch.autograd.grad(loss.sum(), log_probs)
+    assert grad.isfinite().all()
+    assert not grad[:, :2].any()
+
+
+def test_self_loop_penalty_makes_labels_shorter():
+    def blank_frames(penalty):
+        torch.manual_seed(0)
+        ctc = LayerSkipCTC(V, D, head_type="plain", self_loop_penalty=penalty)
+        h = torch.nn.Parameter(torch.randn(1, 12, D))
+        optimizer = torch.optim.Adam([h], 0.1)
+        for _ in range(100):
+            optimizer.zero_grad()
+            ctc(h, torch.tensor([12]), torch.tensor([[1, 2, 2]]), torch.tensor([3])).backward()
+            optimizer.step()
+        best = ctc.argmax(h)[0]
+        assert [int(v) for v in best.unique_consecutive() if v] == [1, 2, 2]
+        return int((best == 0).sum())
+
+    assert blank_frames(0.0) < blank_frames(5.0) == 9
+
+
+def test_negative_self_loop_penalty_is_refused():
+    with pytest.raises(ValueError, match="self_loop_penalty.*-1"):
+        head("plain", self_loop_penalty=-1.0)

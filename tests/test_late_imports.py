@@ -1,0 +1,63 @@
+"""What is imported late: the start of every program depends on it."""
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from espnet_layerskip._late_imports import import_when_used
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package that says when it is imported, and forgets itself afterwards."""
+    folder = tmp_path / "slowly_imported"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("print('outer'); VALUE = 1\n")
+    (folder / "inner.py").write_text("print('inner'); VALUE = 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "slowly_imported"
+    for name in ("slowly_imported", "slowly_imported.inner"):
+        sys.modules.pop(name, None)
+
+
+def test_a_module_is_imported_when_it_is_used(package, capsys):
+    import_when_used(package)
+    import_when_used(f"{package}.inner")
+    module = importlib.import_module(package)
+    importlib.import_module(f"{package}.inner")
+    assert not hasattr(module, "__file__")  # as those ask who look through sys.modules
+    assert importlib.util.find_spec(package).origin.endswith("__init__.py")
+    assert capsys.readouterr().out == ""
+    assert module.inner.VALUE == 2
+    assert capsys.readouterr().out == "inner\n"
+    assert module.VALUE == 1
+    assert importlib.import_module(package).VALUE == 1
+    assert capsys.readouterr().out == "outer\n"
+    with pytest.raises(AttributeError, match="MISSING"):
+        module.MISSING  # noqa: B018
+
+
+def test_what_is_missing_stays_missing():
+    import_when_used("not_installed_here")
+    import_when_used("not_installed_here.inner")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("not_installed_here")
+
+
+def test_speech_synthesis_is_not_imported_at_the_start():
+    check = (
+        "import espnet_layerskip.inference.speech2text, sys\n"
+        "late = {'inflect', 'nltk.data', 'g2p_en.g2p'} & set(sys.modules)\n"
+        "assert not late, late\n"
+        "from espnet2.text.cleaner import TextCleaner\n"
+        "try:\n"
+        "    import tacotron_cleaner\n"
+        "except ImportError:\n"
+        "    sys.exit()\n"
+        "assert TextCleaner('tacotron')('it cost 12 dollars') == 'IT COST TWELVE DOLLARS'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
