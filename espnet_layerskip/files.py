@@ -1,12 +1,13 @@
-"""Kaldi tables (``id value`` a line) and data directories (wav.scp, text, utt2spk)."""
+"""Text files, Kaldi tables (``id value`` a line) and data directories; files are written whole."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,29 +35,59 @@ def some(names: Iterable[str], limit: int = 10) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def read_table(path: Path | str, *, allow_empty_value: bool = False) -> dict[str, str]:
-    """Read ``id value`` lines, in the file's order.
+def read_lines(path: Path | str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a UTF-8 file, each with its number from 1 and without its end.
+
+    A line ends at a line feed only. A byte order mark and carriage returns at line ends are
+    dropped.
 
     Raises:
-        ValueError: A missing file, an empty table, an id that comes twice, or (unless
-            ``allow_empty_value``) an id without a value; the message names file, line and id.
+        ValueError: A missing file, or a line that is not UTF-8; the message names file and line.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; a table of 'id value' lines is needed here")
-    table: dict[str, str] = {}
-    with path.open(encoding="utf-8") as lines:
+        raise ValueError(f"{path}: no such file")
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            parts = line.split(maxsplit=1)
-            if not parts:
-                continue
-            key = parts[0]
-            value = parts[1].rstrip() if len(parts) == 2 else ""
-            if key in table:
-                raise ValueError(f"{path}:{number}: the id '{key}' comes a second time")
-            if not value and not allow_empty_value:
-                raise ValueError(f"{path}:{number}: nothing follows the id '{key}'")
-            table[key] = value
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as err:
+                byte = err.object[err.start]
+                raise ValueError(
+                    f"{path}:{number}: the line is not UTF-8 (byte 0x{byte:02x}); convert the file"
+                ) from err
+            yield number, text.rstrip("\r\n")
+
+
+def read_rows(path: Path | str) -> Iterator[tuple[int, str, str]]:
+    """Yield line number, id and value ("" = none) of the lines of a Kaldi table.
+
+    The first run of spaces or tabs ends the id. Other white space of Unicode is text like any
+    other. Empty lines are left out.
+
+    Raises:
+        ValueError: As `read_lines`.
+    """
+    for number, line in read_lines(path):
+        key, *value = re.split(r"[ \t]+", line.strip(" \t"), maxsplit=1)
+        if key:
+            yield number, key, "".join(value)
+
+
+def read_table(path: Path | str, *, allow_empty_value: bool = False) -> dict[str, str]:
+    """Read ``id value`` lines, in the file's order; `read_rows` says how a line is split.
+
+    Raises:
+        ValueError: As `read_lines`; an empty table, an id that comes twice, or (unless
+            ``allow_empty_value``) an id without a value; the message names file, line and id.
+    """
+    table: dict[str, str] = {}
+    for number, key, value in read_rows(path):
+        if key in table:
+            raise ValueError(f"{path}:{number}: the id '{key}' comes a second time")
+        if not value and not allow_empty_value:
+            raise ValueError(f"{path}:{number}: nothing follows the id '{key}'")
+        table[key] = value
     if not table:
         raise ValueError(f"{path}: the file is empty; 'id value' lines are needed")
     return table
@@ -64,7 +95,7 @@ def read_table(path: Path | str, *, allow_empty_value: bool = False) -> dict[str
 
 def write_table(path: Path | str, table: Mapping[str, str]) -> None:
     """Write ``id value`` lines sorted by id (C order), replacing the file in one step."""
-    lines = [f"{key} {table[key]}".rstrip() for key in sorted(table)]
+    lines = [f"{key} {table[key]}".rstrip(" ") for key in sorted(table)]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 

@@ -1,8 +1,10 @@
-"""Reading of audio: wav.scp tables and files, with errors that name the utterance."""
+"""The reader of audio, for corpora and inference: mono, at one rate, block by block.
+
+Errors name the utterance and its file.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +13,20 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import soxr
+from numpy.typing import NDArray
 
+from espnet_layerskip.files import read_table
+
+Samples = NDArray[np.float32]
+
+# A block has no more of either, whatever rate and channels a file claims to have.
 BLOCK_SECONDS = 15
+BLOCK_VALUES = 1 << 22
+
+# What lies beyond is a damaged header: no speech is recorded so.
+RATES = (1000, 768_000)  # Hz
+MAX_CHANNELS = 256
 
 
 class AudioError(ValueError):
@@ -39,20 +53,9 @@ def read_wav_scp(wav_scp: str | Path) -> list[Utterance]:
     the others go on.
 
     Raises:
-        ValueError: If the file is missing, has no line, or names an utterance twice.
+        ValueError: As `espnet_layerskip.files.read_table`.
     """
-    wav_scp = Path(wav_scp)
-    if not wav_scp.is_file():
-        raise ValueError(f"no such file: {wav_scp} (a wav.scp with lines 'utt_id path' is needed)")
-    utterances = []
-    for line in wav_scp.read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            utt_id, _, path = line.strip().partition(" ")
-            utterances.append(Utterance(utt_id, path.strip()))
-    check_unique(utterances, str(wav_scp))
-    if not utterances:
-        raise ValueError(f"{wav_scp} is empty: lines 'utt_id path' are needed")
-    return utterances
+    return [Utterance(*row) for row in read_table(wav_scp, allow_empty_value=True).items()]
 
 
 def check_unique(utterances: Iterable[Utterance], source: str) -> None:
@@ -69,7 +72,7 @@ def check_unique(utterances: Iterable[Utterance], source: str) -> None:
 
 def read_audio(
     utt: Utterance, sample_rate: int, *, resample: bool = False, mix: bool = False
-) -> np.ndarray:
+) -> Samples:
     """Read one utterance.
 
     Args:
@@ -79,7 +82,7 @@ def read_audio(
         mix: Average several channels; otherwise they are an error.
 
     Returns:
-        Samples (N,), float32 in [-1, 1].
+        Samples (N,), float32, full scale = 1.
 
     Raises:
         AudioError: If the audio cannot be read or does not fit; names utterance and file.
@@ -91,89 +94,97 @@ class AudioBlocks:
     """The samples of one utterance, read from its file block by block: float32 (N_i,).
 
     Args:
-        utt, sample_rate, resample, mix: As of `read_audio`.
+        utt, resample, mix: As of `read_audio`.
+        sample_rate: As of `read_audio`; None = the file's own.
 
     Raises:
         AudioError: As `read_audio`; when it is made, or while it is read.
     """
 
-    def __init__(self, utt: Utterance, sample_rate: int, resample: bool = False, mix: bool = False):
+    def __init__(
+        self,
+        utt: Utterance,
+        sample_rate: int | None,
+        resample: bool = False,
+        mix: bool = False,
+    ):
         self.utt = utt
-        self.sample_rate = sample_rate
-        name = f"utterance {utt.utt_id}: {utt.path or 'no path given'}"
-        self._unreadable = f"{name}: cannot be decoded as audio"
-        if utt.path.endswith("|"):
+        self._name = name = f"utterance {utt.utt_id}: {utt.path or 'no path given'}"
+        if utt.path.startswith("|") or utt.path.endswith("|"):
             raise AudioError(f"{name} is a pipe; pipes are not run: write the audio to a file")
-        if not utt.path or not Path(utt.path).is_file():
-            raise AudioError(f"{name}: no such audio file")
         with self._decodable():
+            if not utt.path or not Path(utt.path).is_file():
+                raise AudioError(f"{name}: no such audio file")
             info = soundfile.info(utt.path)
-        self.seconds = info.frames / info.samplerate
-        """Length as the file's header has it."""
+        lowest, highest = RATES
+        if not lowest <= info.samplerate <= highest:
+            raise AudioError(
+                f"{name} claims {info.samplerate} Hz: rates of {lowest} to {highest} Hz are read"
+            )
+        if info.channels > MAX_CHANNELS:
+            raise AudioError(f"{name} claims {info.channels} channels: {MAX_CHANNELS} are the most")
         if info.channels > 1 and not mix:
             raise AudioError(
                 f"{name} has {info.channels} channels, but one is needed: choose or mix them first"
             )
-        if info.samplerate != sample_rate and not resample:
+        self.sample_rate: int = sample_rate or info.samplerate
+        """Of the samples that are given, in Hz."""
+        if info.samplerate != self.sample_rate and not resample:
             raise AudioError(
                 f"{name} has {info.samplerate} Hz, but the model was trained on {sample_rate} Hz: "
                 "resample it"
             )
+        self.seconds: float = info.frames / info.samplerate
+        """Length as the file's header has it."""
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Samples]:
         """Yield the blocks, from the start of the file each time."""
         with self._decodable(), soundfile.SoundFile(self.utt.path) as file:
-            blocks = _mono_blocks(file)
-            if file.samplerate != self.sample_rate:
-                blocks = resampled(blocks, file.samplerate, self.sample_rate)
-            yield from blocks
+            yield from resampled(self._mono(file), file.samplerate, self.sample_rate)
 
-    def read(self) -> np.ndarray:
+    def read(self) -> Samples:
         """Return all samples (N,)."""
         return np.concatenate([np.zeros(0, np.float32), *self])
+
+    def _mono(self, file: Any) -> Iterator[Samples]:
+        """Yield the samples of an open file at its own rate, its channels averaged."""
+        size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
+        block = 0
+        while len(x := file.read(size, "float32", always_2d=True)):
+            if not np.isfinite(x).all():
+                raise AudioError(f"{self._name} holds values that are not finite")
+            yield x.mean(axis=1) if x.shape[1] > 1 else x[:, 0]
+            block += 1
+        if not block:
+            raise AudioError(f"{self._name} holds no samples")
 
     @contextmanager
     def _decodable(self) -> Iterator[None]:
         try:
             yield
-        except (soundfile.SoundFileError, RuntimeError, OSError) as e:
-            raise AudioError(f"{self._unreadable} ({e})") from e
+        except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as e:
+            raise AudioError(f"{self._name}: cannot be decoded as audio ({e})") from e
 
 
-def _mono_blocks(file: Any) -> Iterator[np.ndarray]:
-    """Yield samples (N_i,) float32 of an open file, its channels averaged."""
-    while len(x := file.read(BLOCK_SECONDS * file.samplerate, "float32", always_2d=True)):
-        yield x.mean(axis=1) if x.shape[1] > 1 else x[:, 0]
+def resampled(blocks: Iterable[Samples], rate: float, sample_rate: float) -> Iterator[Samples]:
+    """Yield samples at another rate, by soxr in high quality.
 
-
-def resampled(blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
-    """Yield samples at another rate: what resampling the whole gives, block by block.
-
-    torchaudio's windowed sinc with its defaults, on blocks with as much context as it sees.
+    However the samples are cut into blocks, together they become the same ones, to the bit.
 
     Args:
-        blocks: Samples (N_i,), float32.
+        blocks: Samples (N_i,).
         rate: Of these, in Hz.
-        sample_rate: To convert to, in Hz.
+        sample_rate: To convert to, in Hz; the same: the blocks as they are.
     """
-    import torch
-    from torchaudio.functional import resample
-
-    divisor = math.gcd(rate, sample_rate)
-    step, out = rate // divisor, sample_rate // divisor  # so many samples become so many
-    context = (math.ceil(6 / 0.99 * max(1.0, step / out) / step) + 1) * step
-    held, lead = np.zeros(0, np.float32), 0  # the first `lead` samples are context
-
-    def convert(stop: int | None) -> np.ndarray:
-        y: np.ndarray = resample(torch.from_numpy(held[:stop]), rate, sample_rate).numpy()
-        return y
-
+    if rate == sample_rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
     for block in blocks:
-        held = np.concatenate((held, block))
-        done = (len(held) - context) // step * step
-        if done > lead:
-            yield convert(done + context)[lead // step * out : done // step * out]
-            start = max(0, done - context)
-            held, lead = held[start:], done - start
-    if held.size:
-        yield convert(None)[lead // step * out :]
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def resample(x: Samples, rate: float, sample_rate: float) -> Samples:
+    """Return x (N,) at another rate, see `resampled`."""
+    return np.concatenate(list(resampled([x], rate, sample_rate)))

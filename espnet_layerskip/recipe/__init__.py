@@ -1,5 +1,5 @@
-"""Small programs behind egs2/TEMPLATE/asr1/asr.sh: ``python -m espnet_layerskip.recipe.X``.
+"""Programs behind the stages of egs2/TEMPLATE/asr1/asr.sh: ``python -m espnet_layerskip.recipe.X``.
 
-None of them imports ESPnet, so that each starts in a fraction of a second:
-the scripts set ``ESPNET_LAYERSKIP_NO_REGISTER=1`` for them.
+None of them imports ESPnet, so that each starts in a fraction of a second. What only one corpus
+needs is in the folder ``local`` of its recipe.
 """

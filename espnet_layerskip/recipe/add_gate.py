@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from espnet_layerskip.files import run_main
+from espnet_layerskip.files import run_main, write_text
 
 
 def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:
@@ -34,8 +34,9 @@ def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:
         options: Encoder options, ``gate_layer_idx`` among them.
 
     Raises:
-        ValueError: If ``source`` is no experiment or has heads of its own for its gates, if a
-            gate is at a layer without a trained CTC or none is given, or ``target`` is a training.
+        ValueError: If ``source`` is no experiment, has heads of its own for its gates or an
+            encoder that cannot skip; if a gate is at a layer without a trained CTC, none is given
+            or an option does not fit; or if ``target`` is a training.
     """
     config_file = source / "config.yaml"
     if not config_file.is_file():
@@ -55,14 +56,37 @@ def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:
     for weights in target.glob("valid.*.pth"):
         if not weights.is_symlink() or target.resolve() == source.resolve():
             raise ValueError(f"{target} is a training ({weights.name}): name a folder to make")
-    config["encoder"] = f"layerskip_{config['encoder'].removeprefix('layerskip_')}"
+    config["encoder"] = gated_name(config, options)
     config["encoder_conf"] = {**encoder, **options}
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    write_text(target / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     for checkpoint in source.glob("valid.*.pth"):
         link = target / checkpoint.name
         link.unlink(missing_ok=True)
         link.symlink_to(os.path.relpath(checkpoint.resolve(), target.resolve()))
+
+
+def gated_name(config: dict[str, Any], options: dict[str, Any]) -> str:
+    """Return what a configuration calls the gated form of its encoder.
+
+    Raises:
+        ValueError: If the encoder cannot skip so.
+    """
+    from espnet_layerskip._compat import encoder_class
+    from espnet_layerskip.encoders import ENCODERS
+    from espnet_layerskip.encoders.convert import from_stock
+    from espnet_layerskip.method.settings import SkipSettings
+    from espnet_layerskip.registry import register
+
+    register()
+    conf = config["encoder_conf"]
+    built = encoder_class(config["encoder"])(input_size=config.get("input_size") or 80, **conf)
+    names = {*SkipSettings.__dataclass_fields__, "train_skip_prob", "train_spike_extensions"}
+    kept = {name: value for name, value in conf.items() if name in names}
+    try:
+        gated = from_stock(built, **{**kept, **options})
+    except TypeError as e:
+        raise ValueError(f"options are those of skipping ({', '.join(sorted(names))}): {e}") from e
+    return next(name for name, ours in ENCODERS.items() if type(gated) is ours)
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

@@ -1,21 +1,19 @@
-"""Reading and writing of audio files for the recipes."""
+"""Audio files of the recipes: rates, conversion and writing; `inference.audio` reads them."""
 
 from __future__ import annotations
 
+import errno
 import io
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
-from espnet_layerskip.files import some
-
-Samples = NDArray[np.float32]
+from espnet_layerskip.files import some, write_bytes
+from espnet_layerskip.inference.audio import AudioBlocks, AudioError, Samples, Utterance, resampled
 
 
 def parse_rate(text: str) -> int:
@@ -48,50 +46,43 @@ def refuse_pipes(wav_scp: Mapping[str, str]) -> None:
         )
 
 
-def check_entry(utt: str, entry: str) -> Path:
-    """Return the path that a wav.scp entry names.
-
-    Raises:
-        ValueError: No such file is there.
-    """
-    path = Path(entry)
-    if not path.is_file():
-        raise ValueError(f"{utt}: no such audio file: {path}")
-    return path
+def refuse_broken(source: Path, broken: Sequence[str], total: int) -> None:
+    """Raise a ValueError that has what was wrong with each broken utterance, if there is any."""
+    if broken:
+        raise ValueError(
+            f"{source}: {len(broken)} of {total} utterance(s) cannot be used:\n  "
+            + "\n  ".join(broken)
+            + "\nRepair or remove them, or leave them out with --skip_broken_audio true"
+        )
 
 
-def read_audio(path: Path | str) -> tuple[Samples, int]:
-    """Read a file as mono (the mean of its channels).
+def convert(
+    utt: str, entry: str, target: Path | str, rate: int | None = None, speed: float = 1.0
+) -> tuple[int, str]:
+    """Write the audio of an utterance as a mono file.
+
+    Args:
+        utt: Its id, for messages.
+        entry: Its audio file.
+        target: File to write, see `write_audio`.
+        rate: In Hz; None = as it is.
+        speed: Play it so many times as fast (tempo and pitch).
 
     Returns:
-        x (N,) float32 in [-1, 1], and the sampling rate in Hz.
+        The number of samples, and what was wrong ("" = nothing).
 
     Raises:
-        ValueError: The file cannot be decoded, is empty, or holds NaN or infinity.
+        OSError: The disk is full.
     """
     try:
-        x, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as err:
-        raise ValueError(f"{path}: cannot be decoded as audio: {err}") from err
-    if len(x) == 0:
-        raise ValueError(f"{path}: the audio file holds no samples")
-    if not np.isfinite(x).all():
-        raise ValueError(f"{path}: the audio file holds values that are not finite")
-    mono: Samples = x[:, 0] if x.shape[1] == 1 else x.mean(axis=1, dtype=np.float32)
-    return np.ascontiguousarray(mono), int(rate)
-
-
-def resample(x: Samples, source_hz: float, target_hz: float) -> Samples:
-    """Resample x (N,) from ``source_hz`` to ``target_hz`` (soxr, high quality)."""
-    if source_hz == target_hz:
-        return x
-    y: Samples = soxr.resample(x, source_hz, target_hz, quality="HQ").astype(np.float32)
-    return y
-
-
-def change_speed(x: Samples, factor: float) -> Samples:
-    """Play x (N,) ``factor`` times as fast (tempo and pitch): about N / factor samples."""
-    return resample(x, factor, 1.0)
+        audio = AudioBlocks(Utterance(utt, entry), rate, resample=True, mix=True)
+        return write_audio(target, resampled(audio, speed, 1.0), audio.sample_rate), ""
+    except AudioError as err:
+        return 0, str(err)
+    except OSError as err:
+        if err.errno == errno.ENOSPC:
+            raise  # it says nothing about this utterance
+        return 0, f"utterance {utt}: {err}"
 
 
 def to_pcm(x: Samples) -> NDArray[np.int16]:
@@ -100,17 +91,25 @@ def to_pcm(x: Samples) -> NDArray[np.int16]:
     return pcm
 
 
-def write_audio(path: Path | str, x: Samples, rate: int) -> None:
-    """Write x (N,) as 16-bit samples in one step; the suffix gives the format (.flac or .wav).
+def write_audio(path: Path | str, blocks: Iterable[Samples], rate: int) -> int:
+    """Write 16-bit samples in one step; the suffix gives the format (.flac or .wav).
+
+    Args:
+        path: File to write.
+        blocks: Samples (N_i,) in [-1, 1].
+        rate: Of these, in Hz.
+
+    Returns:
+        The number of samples.
 
     Raises:
         OSError: The file cannot be written, for instance because the disk is full.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    container = path.suffix.lstrip(".").upper()
-    encoded = io.BytesIO()  # libsndfile would not say why it cannot write a file
-    soundfile.write(encoded, to_pcm(x), rate, subtype="PCM_16", format=container)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(encoded.getvalue())
-    os.replace(partial, path)
+    container = Path(path).suffix.lstrip(".").upper()
+    encoded, count = io.BytesIO(), 0  # libsndfile would not say why it cannot write a file
+    with soundfile.SoundFile(encoded, "w", rate, 1, "PCM_16", format=container) as file:
+        for block in blocks:
+            file.write(to_pcm(block))
+            count += len(block)
+    write_bytes(path, encoded.getvalue())
+    return count

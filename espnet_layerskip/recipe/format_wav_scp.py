@@ -8,7 +8,6 @@ Example::
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -16,14 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from espnet_layerskip.files import DataDir, run_main, write_table, write_text
-from espnet_layerskip.recipe.audio import (
-    check_entry,
-    parse_rate,
-    read_audio,
-    refuse_pipes,
-    resample,
-    write_audio,
-)
+from espnet_layerskip.recipe.audio import convert, parse_rate, refuse_broken, refuse_pipes
 from espnet_layerskip.recipe.progress import Progress
 
 AUDIO_FORMATS = ("flac", "wav")
@@ -34,18 +26,9 @@ def format_one(
 ) -> tuple[str, int, str]:
     """Convert one utterance; return its id, number of samples, and what was wrong ('': nothing)."""
     utt, entry = item
-    try:
-        if "/" in utt:
-            raise ValueError(f"{utt}: an utterance id with '/' cannot be a file's name")
-        x, source_rate = read_audio(check_entry(utt, entry))
-        y = resample(x, source_rate, rate)
-        write_audio(out_dir / f"{utt}.{suffix}", y, rate)
-    except (ValueError, OSError) as err:
-        if getattr(err, "errno", 0) == errno.ENOSPC:
-            raise  # a full disk says nothing about this utterance
-        message = str(err)
-        return utt, 0, message if message.startswith(f"{utt}:") else f"{utt}: {message}"
-    return utt, len(y), ""
+    if "/" in utt:
+        return utt, 0, f"utterance {utt}: an id with '/' cannot be a file's name"
+    return utt, *convert(utt, entry, out_dir / f"{utt}.{suffix}", rate)
 
 
 def format_data_dir(
@@ -71,21 +54,17 @@ def format_data_dir(
     rate = parse_rate(fs)
     data = DataDir.load(source)
     refuse_pipes(data.wav)
-    convert = partial(format_one, out_dir=target / "data", suffix=audio_format, rate=rate)
+    work = partial(format_one, out_dir=target / "data", suffix=audio_format, rate=rate)
     items = sorted(data.wav.items())
     progress = Progress(f"{source}: formatted", len(items))
     results = []
     with ProcessPoolExecutor(min(nj, len(items))) if nj > 1 else nullcontext() as pool:
-        for result in pool.map(convert, items, chunksize=16) if pool else map(convert, items):
+        for result in pool.map(work, items, chunksize=16) if pool else map(work, items):
             results.append(result)
             progress.step()
     broken = [message for _, _, message in results if message]
-    if broken and not skip_broken:
-        raise ValueError(
-            f"{source}: {len(broken)} of {len(items)} utterance(s) cannot be used:\n  "
-            + "\n  ".join(broken)
-            + "\nRepair or remove them, or leave them out with --skip_broken_audio true"
-        )
+    if not skip_broken:
+        refuse_broken(source, broken, len(items))
     good = {utt: samples for utt, samples, message in results if not message}
     if not good:
         raise ValueError(f"{source}: no utterance is left; first problem: {broken[0]}")

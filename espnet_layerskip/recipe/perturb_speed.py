@@ -16,13 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from espnet_layerskip.files import DataDir, run_main
-from espnet_layerskip.recipe.audio import (
-    change_speed,
-    check_entry,
-    read_audio,
-    refuse_pipes,
-    write_audio,
-)
+from espnet_layerskip.recipe.audio import convert, refuse_broken, refuse_pipes
 
 
 def parse_factors(text: str) -> list[tuple[str, float]]:
@@ -50,13 +44,8 @@ def parse_factors(text: str) -> list[tuple[str, float]]:
 def perturb_one(item: tuple[str, str, str], factor: float) -> str:
     """Write one copy; return what was wrong ('' = fine)."""
     utt, entry, target = item
-    try:
-        x, rate = read_audio(check_entry(utt, entry))
-        write_audio(target, change_speed(x, factor), rate)
-    except (ValueError, OSError) as err:
-        message = str(err)
-        return message if message.startswith(f"{utt}:") else f"{utt}: {message}"
-    return ""
+    _, problem = convert(utt, entry, target, speed=factor)
+    return problem
 
 
 def perturb_data_dir(
@@ -91,12 +80,8 @@ def perturb_data_dir(
         else:
             problems = [work(item) for item in items]
         broken = [p for p in problems if p]
-        if broken and not skip_broken:
-            raise ValueError(
-                f"{source}: {len(broken)} of {len(items)} utterance(s) cannot be used:\n  "
-                + "\n  ".join(broken)
-                + "\nRepair or remove them, or leave them out with --skip_broken_audio true"
-            )
+        if not skip_broken:
+            refuse_broken(source, broken, len(items))
         for message in broken:
             logging.warning("left out at factor %s: %s", word, message)
         for (utt, _, path), problem in zip(items, problems, strict=True):

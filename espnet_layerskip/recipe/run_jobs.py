@@ -133,7 +133,6 @@ class Runner:
             text=True,
             errors="replace",
             start_new_session=True,
-            env={k: v for k, v in os.environ.items() if k != "ESPNET_LAYERSKIP_NO_REGISTER"},
         )
         self.running.add(process)
         try:

@@ -16,8 +16,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from espnet_layerskip.evaluation.scoring import count_errors
 from espnet_layerskip.files import read_table, run_main, some, write_text
-from espnet_layerskip.recipe.score_table import count_errors, format_table
+from espnet_layerskip.recipe.score_table import format_table
 from espnet_layerskip.recipe.tokenizer import make_tokenizer, read_symbols
 
 SCORERS = ("auto", "sclite", "jiwer")

@@ -1,76 +1,11 @@
-"""Error counts by jiwer, and the table that sclite prints for such counts."""
+"""The summary table that sclite prints, made from error counts, and read again."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Counts:
-    """Aligned tokens of one or more sentences: correct, substituted, deleted, inserted."""
-
-    sentences: int = 0
-    correct: int = 0
-    sub: int = 0
-    deletions: int = 0
-    ins: int = 0
-    wrong_sentences: int = 0
-
-    @property
-    def words(self) -> int:
-        """Number of reference tokens."""
-        return self.correct + self.sub + self.deletions
-
-    @property
-    def errors(self) -> int:
-        """Substitutions, deletions and insertions."""
-        return self.sub + self.deletions + self.ins
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.sentences + other.sentences,
-            self.correct + other.correct,
-            self.sub + other.sub,
-            self.deletions + other.deletions,
-            self.ins + other.ins,
-            self.wrong_sentences + other.wrong_sentences,
-        )
-
-    def percentages(self) -> list[float]:
-        """Return Corr, Sub, Del, Ins, Err (of the reference tokens), S.Err (of the sentences)."""
-        words = max(self.words, 1)
-        counts = (self.correct, self.sub, self.deletions, self.ins, self.errors)
-        wrong = 100.0 * self.wrong_sentences / max(self.sentences, 1)
-        return [100.0 * c / words for c in counts] + [wrong]
-
-
-def count_errors(ref: list[str], hyp: list[str]) -> Counts:
-    """Align one sentence by jiwer (fewest errors) and count.
-
-    The number of errors is sclite's; where several alignments have as many, sclite may split
-    them otherwise into substitutions, deletions and insertions.
-
-    Raises:
-        ValueError: jiwer is not installed.
-
-    >>> count_errors("a b c d".split(), "a x c".split())
-    Counts(sentences=1, correct=2, sub=1, deletions=1, ins=0, wrong_sentences=1)
-    """
-    if not ref or not hyp:
-        return Counts(1, 0, 0, len(ref), len(hyp), int(ref != hyp))
-    try:
-        import jiwer
-    except ImportError as err:
-        raise ValueError(
-            "neither sclite nor jiwer is installed: pip install jiwer, or Debian's sctk"
-        ) from err
-    # jiwer takes text: every token becomes one word without anything that it could change.
-    names: dict[str, str] = {}
-    texts = [" ".join(names.setdefault(t, f"t{len(names)}") for t in side) for side in (ref, hyp)]
-    out = jiwer.process_words(texts[0], texts[1])
-    return Counts(1, out.hits, out.substitutions, out.deletions, out.insertions, int(ref != hyp))
+from espnet_layerskip.evaluation.scoring import Counts
 
 
 def format_table(counts: Mapping[str, Counts], utt2spk: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ import argparse
 from itertools import pairwise
 from pathlib import Path
 
-from espnet_layerskip.files import run_main, write_text
+from espnet_layerskip.files import read_rows, run_main, write_text
 
 
 def split_lines(lines: list[str], parts: int) -> list[list[str]]:
@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     if "JOB" not in args.output:
         raise ValueError(f"'{args.output}': the output path needs JOB in it")
-    lines = args.table.read_text(encoding="utf-8").splitlines()
+    lines = [f"{key} {value}".rstrip(" ") for _, key, value in read_rows(args.table)]
     for job, part in enumerate(split_lines(lines, args.nj), 1):
         write_text(args.output.replace("JOB", str(job)), "".join(f"{line}\n" for line in part))
 

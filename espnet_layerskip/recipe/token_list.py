@@ -11,14 +11,14 @@ Example::
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from espnet_layerskip.files import read_table, run_main, write_text
+from espnet_layerskip.files import read_table, run_main, write_bytes, write_text
 from espnet_layerskip.recipe.tokenizer import TOKEN_TYPES, make_tokenizer
 
 BLANK, UNK, SOS_EOS = "<blank>", "<unk>", "<sos/eos>"
@@ -81,9 +81,9 @@ def write_blank_bias(path: Path, num_tokens: int) -> None:
 
     bias = torch.zeros(num_tokens)
     bias[0] = math.log(num_tokens - 1)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save({"ctc.ctc_lo.bias": bias}, tmp)
-    os.replace(tmp, path)
+    content = io.BytesIO()
+    torch.save({"ctc.ctc_lo.bias": bias}, content)
+    write_bytes(path, content.getvalue())
 
 
 def main() -> None:

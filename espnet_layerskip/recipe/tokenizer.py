@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from espnet_layerskip.files import read_lines
+
 SPACE = "<space>"
 TOKEN_TYPES = ("char", "bpe", "word")
 
@@ -15,8 +17,7 @@ def read_symbols(path: str | None) -> list[str]:
     """Read non-linguistic symbols, one a line; None and 'none' mean that there are none."""
     if path in (None, "none", ""):
         return []
-    lines = Path(str(path)).read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for _, line in read_lines(str(path)) if line.strip()]
 
 
 def split_chars(text: str, symbols: list[str]) -> list[str]:

@@ -8,21 +8,14 @@ Example::
 from __future__ import annotations
 
 import argparse
-import re
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from espnet_layerskip.evaluation.training_log import parse_log
 from espnet_layerskip.files import run_main
 from espnet_layerskip.recipe.progress import duration
-
-# What ESPnet's trainer logs.
-TIME = re.compile(r"^\[[^\]]*\] (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ ", re.M)
-STARTED = re.compile(r"^.* INFO: (\d+)/(\d+)epoch started", re.M)
-BATCHES = re.compile(r"\[train\] Batch sampler: .*N-batch=(\d+)")
-BATCH = re.compile(r" INFO: (\d+)epoch:train:\d+-(\d+)batch:")
-CER = re.compile(r"epoch results: .*\[valid\].*?\bcer_ctc=([\d.]+)")
-FINISHED = re.compile(r"The training was finished|has already reached")
 
 
 @dataclass(frozen=True)
@@ -51,37 +44,26 @@ class TrainingState:
         return f"epoch {self.epoch} of {self.max_epoch}{cer}" if self.epoch else "starting"
 
 
-def read_state(log: str, now: datetime) -> TrainingState:
+def read_state(text: str, now: datetime) -> TrainingState:
     """Read the state off the training log of this run (an earlier run has a log of its own).
 
     Args:
-        log: The text of train.log.
+        text: Of train.log.
         now: Local time, as in the log.
     """
-    rates = CER.findall(log)
-    cer = float(rates[-1]) if rates else None
-    epochs = [(int(m[1]), int(m[2])) for m in STARTED.finditer(log)]
-    if FINISHED.search(log):
-        return TrainingState(*(epochs[-1] if epochs else (0, 0)), cer, 0.0, True)
-    if not epochs:
-        return TrainingState(cer=cer)
-    epoch, max_epoch = epochs[-1]
-    batches, done = BATCHES.search(log), BATCH.findall(log)
-    share = 0.0
-    if batches and done and int(done[-1][0]) == epoch:
-        share = min(1.0, int(done[-1][1]) / int(batches[1]))
-    first = STARTED.search(log)
-    began = TIME.search(first[0]) if first else None
-    progress = epoch - epochs[0][0] + share
+    log = parse_log(text)
+    rates = [parts.get("valid", {}).get("cer_ctc", math.nan) for parts in log.results.values()]
+    cer = next((rate for rate in reversed(rates) if math.isfinite(rate)), None)
+    if log.finished:
+        return TrainingState(log.epoch, log.max_epoch, cer, 0.0, True)
+    progress = log.epoch - log.first_epoch + log.share
     left = None
-    if began and progress > 0:
+    if log.began and log.last and progress > 0:
         # A line comes only now and then: up to it, not up to now, the share is known.
-        last = TIME.findall(log[: log.rfind("epoch")])[-1]
-        known = datetime.fromisoformat(last)
-        spent = (known - datetime.fromisoformat(began[1])).total_seconds()
-        whole = spent / progress * (max_epoch - epochs[0][0] + 1)
-        left = max(0.0, whole - spent - (now - known).total_seconds())
-    return TrainingState(epoch, max_epoch, cer, left)
+        spent = (log.last - log.began).total_seconds()
+        whole = spent / progress * (log.max_epoch - log.first_epoch + 1)
+        left = max(0.0, whole - spent - (now - log.last).total_seconds())
+    return TrainingState(log.epoch, log.max_epoch, cer, left)
 
 
 def progress_line(states: dict[str, TrainingState]) -> str:

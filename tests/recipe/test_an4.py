@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import an4
+from download import fetch_archive, unpack
 from espnet_layerskip.files import DataDir
-from espnet_layerskip.recipe import an4
-from espnet_layerskip.recipe.download import fetch_archive, unpack
 
 from .conftest import REPO, write_noise
 

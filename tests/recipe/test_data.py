@@ -1,56 +1,22 @@
-"""Tables, audio files, speed factors and token lists."""
+"""Audio files, speed factors and token lists."""
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from espnet_layerskip.files import DataDir, read_table, some, write_table
+from espnet_layerskip.files import DataDir, write_table
 from espnet_layerskip.recipe import audio, token_list
 from espnet_layerskip.recipe.filter_data import filter_data_dir
 from espnet_layerskip.recipe.format_wav_scp import format_data_dir
 from espnet_layerskip.recipe.perturb_speed import parse_factors, perturb_data_dir
 from espnet_layerskip.recipe.tokenizer import make_tokenizer
 
-from .conftest import make_data_dir
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("a 1\na 2\n", r"t:2: the id 'a' comes a second time"),
-        ("a 1\nb\n", r"t:2: nothing follows the id 'b'"),
-        ("\n", r"the file is empty"),
-    ],
-)
-def test_bad_tables_name_the_line(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "t").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        read_table(tmp_path / "t")
-
-
-def test_tables_are_sorted_in_c_order_and_keep_inner_spaces(tmp_path: Path) -> None:
-    write_table(tmp_path / "t", {"b": "x  y", "B": "1", "a": ""})
-    assert (tmp_path / "t").read_text() == "B 1\na\nb x  y\n"
-    assert read_table(tmp_path / "t", allow_empty_value=True) == {"B": "1", "a": "", "b": "x  y"}
-    assert some(map(str, range(12)), 2) == "0, 1 and 10 more"
-
-
-def test_a_directory_without_what_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such data directory"):
-        DataDir.load(tmp_path / "none")
-    (tmp_path / "text").write_text("a A\n")
-    with pytest.raises(ValueError, match="utt2spk, wav.scp missing; found text"):
-        DataDir.load(tmp_path)
-    data_dir = tmp_path / "d"
-    make_data_dir(data_dir, tmp_path / "audio", ["s-1"])
-    assert (data_dir / "spk2utt").read_text() == "s s-1\n"
-    (data_dir / "segments").touch()
-    with pytest.raises(ValueError, match="segments are not supported"):
-        DataDir.load(data_dir)
+from .conftest import make_data_dir, write_noise
 
 
 @pytest.mark.parametrize(("text", "rate"), [("16k", 16000), ("8000", 8000), ("44.1k", 44100)])
@@ -67,34 +33,71 @@ def test_bad_rates(text: str) -> None:
 def test_audio_is_mono_resampled_and_written_back_exactly(tmp_path: Path) -> None:
     stereo = np.stack([np.full(800, 0.5), np.full(800, 0.25)], axis=1)
     soundfile.write(str(tmp_path / "s.wav"), stereo, 8000, subtype="PCM_16")
-    x, rate = audio.read_audio(tmp_path / "s.wav")
+    assert audio.convert("s", str(tmp_path / "s.wav"), tmp_path / "o.flac") == (800, "")
+    x, rate = soundfile.read(tmp_path / "o.flac")
     assert rate == 8000
-    np.testing.assert_array_equal(x, np.full(800, 0.375, dtype=np.float32))
-    assert len(audio.resample(x, 8000, 16000)) == 1600
-    audio.write_audio(tmp_path / "o.flac", x, 8000)
-    again, _ = audio.read_audio(tmp_path / "o.flac")
-    np.testing.assert_array_equal(again, x)
+    np.testing.assert_array_equal(x, np.full(800, 0.375))
+    assert audio.convert("s", str(tmp_path / "s.wav"), tmp_path / "r.wav", 16000) == (1600, "")
+    assert soundfile.info(tmp_path / "r.wav").samplerate == 16000
 
 
-def test_speed_changes_length_and_pitch() -> None:
+@pytest.mark.parametrize("suffix", ["flac", "wav"])
+def test_blocks_are_written_as_the_whole(tmp_path: Path, suffix: str) -> None:
+    x = np.random.default_rng(0).uniform(-1.2, 1.2, 50000).astype(np.float32)
+    assert audio.write_audio(tmp_path / f"a.{suffix}", np.split(x, [1, 700, 20000]), 16000) == 50000
+    assert audio.write_audio(tmp_path / f"b.{suffix}", [x], 16000) == 50000
+    pcm = np.clip(np.rint(x * 32768.0), -32768, 32767).astype(np.int16)
+    soundfile.write(tmp_path / f"c.{suffix}", pcm, 16000, subtype="PCM_16")
+    a, b, c = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "abc")
+    assert a == b == c
+
+
+def test_speed_changes_length_and_pitch(tmp_path: Path) -> None:
     t = np.arange(16000) / 16000
-    x = np.sin(2 * np.pi * 1000 * t).astype(np.float32)
-    y = audio.change_speed(x, 1.25)
-    assert len(y) == 12800
-    peak = np.abs(np.fft.rfft(y[:12800])).argmax() * 16000 / 12800
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 1000 * t), 16000)
+    done = audio.convert("a", str(tmp_path / "a.wav"), tmp_path / "b.wav", speed=1.25)
+    assert done == (12800, "")
+    y, rate = soundfile.read(tmp_path / "b.wav")
+    assert rate == 16000
+    peak = np.abs(np.fft.rfft(y)).argmax() * 16000 / 12800
     assert peak == pytest.approx(1250, abs=2)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("empty.wav", "holds no samples"), ("nan.wav", "not finite"), ("text.wav", "cannot be dec")],
+    [
+        ("empty.wav", "holds no samples"),
+        ("nan.wav", "not finite"),
+        ("text.wav", "cannot be decoded"),
+        ("gone.wav", "no such audio file"),
+    ],
 )
 def test_unusable_audio(tmp_path: Path, name: str, message: str) -> None:
     soundfile.write(str(tmp_path / "empty.wav"), np.zeros(0), 16000)
     soundfile.write(str(tmp_path / "nan.wav"), np.full(9, np.nan), 16000, subtype="FLOAT")
     (tmp_path / "text.wav").write_text("hello")
-    with pytest.raises(ValueError, match=message):
-        audio.read_audio(tmp_path / name)
+    samples, problem = audio.convert("u-1", str(tmp_path / name), tmp_path / "out.flac")
+    assert samples == 0
+    assert problem.startswith(f"utterance u-1: {tmp_path / name}")
+    assert message in problem
+    assert not (tmp_path / "out.flac").exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_utterance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_noise(tmp_path / "a.wav")
+
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError(number, "the reason", str(path))
+
+    monkeypatch.setattr(audio, "write_bytes", fail)
+    number = errno.EACCES
+    _, problem = audio.convert("u-1", str(tmp_path / "a.wav"), tmp_path / "b.wav")
+    assert problem.startswith("utterance u-1: [Errno 13] the reason")
+    number = errno.ENOSPC
+    with pytest.raises(OSError, match="the reason"):
+        audio.convert("u-1", str(tmp_path / "a.wav"), tmp_path / "b.wav")
 
 
 def test_formatting_with_processes_is_the_same(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def shim(tmp_path: Path, recipe_dir: Path, run_recipe: RunRecipe) -> str:
     """Return a PYTHONPATH with the stand-in; the recipe is at the end of stage 11."""
     package = tmp_path / "shim" / "espnet_layerskip"
     (package / "bin").mkdir(parents=True)
-    (package / "recipe").symlink_to(REPO / "espnet_layerskip" / "recipe")
+    for name in ("recipe", "files.py", "inference", "evaluation"):
+        (package / name).symlink_to(REPO / "espnet_layerskip" / name)
     for init in (package, package / "bin"):
         (init / "__init__.py").touch()
     (package / "bin" / "asr_inference.py").write_text(RECOGNISER, encoding="utf-8")

@@ -49,7 +49,7 @@ pytestmark = pytest.mark.slow  # starts a process for each step
 @pytest.fixture
 def demo(tmp_path: Path) -> Path:
     """Return a recipe directory whose stages only leave the files that they would make."""
-    for name in ("path.sh", "utils", "demo.sh"):
+    for name in ("path.sh", "utils", "local", "demo.sh"):
         (tmp_path / name).symlink_to(RECIPE / name)
     shutil.copytree(RECIPE / "conf", tmp_path / "conf")
     (tmp_path / "compare.json").write_text(json.dumps(report()))

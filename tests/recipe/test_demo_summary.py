@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from espnet_layerskip.recipe import demo_summary
+import demo_summary
 
 
 def report() -> dict[str, Any]:

@@ -16,14 +16,20 @@ import numpy as np
 import pytest
 import soundfile
 
+import espeak
+import espeak_synth
+from espeak_voices import speakers
 from espnet_layerskip.files import DISK_FULL, DataDir, read_table
-from espnet_layerskip.recipe import espeak, espeak_synth
-from espnet_layerskip.recipe.espeak_voices import speakers
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPE = REPO / "egs2/espeak/asr1"
 # The first utterances of each set of the smoke size.
-TINY = "import sys; from espnet_layerskip.recipe import espeak; espeak.SIZES['tiny'] = (6, 2, 2)\n"
+TINY = f"""
+import sys
+sys.path.insert(0, {str(RECIPE / "local")!r})
+import espeak
+espeak.SIZES["tiny"] = (6, 2, 2)
+"""
 
 
 def start(
@@ -35,7 +41,7 @@ def start(
     return subprocess.Popen(
         [sys.executable, "-c", program, *options],
         cwd=directory,
-        env=os.environ | {"ESPNET_LAYERSKIP_NO_REGISTER": "1", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -121,9 +127,10 @@ def test_every_voice_says_the_same_in_every_process() -> None:
     """Some of espeak-ng's variants do not; none of them may be among the speakers."""
     voices = sorted({speaker.voice for part in speakers().values() for speaker in part})
     code = f"""
-import hashlib
-from espnet_layerskip.recipe.espeak_synth import Manner, load_espeak, synthesize
-from espnet_layerskip.recipe.forks import map_in_forks
+import hashlib, sys
+sys.path.insert(0, {str(RECIPE / "local")!r})
+from espeak_synth import Manner, load_espeak, synthesize
+from forks import map_in_forks
 
 def say(voice):
     x, _ = synthesize("six sixty church", Manner(voice, 170, 50, 50, 0))
@@ -134,7 +141,7 @@ print(sorted(map_in_forks(say, {voices}, 1)))
 """
     said = []
     for filler in ("", "x" * 5000):  # moves what lies in memory
-        env = os.environ | {"ESPNET_LAYERSKIP_NO_REGISTER": "1", "FILLER": filler}
+        env = os.environ | {"FILLER": filler}
         done = subprocess.run(
             [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
         )

@@ -7,7 +7,7 @@ import re
 import pytest
 from numpy.random import RandomState
 
-from espnet_layerskip.recipe import espeak_prompts as prompts
+import espeak_prompts as prompts
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 
+from .conftest import REPO
+
 PROGRAM = """
 import os, time
-from espnet_layerskip.recipe.forks import map_in_forks
+from forks import map_in_forks
 
 state = []
 
@@ -30,7 +32,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", PROGRAM + code],
         capture_output=True,
         text=True,
-        env=os.environ | {"ESPNET_LAYERSKIP_NO_REGISTER": "1"},
+        env=os.environ | {"PYTHONPATH": str(REPO / "egs2/espeak/asr1/local")},
         check=False,
         timeout=60,
     )

@@ -15,13 +15,11 @@ from espnet_layerskip.recipe.merge_outputs import merge_outputs
 from espnet_layerskip.recipe.split_scp import split_lines
 
 
-def start(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    environ = run_jobs.os.environ | {"ESPNET_LAYERSKIP_NO_REGISTER": "1"} | env
+def start(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "espnet_layerskip.recipe.run_jobs", *words],
         capture_output=True,
         text=True,
-        env=environ,
         check=False,
         timeout=60,
     )
@@ -61,8 +59,7 @@ def test_a_job_whose_output_is_gone_is_done_again(tmp_path: Path) -> None:
 def test_jobs_end_with_the_script_that_started_them(tmp_path: Path) -> None:
     command = "echo $$ > pid; sleep 300"
     script = f"{sys.executable} -m espnet_layerskip.recipe.run_jobs x.log bash -c '{command}'; true"
-    environ = run_jobs.os.environ | {"ESPNET_LAYERSKIP_NO_REGISTER": "1"}
-    process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=environ)
+    process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path)
     until = time.monotonic() + 60
     while not ((tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().strip()):
         assert time.monotonic() < until
@@ -94,11 +91,6 @@ def test_lines_of_progress_are_shown(tmp_path: Path) -> None:
     assert "1epoch results: b" in done.stdout
     assert "\na\n" not in done.stdout
     assert "a\n1epoch results: b\n" in (tmp_path / "x.log").read_text()
-
-
-def test_jobs_register_with_espnet_whatever_the_runner_was_told(tmp_path: Path) -> None:
-    start(f"{tmp_path}/x.log", "bash", "-c", "echo [${ESPNET_LAYERSKIP_NO_REGISTER:-unset}]")
-    assert "[unset]" in (tmp_path / "x.log").read_text()
 
 
 def test_what_is_done_is_skipped_until_its_input_changes(tmp_path: Path) -> None:

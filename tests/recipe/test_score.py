@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from espnet_layerskip.evaluation.scoring import Counts, count_errors
 from espnet_layerskip.files import DataDir, write_table
 from espnet_layerskip.recipe import score as scoring
-from espnet_layerskip.recipe.score_table import Counts, count_errors, format_table, read_average
+from espnet_layerskip.recipe.score_table import format_table, read_average
 from espnet_layerskip.recipe.show_asr_result import show_asr_result
 
 REF = {"a-1": "A B C D", "a-2": "ONE TWO", "b-1": "X", "b-2": ""}

@@ -63,7 +63,8 @@ def test_broken_audio_stops_stage_3_and_every_file_is_named(
     assert "2 of 6 utterance(s) cannot be used" in done.stderr
     assert "s1-train1" in done.stderr
     assert "cannot be decoded" in done.stderr
-    assert "s0-train2: no such audio file" in done.stderr
+    assert "utterance s0-train2: " in done.stderr
+    assert "gone.wav: no such audio file" in done.stderr
     assert "Stage 3 failed" in done.stderr
     again = run_recipe("--stage", "3", "--stop_stage", "3", "--skip_broken_audio", "true")
     assert again.returncode == 0, again.stdout + again.stderr

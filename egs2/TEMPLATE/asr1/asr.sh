@@ -356,7 +356,7 @@ if ! "${skip_eval}"; then
             log "Calibration: ${max_wer_increase} % more errors at most on ${data_feats}/${valid_set} -> ${asr_exp}/calibration.json"
             need_file "${data_feats}/${valid_set}/wav.scp" "stages 3 and 4 make it"
             status=0
-            ESPNET_LAYERSKIP_NO_REGISTER=1 "${python}" -m espnet_layerskip.cli calibrate --if-needed \
+            "${python}" -m espnet_layerskip.cli calibrate --if-needed \
                 --exp "${asr_exp}" --model-file "${inference_asr_model}" --data "${data_feats}/${valid_set}" \
                 --max-wer-increase "${max_wer_increase}" || status=$?
             case "${status}" in

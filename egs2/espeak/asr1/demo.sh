@@ -98,7 +98,7 @@ step report "report" exp/report/index.html \
     "${python}" -m espnet_layerskip.cli report --exp "${ours}" --compare "${stock}" \
     --data dump/raw/test --output exp/report --cache exp/demo/cache
 
-recipe demo_summary exp/compare/compare.json
+"${python}" local/demo_summary.py exp/compare/compare.json
 cat << END
 
 The report: ${PWD}/exp/report/index.html

@@ -46,7 +46,7 @@ recipe() {
     local module=$1
     shift
     # shellcheck disable=SC2154
-    ESPNET_LAYERSKIP_NO_REGISTER=1 "${python}" -m "espnet_layerskip.recipe.${module}" "$@"
+    "${python}" -m "espnet_layerskip.recipe.${module}" "$@"
 }
 
 # write_run_sh DIR STAGE: write a script that goes on from a stage

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# AN4 -> data/{train_nodev,train_dev,test}; see espnet_layerskip/recipe/an4.py.
+# AN4 -> data/{train_nodev,train_dev,test}; see local/an4.py.
 set -e -u -o pipefail
 
 an4_root=          # directory of AN4; empty: it is downloaded
@@ -12,7 +12,7 @@ python=${python:-python3}  # the Python to use
 . utils/parse_options.sh
 . ./path.sh
 
-ESPNET_LAYERSKIP_NO_REGISTER=1 "${python}" -m espnet_layerskip.recipe.an4 \
+"${python}" local/an4.py \
     ${an4_root:+--an4_root "${an4_root}"} ${an4_url:+--an4_url "${an4_url}"} \
     --download_dir "${download_dir}" --ndev_utt "${ndev_utt}" \
     --num_train "${num_train}" --num_test "${num_test}" --out data

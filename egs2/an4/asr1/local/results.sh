@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Generate RESULTS.md from the trainings of local/study.sh: one table of all systems, then the
-# benchmark of ours against ESPnet. Decodings are cached in exp/compare. Run it on an idle machine.
+# Generate RESULTS.md from the trainings of local/study.sh: accuracy of all systems, then the
+# benchmark of ours against ESPnet. The numbers themselves are in JSON files beside the pages in
+# exp/compare and exp/bench. Decodings are kept in exp/compare/cache. Run it on an idle machine.
 set -e -u -o pipefail
 
 seeds="1 2 3"    # those of them that were trained
@@ -55,22 +56,22 @@ for system in layerskip_nokd layerskip_factorized layerskip_factorized_nokd laye
     fi
 done
 
-pages=()
-page() {  # <page> <module> <option>...: make a page, unless it is to be kept
-    pages+=("$1")
-    if [ "${keep}" = true ] && [ -e "$1" ] && [ "$(cat "$1.made_by" 2> /dev/null)" = "${*:2}" ]; then
+pages=() titles=()
+page() {  # <title> <page> <module> <option>...: make a page, unless it is to be kept
+    titles+=("$1") pages+=("$2")
+    if [ "${keep}" = true ] && [ -e "$2" ] && [ "$(cat "$2.made_by" 2> /dev/null)" = "${*:3}" ]; then
         return 0
     fi
-    "${python}" -m "espnet_layerskip.$2" "${@:3}"
-    echo "${*:2}" > "$1.made_by"
+    "${python}" -m "espnet_layerskip.$3" "${@:4}"
+    echo "${*:3}" > "$2.made_by"
 }
-compare() {  # <name> <data> <repeats> <option>...
-    local output=exp/compare/$1
-    [ "${repeats}" -gt 0 ] || output=exp/compare/untimed/$1
-    page "${output}/compare.md" bin.compare_exps --data "dump/raw/$2" --output "${output}" \
-        --cache exp/compare/cache --model_file valid.cer_ctc.ave.pth --repeats "$3" "${@:4}"
+compare() {  # <title> <name> <data> <repeats> <option>...
+    local output=exp/compare/$2
+    [ "${repeats}" -gt 0 ] || output=exp/compare/untimed/$2
+    page "$1" "${output}/compare.md" bin.compare_exps --data "dump/raw/$3" --output "${output}" \
+        --cache exp/compare/cache --model_file valid.cer_ctc.ave.pth --repeats "$4" "${@:5}"
 }
-compare characters test "${repeats}" --exp "stock=${stock}" "ours=${ours}" \
+compare "Accuracy: characters" characters test "${repeats}" --exp "stock=${stock}" "ours=${ours}" \
     --row "stock weights in our encoder, skipping off" "${gated}" threshold=off "${rows[@]}"
 # Words: ESPnet's Conformer and ours with the same subsampling and units, and below them what differs in
 # more; then both normalised by utterance and with more speeds, ours with a narrow subsampling.
@@ -102,51 +103,67 @@ if [ -n "${words}" ] && [ -n "${words_ours}" ] && [ -n "${words_k3}" ]; then
     rows+=(--row "layerskip_word_k3, skipping on, extension 1" "${words_k3}" "extension=1,1"
         --row "layerskip_word_k3, stopped at layer 3" "${words_k3}" exit=3)
     gates_of layerskip_word_k3
-    compare words test "${repeats}" --exp "stock=${words}" "ours=${words_ours}" "${rows[@]}"
+    compare "Accuracy: whole words" words test "${repeats}" --exp "stock=${words}" "ours=${words_ours}" "${rows[@]}"
 fi
 if [ -n "${aug}" ] && [ -n "${aug_ours}" ]; then  # normalised by utterance, more speeds
     rows=(--row "ours, skipping on, extension 1" "${aug_ours}" "extension=1,1")
     systems layerskip_word_umvn
     gates_of layerskip_word_aug
-    compare aug test "${repeats}" --exp "stock=${aug}" "ours=${aug_ours}" "${rows[@]}"
+    compare "Accuracy: whole words, normalised by utterance, more speeds" aug test "${repeats}" --exp "stock=${aug}" "ours=${aug_ours}" "${rows[@]}"
 fi
 rows=()  # what to ship is chosen on train_dev
 for exp in ${words//,/ } ${words_ours//,/ } ${words_k3//,/ } ${aug//,/ } ${aug_ours//,/ } ${ours//,/ }; do
     rows+=(--row "${exp#exp/asr_}" "${exp}")
 done
-compare dev train_dev 0 "${rows[@]}"
+compare "Accuracy on train_dev, where the shipped model was chosen" dev train_dev 0 "${rows[@]}"
 [ "${repeats}" -gt 0 ] || exit 0
 ./run.sh --python "${python}" --stage 6 --stop_stage 9 --use_ngram true --use_lm true \
     --lm_config conf/train_lm.yaml --lm_exp exp/lm
-bench() {  # <output> <option>...; of the first seeds of ${model} and its stock ${twin}
-    page "exp/bench/$1.md" cli benchmark --model "${model%%,*}" ${twin:+--twin "stock=${twin%%,*}"} \
+bench() {  # <title> <output> <option>...; of the first seeds of ${model} and its stock ${twin}
+    page "$1" "exp/bench/$2.md" cli benchmark --model "${model%%,*}" ${twin:+--twin "stock=${twin%%,*}"} \
         --wav-scp dump/raw/test/wav.scp --text dump/raw/test/text --model-file valid.cer_ctc.ave.pth \
-        --output "exp/bench/$1.json" --repeats "${repeats}" "${@:2}"
+        --output "exp/bench/$2.json" --repeats "${repeats}" "${@:3}"
 }
 model=${ours} twin=${stock}
 # ESPnet's beam search takes minutes for a batch of long inputs: end to end is measured on 10 s, and
 # on 3 and 30 s without a batch.
 mkdir -p exp/bench
-bench benchmark --scope encoder,model,e2e --seconds 10 --batch-size 1 --num-threads 1,2 \
+bench "Speed: characters, 10 s" benchmark \
+    --scope encoder,model,e2e --seconds 10 --batch-size 1 --num-threads 1,2 \
     --ngram-file exp/ngram_word/3gram.arpa --lexicon exp/ngram_word/words.txt --lm-exp exp/lm
-bench lengths --scope model,e2e --seconds 3,30 --batch-size 1 --num-threads 2
-bench batches --scope model,e2e --seconds 10 --batch-size 8 --num-threads 2
-bench encoder --scope encoder --seconds 3,10,30 --batch-size 1,8 --num-threads 1
-long_audio() {  # <folder> <option>...
-    page "$1/long_audio.md" bin.long_audio --exp "${ours%%,*}" --data dump/raw/test --output "$1" \
-        --num-threads 2 "${@:2}"
+bench "Speed: characters, 3 s and 30 s" lengths \
+    --scope model,e2e --seconds 3,30 --batch-size 1 --num-threads 2
+bench "Speed: characters, batches of eight" batches \
+    --scope model,e2e --seconds 10 --batch-size 8 --num-threads 2
+bench "Speed: characters, the encoder by length and batch, 1 thread" encoder \
+    --scope encoder --seconds 3,10,30 --batch-size 1,8 --num-threads 1
+long_audio() {  # <title> <folder> <option>...
+    page "$1" "$2/long_audio.md" bin.long_audio --exp "${ours%%,*}" --data dump/raw/test --output "$2" \
+        --num-threads 2 "${@:3}"
 }
-long_audio exp/bench --seconds 0 10 600 3600
-long_audio exp/bench/whole --seconds 30 600 --repeats 1 --segment-size off
+long_audio "Long audio, in segments" exp/bench --seconds 0 10 600 3600
+long_audio "Long audio, as a whole" exp/bench/whole --seconds 30 600 --repeats 1 --segment-size off
 if [ -n "${aug}" ] && [ -n "${aug_ours}" ]; then
     model=${aug_ours} twin=${aug}
-    bench words --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2 \
+    bench "Speed: whole words, normalised by utterance, more speeds" words \
+        --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2 \
         --ngram-file exp/ngram_word/3gram.arpa  # words are its tokens: no lexicon
 fi
 model=$(all layerskip_word_large) twin=
-[ -z "${model}" ] || bench large --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2
+[ -z "${model}" ] || bench "Speed: a larger model" large \
+    --scope encoder,e2e --seconds 10,30 --batch-size 1 --num-threads 2
+anchor() {  # <title>: what a link to it is called
+    tr '[:upper:] ' '[:lower:]-' <<< "$1" | tr -cd '[:alnum:]_\n-'
+}
 {
     echo "<!-- Generated by local/results.sh after local/study.sh; do not edit. -->"
-    cat "${pages[@]}"
+    printf '# Results on AN4\n\n'
+    for title in "${titles[@]}"; do
+        echo "- [${title}](#$(anchor "${title}"))"
+    done
+    for n in "${!pages[@]}"; do  # the page's own title gives way, its other headings go one down
+        printf '\n## %s\n' "${titles[n]}"
+        sed -E -e 1d -e 's/^#+ /#&/' "${pages[n]}"
+    done
 } > RESULTS.md
 echo "$0: see RESULTS.md"

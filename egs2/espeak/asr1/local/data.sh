@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# espeak-ng's voices -> data/{train,dev,test}; see espnet_layerskip/recipe/espeak.py.
+# espeak-ng's voices -> data/{train,dev,test}; see local/espeak.py.
 set -e -u -o pipefail
 
 size=demo                     # smoke, demo, medium or large
@@ -11,5 +11,5 @@ python=${python:-python3}     # the Python to use
 . ./path.sh
 
 [ "${nj}" = auto ] && nj=$(getconf _NPROCESSORS_ONLN)
-ESPNET_LAYERSKIP_NO_REGISTER=1 "${python}" -m espnet_layerskip.recipe.espeak \
+"${python}" local/espeak.py \
     --size "${size}" --seed "${seed}" --corpus_dir "${corpus_dir}" --nj "${nj}" --out data

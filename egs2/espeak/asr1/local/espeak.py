@@ -9,7 +9,7 @@ sentences, speakers and ids are the same everywhere.
 
 Example::
 
-    python -m espnet_layerskip.recipe.espeak --size smoke --corpus_dir downloads/espeak --out data
+    python local/espeak.py --size smoke --corpus_dir downloads/espeak --out data
 """
 
 from __future__ import annotations
@@ -26,18 +26,14 @@ from pathlib import Path
 import numpy as np
 from numpy.random import RandomState
 
+from espeak_prompts import draw_sentences
+from espeak_synth import Manner, espeak_version, synthesize, to_ssml
+from espeak_voices import Speaker, speakers
 from espnet_layerskip.files import DataDir, run_main, write_table, write_text
-from espnet_layerskip.recipe.audio import Samples, resample, to_pcm, write_audio
-from espnet_layerskip.recipe.espeak_prompts import draw_sentences
-from espnet_layerskip.recipe.espeak_synth import (
-    Manner,
-    espeak_version,
-    synthesize,
-    to_ssml,
-)
-from espnet_layerskip.recipe.espeak_voices import Speaker, speakers
-from espnet_layerskip.recipe.forks import map_in_forks
+from espnet_layerskip.inference.audio import Samples, resample
+from espnet_layerskip.recipe.audio import to_pcm, write_audio
 from espnet_layerskip.recipe.progress import Progress
+from forks import map_in_forks
 
 # Utterances of train, dev and test; an hour is about 900.
 SIZES = {
@@ -53,7 +49,7 @@ BYTES_PER_UTTERANCE = 120_000  # of FLAC with noise; they take about 75 000
 
 
 @dataclass(frozen=True)
-class Utterance:
+class Recording:
     """What is said, by whom, and how it is recorded.
 
     Attributes:
@@ -89,7 +85,7 @@ def random_state(*key: object) -> RandomState:
     return RandomState(int.from_bytes(digest[:4], "big"))
 
 
-def plan_corpus(size: str, seed: int) -> dict[str, list[Utterance]]:
+def plan_corpus(size: str, seed: int) -> dict[str, list[Recording]]:
     """Choose sentences, speakers and manners; with another size the same ones come first.
 
     Raises:
@@ -115,7 +111,7 @@ def plan_corpus(size: str, seed: int) -> dict[str, list[Utterance]]:
     return {part: corpus[part] for part in ("train", "dev", "test")}
 
 
-def plan_utterance(speaker: Speaker, name: str, text: str, seed: int) -> Utterance:
+def plan_utterance(speaker: Speaker, name: str, text: str, seed: int) -> Recording:
     """Choose how one utterance is said; speed, pitch and vocal tract are near the speaker's own."""
     utt_id = f"{speaker.name}-{name}"
     own = random_state(seed, speaker.name)
@@ -131,7 +127,7 @@ def plan_utterance(speaker: Speaker, name: str, text: str, seed: int) -> Utteran
     )
     gaps = len(text.split()) - 1
     pauses = [int(rng.randint(60, 400)) if rng.rand() < PAUSE_SHARE else 0 for _ in range(gaps)]
-    return Utterance(
+    return Recording(
         utt_id,
         speaker,
         text,
@@ -146,7 +142,7 @@ def plan_utterance(speaker: Speaker, name: str, text: str, seed: int) -> Utteran
     )
 
 
-def record(utterance: Utterance) -> Samples:
+def record(utterance: Recording) -> Samples:
     """Say an utterance and add what a recording adds; x (N,) float32 at 16 kHz in [-1, 1].
 
     To be called once in a process: see `espeak_synth`.
@@ -165,16 +161,16 @@ def record(utterance: Utterance) -> Samples:
     return x
 
 
-def make_utterance(utterance: Utterance, directory: Path) -> tuple[str, str, str]:
+def make_utterance(utterance: Recording, directory: Path) -> tuple[str, str, str]:
     """Write one FLAC file; return the id, and SHA-256 of the samples and of the file."""
     x = record(utterance)
     path = audio_path(directory, utterance)
-    write_audio(path, x, RATE)
+    write_audio(path, [x], RATE)
     samples = hashlib.sha256(to_pcm(x).astype("<i2").tobytes()).hexdigest()
     return utterance.utt_id, samples, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def audio_path(directory: Path, utterance: Utterance) -> Path:
+def audio_path(directory: Path, utterance: Recording) -> Path:
     """Return where an utterance lies."""
     return directory / utterance.speaker.name / f"{utterance.utt_id}.flac"
 
@@ -194,7 +190,7 @@ def check_space(directory: Path, count: int) -> None:
         )
 
 
-def read_made(journal: Path, directory: Path, utterances: Sequence[Utterance]) -> dict[str, str]:
+def read_made(journal: Path, directory: Path, utterances: Sequence[Recording]) -> dict[str, str]:
     """Return the checksums of the utterances that are there and whole, by their ids."""
     if not journal.is_file():
         return {}
@@ -208,7 +204,7 @@ def read_made(journal: Path, directory: Path, utterances: Sequence[Utterance]) -
     return made
 
 
-def make_corpus(size: str, seed: int, directory: Path, nj: int = 1) -> dict[str, list[Utterance]]:
+def make_corpus(size: str, seed: int, directory: Path, nj: int = 1) -> dict[str, list[Recording]]:
     """Make the audio that is not there yet, and ``directory``/checksums.
 
     Raises:

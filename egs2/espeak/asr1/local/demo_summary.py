@@ -2,7 +2,7 @@
 
 Example::
 
-    python -m espnet_layerskip.recipe.demo_summary exp/compare/compare.json
+    python local/demo_summary.py exp/compare/compare.json
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import soundfile
 
-from espnet_layerskip.files import DataDir, run_main, some
-from espnet_layerskip.recipe.download import DEFAULT_URL, fetch_archive, unpack
+from download import DEFAULT_URL, fetch_archive, unpack
+from espnet_layerskip.files import DataDir, read_lines, run_main, some
 
 NUM_TRAIN = 948
 NUM_TEST = 130
@@ -57,7 +57,7 @@ def read_transcripts(path: Path) -> dict[str, str]:
         ValueError: A line without a name in brackets at its end, or a name that comes twice.
     """
     texts: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in read_lines(path):
         if not line.strip():
             continue
         words, _, name = line.strip().rpartition("(")

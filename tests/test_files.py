@@ -1,0 +1,105 @@
+"""Tables and data directories: what is read, what is refused, and how it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from espnet_layerskip.files import (
+    DataDir,
+    read_lines,
+    read_rows,
+    read_table,
+    some,
+    write_bytes,
+    write_table,
+)
+
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\r\n")
+IDS = st.text(CHARACTERS.filter(lambda c: c not in " \t\ufeff"), min_size=1)
+VALUES = st.text(CHARACTERS).map(lambda text: text.strip(" \t"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a caf\xe9\n", r"t:1: the line is not UTF-8 \(byte 0xe9\)"),
+        (b"a 1\n\xff b\n", r"t:2: the line is not UTF-8 \(byte 0xff\)"),
+        (b"a 1\na 2\n", r"t:2: the id 'a' comes a second time"),
+        (b"a 1\nb\n", r"t:2: nothing follows the id 'b'"),
+        (b"\n", r"the file is empty"),
+    ],
+)
+def test_bad_tables_name_the_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / "t")
+
+
+def test_tables_are_sorted_in_c_order_and_keep_inner_spaces(tmp_path: Path) -> None:
+    write_table(tmp_path / "t", {"b": "x  y", "B": "1", "a": ""})
+    assert (tmp_path / "t").read_text() == "B 1\na\nb x  y\n"
+    assert read_table(tmp_path / "t", allow_empty_value=True) == {"B": "1", "a": "", "b": "x  y"}
+    assert some(map(str, range(12)), 2) == "0, 1 and 10 more"
+
+
+def test_a_directory_without_what_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such data directory"):
+        DataDir.load(tmp_path / "none")
+    (tmp_path / "text").write_text("a A\n")
+    with pytest.raises(ValueError, match="utt2spk, wav.scp missing; found text"):
+        DataDir.load(tmp_path)
+    data_dir = tmp_path / "d"
+    DataDir({"s-1": "a.wav"}, {"s-1": "A"}, {"s-1": "s"}).save(data_dir)
+    assert (data_dir / "spk2utt").read_text() == "s s-1\n"
+    (data_dir / "segments").touch()
+    with pytest.raises(ValueError, match="segments are not supported"):
+        DataDir.load(data_dir)
+
+
+def test_ids_of_tables_that_differ_are_named(tmp_path: Path) -> None:
+    DataDir({"s-1": "a.wav"}, {"s-1": "A", "s-2": "B"}, {"s-1": "s"}).save(tmp_path)
+    with pytest.raises(ValueError, match="1 id.s. are in text but not in wav.scp: s-2"):
+        DataDir.load(tmp_path)
+
+
+def test_an_id_ends_at_spaces_or_tabs_and_nothing_else(tmp_path: Path) -> None:
+    lines = ["a\t1", " b \t 2 3\t", "c\u00a0d\u30004  x\u2028y", "", " \t", "e"]
+    rows = [(1, "a", "1"), (2, "b", "2 3"), (3, "c\u00a0d\u30004", "x\u2028y"), (6, "e", "")]
+    for end, start in (("\n", ""), ("\r\n", "\ufeff")):
+        (tmp_path / "t").write_bytes((start + "".join(line + end for line in lines)).encode())
+        assert list(read_rows(tmp_path / "t")) == rows
+        assert [line for _, line in read_lines(tmp_path / "t")] == lines
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="none.scp: no such file"):
+        read_table(tmp_path / "none.scp")
+
+
+@given(st.dictionaries(IDS, VALUES, min_size=1))
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, table: dict[str, str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "table"
+    write_table(path, table)
+    assert read_table(path, allow_empty_value=True) == table
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new" / "file"
+    write_bytes(path, b"old")
+
+    def fail(*args: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
