@@ -47,7 +47,7 @@ INSTALL_REQUIRES = [
     "numpy>=2.0",  # as ESPnet, in both releases
     "pyyaml>=5.1.2",  # as ESPnet
     "soundfile>=0.12",  # first wheels that carry libsndfile with NIST SPHERE, FLAC and MP3
-    "soxr>=0.3.2",  # resampling of corpora; comes with ESPnet's librosa, as there
+    "soxr>=0.3.2",  # resampling; comes with ESPnet's librosa, as there
     # ESPnet 202611 trains only with these two and does not declare them. Can go when it does.
     "editdistance",
     "tensorboard",
@@ -67,8 +67,11 @@ EXTRAS_REQUIRE = {
     # The recipe egs2/espeak: espeak-ng's library and voices. Pinned because another release of the
     # voices speaks another corpus; raise it together with egs2/espeak/asr1/local/smoke.sha256.
     "espeak": ["espeakng-loader==0.2.4"],
-    # espnet-layerskip report; everything else runs without it
-    "figures": ["matplotlib>=3.9"],  # axes with "outside" legends and height_ratios
+    # espnet-layerskip report and benchmark; everything else runs without it
+    "figures": [
+        "jinja2>=3.1",  # the page and the captions; comes with torch, which may stop needing it
+        "matplotlib>=3.9",  # axes with "outside" legends and height_ratios
+    ],
     # Reads KenLM binaries (ARPA files need nothing), and ESPnet's own beam search scores n-grams
     # with it. Not for "make setup": there are no wheels, its build takes CMake, a compiler and
     # several minutes. Can move there when there are.
@@ -84,13 +87,15 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["espnet_layerskip", "espnet_layerskip.*"]),
-    package_data={"espnet_layerskip": ["py.typed", "evaluation/report/page.css"]},
+    package_data={
+        "espnet_layerskip": ["py.typed", "evaluation/report/*.css", "evaluation/report/*.j2"]
+    },
     # ESPnet 202511 is what Python 3.11 gets; below it there is no release that _compat.py covers.
     # ESPnet 202611 declares <3.14; can be raised when it does.
     python_requires=">=3.11,<3.14",
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
-    entry_points={"console_scripts": ["espnet-layerskip=espnet_layerskip.cli:main"]},
+    entry_points={"console_scripts": ["espnet-layerskip=espnet_layerskip.cli:command"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

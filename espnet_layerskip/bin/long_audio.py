@@ -18,8 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_layerskip.evaluation.environment import command_line
-from espnet_layerskip.evaluation.long_audio import measure_long_audio, page
+from espnet_layerskip.evaluation.environment import typed
+from espnet_layerskip.evaluation.long_audio import long_audio_page, measure_long_audio
 from espnet_layerskip.files import run_main, write_text
 
 
@@ -48,10 +48,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     report = measure_long_audio(
         args.exp, args.data, args.seconds, args.repeats, options, args.sample_rate
     )
-    report["command"] = command_line("espnet_layerskip.bin.long_audio", argv)
+    report["command"] = typed(["python", "-m", "espnet_layerskip.bin.long_audio", *argv])
+    page = long_audio_page(report)
     write_text(args.output / "long_audio.json", json.dumps(report, indent=1) + "\n")
-    write_text(args.output / "long_audio.md", page(report))
-    print(page(report))
+    write_text(args.output / "long_audio.md", page)
+    print(page)
 
 
 if __name__ == "__main__":

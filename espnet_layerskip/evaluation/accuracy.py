@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from espnet_layerskip.evaluation.entries import Entries, Entry
+from espnet_layerskip.evaluation.contenders import Contenders
+from espnet_layerskip.evaluation.decode import Transcriber, decode
 from espnet_layerskip.evaluation.inputs import TestSet
-from espnet_layerskip.evaluation.scoring import characters, check_hypotheses, error_rate, words
-from espnet_layerskip.evaluation.tables import judge
-from espnet_layerskip.recipe.score_table import Counts, count_errors
+from espnet_layerskip.evaluation.scoring import (
+    characters,
+    check_hypotheses,
+    error_rate,
+    judge,
+    score,
+    words,
+)
 
 Log = Callable[[str], object]
 PROGRESS_SECONDS = 15.0
@@ -18,61 +24,60 @@ PROGRESS_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Error rates on the whole test set in percent, and why there are none if so."""
+    """Error rates on the whole test set in percent; "ok", or why the row does not count."""
 
     wer: float | None
     cer: float | None
-    failure: str = ""
+    status: str = "ok"
 
 
 def measure_accuracy(
-    entries: Entries, data: TestSet, known: dict[int, Accuracy], log: Log
+    rows: Contenders, data: TestSet, known: dict[int, Accuracy], log: Log
 ) -> dict[str, Accuracy]:
     """Decode the whole test set with every row, one utterance at a time.
 
     Args:
-        entries: The rows.
+        rows: The rows.
         data: The test set.
-        known: What was decoded before, by the id of the row's source; is added to.
-        log: Is told what is going on.
+        known: What was decoded before, by the id of the row's system; is added to.
+        log: Takes lines about the progress.
 
     Returns:
-        Accuracy of each row; its ``failure`` says where transcripts are missing or all empty.
+        Accuracy of each row; its ``status`` says where transcripts are missing or all empty.
     """
     found = {}
-    for name, entry in entries.items():
-        if isinstance(entry, str):
-            found[name] = Accuracy(None, None, entry)
+    for name, row in rows.items():
+        if isinstance(row.system, str):
+            found[name] = Accuracy(None, None, f"failed: {row.system}")
             continue
-        if id(entry.source) not in known:
+        if id(row.system) not in known:
             log(f"decoding {len(data.speech)} utterances: {name}")
-            known[id(entry.source)] = _decode(name, entry, data, log)
-        found[name] = known[id(entry.source)]
+            known[id(row.system)] = _decode(name, row.system, data, log)
+        found[name] = known[id(row.system)]
     return found
 
 
-def judge_rows(
-    entries: Entries, accuracy: Mapping[str, Accuracy], max_wer_increase: float
-) -> dict[str, str]:
-    """Return the status of each row: "ok", or why its speed does not count.
+def judged(
+    rows: Contenders, found: dict[str, Accuracy], max_wer_increase: float
+) -> dict[str, Accuracy]:
+    """Return the accuracy of the rows with the status of those that lose too much.
 
     Args:
-        entries: The rows.
-        accuracy: Of each of them.
+        rows: The rows.
+        found: Accuracy of each of them.
         max_wer_increase: Allowed increase over the row's reference, in percent of its WER.
     """
-    found = {}
-    for name, entry in entries.items():
-        wer, failure = accuracy[name].wer, accuracy[name].failure
-        if wer is None or isinstance(entry, str):
-            found[name] = f"failed: {failure}"
-            continue
-        reference = accuracy[entry.reference].wer if entry.reference else wer
+
+    def judge_one(name: str, one: Accuracy) -> Accuracy:
+        against = rows[name].reference
+        if one.wer is None or not against:
+            return one
+        reference = found[against].wer
         if reference is None:
-            found[name] = f"failed: {entry.reference}, which its WER is judged by, has none"
-            continue
-        found[name] = judge(wer, reference, reference * max_wer_increase / 100.0)
-    return found
+            return replace(one, status=f"failed: {against}, which its WER is judged by, has none")
+        return replace(one, status=judge(one.wer, reference, reference * max_wer_increase / 100))
+
+    return {name: judge_one(name, one) for name, one in found.items()}
 
 
 def reason(error: Exception) -> str:
@@ -81,21 +86,19 @@ def reason(error: Exception) -> str:
     return message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"
 
 
-def _decode(name: str, entry: Entry, data: TestSet, log: Log) -> Accuracy:
-    hyps: dict[str, str] = {}
-    said = time.monotonic()
+def _decode(name: str, system: Transcriber, data: TestSet, log: Log) -> Accuracy:
+    told = time.monotonic()
+
+    def progress(done: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            log(f"  {name}: {done} of {len(data.speech)} utterances")
+
     try:
-        entry.prepare()
-        for speech in data.speech:
-            hyps[speech.utt_id] = entry.transcribe(speech)
-            if time.monotonic() - said > PROGRESS_SECONDS:
-                said = time.monotonic()
-                log(f"  {name}: {len(hyps)} of {len(data.speech)} utterances")
+        hyps = decode([system], data, progress)[0].hyps
         check_hypotheses(data.text, hyps)
     except Exception as e:  # whatever it is, it must not cost the other rows
-        return Accuracy(None, None, reason(e))
-    wer, cer = (
-        error_rate(sum((count_errors(s(t), s(hyps[u])) for u, t in data.text.items()), Counts()))
-        for s in (words, characters)
-    )
+        return Accuracy(None, None, f"failed: {reason(e)}")
+    wer, cer = (error_rate(score(data.text, hyps, how).values()) for how in (words, characters))
     return Accuracy(wer, cer)

@@ -7,6 +7,7 @@ from typing import Any
 
 from espnet_layerskip.evaluation.report import canvas
 from espnet_layerskip.evaluation.report.canvas import Drawing
+from espnet_layerskip.evaluation.report.templates import caption
 from espnet_layerskip.evaluation.speedups import HEADLINE
 
 SCOPE_TITLES = {
@@ -24,6 +25,7 @@ _LOOKS = (
 _ROW_INCHES, _PANEL_INCHES, _FIGURE_WIDTH = 0.24, 0.75, 7.5
 
 
+@canvas.style()
 def draw_benchmark(report: Mapping[str, Any], command: str) -> Drawing:
     """Draw the headline's condition, or the first that was measured; a panel for each scope."""
     rows = report["rows"]
@@ -35,21 +37,16 @@ def draw_benchmark(report: Mapping[str, Any], command: str) -> Drawing:
     seconds, batch_size, threads = key
     where = f"{seconds:g} s of audio, batch {batch_size}, {threads} thread{'s' * (threads > 1)}"
     heights = [_PANEL_INCHES + _ROW_INCHES * len(panel) for panel in panels]
-    with canvas.style():
-        figure = canvas.new_figure(sum(heights) + 0.7, _FIGURE_WIDTH)
-        axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for ax, scope, panel in zip(axes, scopes, panels, strict=True):
-            ax.set_title(f"{SCOPE_TITLES[scope]} ({where})")
-            _draw_panel(ax, panel)
-        axes[-1].set_xlabel("time for one batch (ms)")
-        handles = {h.get_label(): h for ax in axes for h in ax.get_legend_handles_labels()[0]}
-        figure.legend(handles=list(handles.values()), loc="outside upper left", ncols=2)
-        caption = (
-            f"Time for one batch of {where}: median of interleaved passes, lines from the "
-            "shortest to the longest. In brackets the WER of the same weights and settings on the "
-            "whole test set. Rows that failed have no time: the table says why."
-        )
-        return canvas.finish(figure, "benchmark", "Speed and accuracy", caption, command)
+    figure = canvas.new_figure(sum(heights) + 0.7, _FIGURE_WIDTH)
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, scope, panel in zip(axes, scopes, panels, strict=True):
+        ax.set_title(f"{SCOPE_TITLES[scope]} ({where})")
+        _draw_panel(ax, panel)
+    axes[-1].set_xlabel("time for one batch (ms)")
+    handles = {h.get_label(): h for ax in axes for h in ax.get_legend_handles_labels()[0]}
+    figure.legend(handles=list(handles.values()), loc="outside upper left", ncols=2)
+    about = caption("benchmark", where=where)
+    return canvas.finish(figure, "benchmark", "Speed and accuracy", about, command)
 
 
 def _draw_panel(ax: Any, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from espnet_layerskip.evaluation.entries import GREEDY_OFF
+from espnet_layerskip.evaluation.contenders import FULL, GREEDY_OFF, STOCK
 from espnet_layerskip.evaluation.environment import describe
 from espnet_layerskip.evaluation.parts import PARTS
-from espnet_layerskip.evaluation.speedups import SPEEDUPS
-from espnet_layerskip.evaluation.tables import markdown_table
-from espnet_layerskip.evaluation.variants import FULL, STOCK
+from espnet_layerskip.evaluation.speedups import CONDITION, SPEEDUPS
+from espnet_layerskip.evaluation.tables import (
+    bullets,
+    folded,
+    folded_command,
+    markdown_table,
+    page,
+)
 
 # Of each scope: what it is, and the two rows that the others are compared with.
 SCOPE_NOTES = {
@@ -30,125 +36,115 @@ these inputs. Realised: (1 - t/t_full) / ceiling, t_full of the same form and se
 skipped. Attention is quadratic: more than 100 % is possible on long inputs. FLOPs: 2 per
 multiply-accumulate of what was timed, counted. Rows named stock are ESPnet's classes with these
 weights, or those of the twin that their settings in the JSON file name."""
-HEADER = (
-    *("row", "ms per batch (min to max)", "times as fast as {}", "times as fast as {}"),
-    *("GFLOPs", "frames skipped %", "ceiling %", "realised %", "realised, blocks %"),
-    *("WER %", "CER %", "status"),
-)
+HEADER = ("row", "ms per batch (min to max)", "times off", "times stock", "skipped %", "WER %")
+MORE = ("row", "CER %", "GFLOPs", "ceiling %", "realised %", "realised, blocks %")
 
 
 def benchmark_page(report: Mapping[str, Any]) -> str:
     """Return the whole page of what `benchmark.benchmark` returned."""
-    environment = report["environment"]
+    environment, rows = report["environment"], report["rows"]
     model, data, settings = (environment[name] for name in ("model", "data", "settings"))
-    rows = report["rows"]
-    threads = sorted({row["threads"] for row in rows})
     notes = NOTES.format(repeats=settings["repeats"], allowed=settings["max_wer_increase_percent"])
     starts = ", ".join(
         f"{who} {'failed' if s is None else f'{s:.1f} s'}"
         for who, s in environment["start_s"].items()
     )
-    parts = [
-        "# Benchmark",
-        "",
+    facts = [
         *describe(environment),
-        f"- PyTorch threads, pinned: {', '.join(map(str, threads))}",
+        f"- PyTorch threads, pinned: {', '.join(map(str, sorted({r['threads'] for r in rows})))}",
         f"- model: {model['exp']}, {model['checkpoint']} (SHA-256 {model['sha256'][:16]}), "
         f"skipping: {model['skipping']}",
         f"- test set: {data['wav_scp']}, {data['utterances']} utterances, {data['words']} words, "
         f"{data['seconds']:.0f} s; speakers: {data['speakers']}",
         f"- in no row: start of a process with its imports, once: {starts or 'not measured'}; "
         f"loading the model {environment['load_s']:.1f} s",
-        "- command:",
-        "",
-        f"      {environment['command']}",
-        "",
-        notes,
-        "",
-        "## Speedups",
-        "",
-        summary(report),
-        "",
-        _conditions_table(report["speedups"]["conditions"]),
-        *_profile_section(report["profile"]),
     ]
     conditions: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        key = tuple(row[name] for name in ("scope", "audio_seconds", "batch_size", "threads"))
+        key = tuple(row[name] for name in ("scope", *CONDITION))
         conditions.setdefault(key, []).append(row)
-    for (scope, seconds, batch_size, n), found in conditions.items():
-        title = (
-            f"## {scope}: {seconds:g} s (mean {found[0]['measured_seconds']:.1f} s, "
-            f"inputs: {found[0]['num_inputs']}), batch {batch_size}, {_threads(n)}"
-        )
-        parts += ["", title, "", f"From {SCOPE_NOTES[scope][0]}.", "", scope_table(scope, found)]
-    return "\n".join([*parts, ""])
+    return page(
+        "Benchmark",
+        facts,
+        folded("How to read the tables", notes),
+        folded_command(environment["command"]),
+        *_speedups_section(report),
+        *_profile_section(report["profile"]),
+        *(part for found in conditions.values() for part in _scope_section(found)),
+    )
 
 
 def summary(report: Mapping[str, Any]) -> str:
     """Return the speedups as a table: in the headline's condition, or else the first one's."""
-    headline, conditions = report["speedups"]["headline"], report["speedups"]["conditions"]
-    at = next((c for c in conditions if headline.items() <= c.items()), conditions[0])
-    title = f"times as fast, {at['audio_seconds']:g} s, batch {at['batch_size']}"
+    at = _headline(report)
     lines = [(n, _ratio(at[n]), at["reasons"].get(n, "")) for n in SPEEDUPS]
-    header = ("", f"{title}, {_threads(at['threads'])}", "why there is none")
-    return markdown_table(header, lines)
+    return markdown_table(("", f"times as fast, {_where(at)}", "why there is none"), lines)
 
 
-def scope_table(scope: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows of one scope and condition as a markdown table."""
-    others = SCOPE_NOTES[scope][1:]
-    names = iter(others)
-    header = [next(names) if "{}" in h else h for h in HEADER]
-    header = [f"times as fast as {h}" if h in others else h for h in header]
+def scope_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the rows of one scope and condition as two tables: what matters most, and the rest."""
     times = {row["name"]: row["median_s"] for row in rows if row["median_s"] is not None}
-    return markdown_table(
-        header, [_cells(row, [times.get(name) for name in others]) for row in rows]
+    _, *others = SCOPE_NOTES[rows[0]["scope"]]
+    return (
+        markdown_table(HEADER, [_cells(row, [times.get(name) for name in others]) for row in rows]),
+        markdown_table(MORE, [_more(row) for row in rows]),
     )
+
+
+def _scope_section(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    first = rows[0]
+    about, off, stock = SCOPE_NOTES[first["scope"]]
+    seconds = (
+        f"{first['audio_seconds']:g} s (mean {first['measured_seconds']:.1f} s, inputs: "
+        f"{first['num_inputs']})"
+    )
+    failed = bullets([f"{r['name']}: {_short(r['status'])}" for r in rows if r["status"] != "ok"])
+    main, more = scope_tables(rows)
+    return [
+        f"## {first['scope']}: {seconds}, batch {first['batch_size']}, {_threads(first)}",
+        f"From {about}. Times off: times as fast as {off};\ntimes stock: as {stock}.",
+        main,
+        folded(
+            "CER, GFLOPs, ceiling" + (", failures" if failed else ""),
+            more,
+            failed and f"Failed:\n\n{failed}",
+        ),
+    ]
 
 
 def _cells(row: Mapping[str, Any], others: Sequence[float | None]) -> list[str]:
-    timed = row["median_s"] is not None and row["status"] == "ok"
-
-    def number(name: str, digits: int, factor: float = 1.0) -> str:
-        return "" if row[name] is None else f"{factor * row[name]:.{digits}f}"
-
-    def shown(text: str) -> str:
-        return text if timed else "failed"
-
-    median, low, high = (number(name, 2, 1e3) for name in ("median_s", "min_s", "max_s"))
-    faster = [
-        "" if other is None or not timed else f"{other / row['median_s']:.2f}" for other in others
-    ]
+    median, low, high = (_number(row, name, 2, 1e3) for name in ("median_s", "min_s", "max_s"))
+    counts = _counts(row)
+    faster = [_ratio(other / row["median_s"] if other and counts else None) for other in others]
     return [
         row["name"],
-        shown(f"{median} ({low} to {high})"),
-        *map(shown, faster),
-        number("flops", 3, 1e-9),
-        number("skip_ratio", 1, 100.0),
-        number("ceiling", 1, 100.0),
-        shown(number("ceiling_share", 1, 100.0)),
-        shown(number("ceiling_share_of_blocks", 1, 100.0)),
-        number("wer", 2) or "failed",
-        number("cer", 2) or "failed",
-        row["status"],
+        f"{median} ({low} to {high})" if counts else "failed",
+        *(faster if counts else ["failed"] * len(others)),
+        _number(row, "skip_ratio", 1, 100.0),
+        _number(row, "wer", 2) or "failed",
     ]
 
 
-def _conditions_table(conditions: Sequence[Mapping[str, Any]]) -> str:
+def _more(row: Mapping[str, Any]) -> list[str]:
+    shares = [_number(row, n, 1, 100.0) for n in ("ceiling_share", "ceiling_share_of_blocks")]
+    return [
+        row["name"],
+        _number(row, "cer", 2) or "failed",
+        _number(row, "flops", 3, 1e-9),
+        _number(row, "ceiling", 1, 100.0),
+        *(shares if _counts(row) else ["failed"] * len(shares)),
+    ]
+
+
+def _speedups_section(report: Mapping[str, Any]) -> list[str]:
+    at, conditions = _headline(report), report["speedups"]["conditions"]
     used = [n for n in SPEEDUPS if any(c[n] is not None for c in conditions)]
-    return markdown_table(
-        ("seconds", "batch", "threads", *used),
-        [
-            (
-                f"{c['audio_seconds']:g}",
-                str(c["batch_size"]),
-                str(c["threads"]),
-                *(_ratio(c[n]) for n in used),
-            )
-            for c in conditions
-        ],
+    table = markdown_table(
+        ("times as fast", *map(_where, conditions)),
+        [(n, *(_ratio(c[n]) for c in conditions)) for n in used],
     )
+    reasons = bullets([f"{name}: {_short(why)}" for name, why in at["reasons"].items()])
+    return ["## Speedups", table, folded(f"Why others are missing ({_where(at)})", reasons)]
 
 
 def _profile_section(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -162,21 +158,46 @@ def _profile_section(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
     shares = (p["gate_share_of_encoder"] for p in profiles)
     gate = ("" if share is None else f"{100 * share:.1f} %" for share in shares)
     lines.append(("gate, share of the encoder", *gate))
+    about = (
+        f"{_where(first)}; medians. Lower and upper: layers up to the first gate and above it. "
+        "Gate: deciding, gathering and scattering frames. Other: reading the file, text and times, "
+        "and Python in between."
+    )
     return [
-        "",
         "## Where the time goes, end to end",
-        "",
-        f"{first['audio_seconds']:g} s, batch 1, {_threads(first['threads'])}; medians. Lower and "
-        "upper: layers up to the first gate and above it. Gate: deciding, gathering and scattering "
-        "frames. Other: reading the file, text and times, and Python in between.",
-        "",
+        textwrap.fill(about, 100),
         markdown_table(header, lines),
     ]
+
+
+def _headline(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    headline, conditions = report["speedups"]["headline"], report["speedups"]["conditions"]
+    found: Mapping[str, Any] = next(
+        (c for c in conditions if headline.items() <= c.items()), conditions[0]
+    )
+    return found
+
+
+def _where(at: Mapping[str, Any]) -> str:
+    return f"{at['audio_seconds']:g} s, batch {at['batch_size']}, {_threads(at)}"
+
+
+def _threads(at: Mapping[str, Any]) -> str:
+    return f"{at['threads']} thread{'s' if at['threads'] > 1 else ''}"
+
+
+def _counts(row: Mapping[str, Any]) -> bool:
+    """Return whether the row's speed may be shown."""
+    return row["median_s"] is not None and row["status"] == "ok"
+
+
+def _number(row: Mapping[str, Any], name: str, digits: int, factor: float = 1.0) -> str:
+    return "" if row[name] is None else f"{factor * row[name]:.{digits}f}"
 
 
 def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _threads(n: int) -> str:
-    return f"{n} thread{'s' if n > 1 else ''}"
+def _short(reason: str) -> str:
+    return textwrap.shorten(reason, 160, placeholder=" ...")

@@ -1,4 +1,4 @@
-"""Decoding results kept between runs, so that a new row does not decode the others again."""
+"""Decodings kept between runs, so that a new row does not decode the others again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from espnet_layerskip.evaluation.inputs import TestSet
 from espnet_layerskip.files import write_text
 
 PACKAGE_DIR = Path(espnet_layerskip.__file__).parent
-# Code that cannot change a transcript.
-_NOT_DECODING = ("bin", "recipe", "verbs")
+# What only calls the code that decodes, or shows what came of it.
+_NOT_DECODING = ("bin", "recipe", "verbs", "evaluation/report")
 
 
 class DecodingCache:
@@ -63,12 +63,14 @@ def speech_digest(data: TestSet) -> str:
     return digest(part for s in data.speech for part in (s.utt_id.encode(), s.samples.tobytes()))
 
 
-def code_digest() -> str:
-    """Return a digest of the package's decoding code and of the libraries' versions."""
+def code_digest(package: Path = PACKAGE_DIR) -> str:
+    """Return a digest of all code that decodes, and of the libraries' versions.
+
+    That is the whole package but for what stands above the decoder or renders results.
+    """
+    above = [package / name for name in _NOT_DECODING]
     sources = sorted(
-        path
-        for path in PACKAGE_DIR.rglob("*.py")
-        if path.relative_to(PACKAGE_DIR).parts[0] not in _NOT_DECODING
+        path for path in package.rglob("*.py") if not any(path.is_relative_to(a) for a in above)
     )
     versions = f"{torch.__version__} {version('espnet')}"
     return digest([versions.encode(), *(path.read_bytes() for path in sources)])

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from espnet_layerskip.evaluation.scoring import Interval
 from espnet_layerskip.evaluation.tables import markdown_table
 from espnet_layerskip.inference.calibration import Calibration
+from espnet_layerskip.method.settings import SkipSettings
 
 
 def calibration_page(found: Calibration) -> str:
@@ -14,15 +16,11 @@ def calibration_page(found: Calibration) -> str:
     name, full = found.metric.upper(), found.full_depth
     rate = full["rate"]
     header = [
-        "threshold",
-        "extension",
-        "gates",
+        *("threshold", "extension", "gates"),
         f"{name} %",
         "increase, points [95 %]",
         "limit against budget",
-        "skipped",
-        "encoder FLOPs",
-        "fits",
+        *("skipped", "encoder FLOPs", "fits"),
     ]
     rows = sorted(found.sweep, key=lambda row: row["encoder_flops"])
     return "\n".join(
@@ -42,20 +40,13 @@ def calibration_page(found: Calibration) -> str:
 
 
 def _cells(row: Mapping[str, Any], full: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
-    settings, increase = row["settings"], row["increase"]
-    cells = ["off", "", ""]
-    if row is not full:
-        left, right = settings["extension"]
-        gates = settings["gates"]
-        cells = [
-            f"{settings['threshold']:g}",
-            f"{left},{right}",
-            ",".join(map(str, gates)) if gates else "all",
-        ]
+    settings, increase = SkipSettings.from_json(row["settings"]), row["increase"]
+    shown = dict(item.split("=") for item in settings.describe().split())
+    names = ("threshold", "extension", "gates")
     return [
-        *cells,
+        *(["off", "", ""] if row is full else [shown.get(name, "all") for name in names]),
         f"{row['rate']:.2f}",
-        f"{increase['difference']:+.2f} [{increase['low']:+.2f}, {increase['high']:+.2f}]",
+        str(Interval(**increase)),
         f"{row['excess']['high']:+.2f}",
         f"{100 * row['skip_ratio']:.1f} %",
         f"{100 * row['encoder_flops'] / max(1, full['encoder_flops']):.1f} %",

@@ -20,13 +20,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from espnet_layerskip.evaluation.scoring import Interval, paired_bootstrap
-from espnet_layerskip.evaluation.settings import SkipSettings
+import numpy as np
+
+from espnet_layerskip.evaluation.scoring import ROUNDING, Interval, paired_bootstrap
+from espnet_layerskip.method.settings import SkipSettings
 
 NUM_DRAWS = 4000
 # Upper 97.5 % limit of a Poisson mean of which nothing was seen: -ln(0.025).
 NONE_SEEN = 3.69
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain types."""
-        return {**asdict(self), "fits": self.fits}
+        return {**asdict(self), "settings": self.settings.to_json(), "fits": self.fits}
 
 
 def make_trial(
@@ -77,16 +78,15 @@ def make_trial(
     skip_ratio: float,
     encoder_flops: int,
 ) -> Trial:
-    """Compare a setting with full depth.
+    """Compare a setting with full depth of the same weights.
 
     Args:
         settings: The setting.
         errors: Its errors for each utterance.
-        full_depth: Those of the same weights at full depth, same order.
-        num_ref: Reference tokens for each utterance, same order.
+        full_depth: Those at full depth, same order.
+        num_ref: Reference tokens, same order.
         max_increase: Budget in percent of the full-depth error rate.
-        skip_ratio: See :class:`Trial`.
-        encoder_flops: See :class:`Trial`.
+        skip_ratio, encoder_flops: As of `Trial`.
 
     Raises:
         ValueError: For empty or differing lengths.
@@ -100,15 +100,8 @@ def make_trial(
         # the half-width falls with the square root of the number of utterances
         spread = (increase.high - increase.difference) / (100.0 * budget_errors / sum(num_ref))
         needed = math.ceil(len(errors) * max(spread**2, NONE_SEEN / budget_errors))
-    return Trial(
-        settings,
-        100.0 * sum(errors) / sum(num_ref),
-        increase,
-        excess,
-        skip_ratio,
-        encoder_flops,
-        needed,
-    )
+    rate = 100.0 * sum(errors) / sum(num_ref)
+    return Trial(settings, rate, increase, excess, skip_ratio, encoder_flops, needed)
 
 
 def choose(
@@ -138,15 +131,22 @@ def choose(
 
 def _runs_as_much(one: SkipSettings, other: SkipSettings) -> bool:
     """Return whether ``one`` runs every frame that ``other`` runs, in the same way."""
-    if (one.context, one.repeats) != (other.context, other.repeats):
+    if (one.skip_context, one.repeat_threshold) != (other.skip_context, other.repeat_threshold):
         return False
-    fewer_gates = other.gates is None or (one.gates and set(one.gates) <= set(other.gates))
-    wider = all(a >= b for a, b in zip(one.extension or (), other.extension or (), strict=True))
-    return bool(fewer_gates and wider and (one.threshold or 0.0) >= (other.threshold or 0.0))
+    gates, more = one.gates_in_use, other.gates_in_use
+    fewer_gates = more is None or (gates is not None and set(gates) <= set(more))
+    wider = _at_least(one.spike_extension, other.spike_extension)
+    return fewer_gates and wider and _at_least(one.blank_threshold, other.blank_threshold)
+
+
+def _at_least(one: Any, other: Any) -> bool:
+    """Compare number by number; one alone stands for as many as the other has."""
+    return bool(np.all(np.asarray(one or 0.0) >= np.asarray(other or 0.0)))
 
 
 def _cost(trial: Trial) -> tuple[float, ...]:
-    return trial.encoder_flops, trial.rate, -(trial.settings.threshold or 0.0)
+    highest = float(np.max(trial.settings.blank_threshold or 0.0))
+    return trial.encoder_flops, trial.rate, -highest
 
 
 def find_warnings(
@@ -160,10 +160,8 @@ def find_warnings(
     """Return what to know before relying on a choice.
 
     Args:
-        trials: Settings tried, at least one.
-        full_depth: Full depth.
-        chosen: What ``choose`` returned.
-        kept_by: What ``choose`` returned.
+        trials, full_depth: As `choose` took them, at least one trial.
+        chosen, kept_by: What `choose` returned.
         max_increase: The budget.
         utterances: In the development set.
     """

@@ -7,8 +7,7 @@ anew and interleaved between all rows, with the first experiment of each row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,25 +18,40 @@ from espnet_layerskip.evaluation.cache import (
     code_digest,
     speech_digest,
 )
-from espnet_layerskip.evaluation.decode import Decoded, Scores, decode_test_set, score
+from espnet_layerskip.evaluation.decode import Decoded, decode, one_pass_groups
 from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
-from espnet_layerskip.evaluation.inputs import Speech, TestSet, load_test_set, spread_over_durations
-from espnet_layerskip.evaluation.one_pass import decode_with_each
+from espnet_layerskip.evaluation.inputs import TestSet, load_test_set, spread_over_durations
 from espnet_layerskip.evaluation.rows import Row
-from espnet_layerskip.evaluation.scoring import error_rate
-from espnet_layerskip.evaluation.settings import SkipSettings, can_skip
-from espnet_layerskip.evaluation.systems import Skipped, System
-from espnet_layerskip.evaluation.timing import Case, Timing, num_threads, time_interleaved
+from espnet_layerskip.evaluation.scoring import (
+    Counts,
+    characters,
+    check_hypotheses,
+    error_rate,
+    score,
+    words,
+)
+from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.evaluation.timing import num_threads, time_interleaved
+from espnet_layerskip.inference.skip_count import SkipCount
+from espnet_layerskip.method.settings import can_skip
+
+FAILURES = (ValueError, RuntimeError, OSError)  # of one row: they do not cost the others
 
 
 @dataclass(frozen=True)
 class SeedResult:
-    """One experiment of a row on the test set."""
+    """One experiment of a row on the test set.
 
-    exp: str
+    Attributes:
+        system: What ran.
+        decoded: What came of it.
+        scores: Errors of each utterance, by "wer", "cer" (a space is a character, as in ESPnet)
+            and "ter" (in the model's own tokens).
+    """
+
     system: System
     decoded: Decoded
-    scores: Scores
+    scores: dict[str, dict[str, Counts]]
 
 
 @dataclass(frozen=True)
@@ -47,33 +61,33 @@ class RowResult:
     Attributes:
         row: What was asked for.
         seeds: One result for each experiment; empty where the row failed.
-        timing: Encoder time of a pass with the first experiment; None = not timed.
+        timing: Encoder times of passes with the first experiment, in seconds; None = not timed.
         timed_seconds: Duration of the audio of such a pass.
         failure: Why there is no result; empty = there is one.
     """
 
     row: Row
     seeds: tuple[SeedResult, ...] = ()
-    timing: Timing | None = None
+    timing: list[float] | None = None
     timed_seconds: float = 0.0
     failure: str = ""
 
     def rates(self, kind: str) -> list[float]:
         """Return "wer", "cer" or "ter" in percent, for each experiment."""
-        return [error_rate(seed.scores.total(kind)) for seed in self.seeds]
+        return [error_rate(seed.scores[kind].values()) for seed in self.seeds]
 
     def utterance_errors(self) -> list[float]:
         """Return the word errors of each utterance, averaged over the experiments."""
-        per_seed = [[c.errors for c in seed.scores.wer.values()] for seed in self.seeds]
+        per_seed = [[c.errors for c in seed.scores["wer"].values()] for seed in self.seeds]
         return [sum(errors) / len(per_seed) for errors in zip(*per_seed, strict=True)]
 
     def num_words(self) -> list[int]:
         """Return the reference words of each utterance."""
-        return [c.words for c in self.seeds[0].scores.wer.values()]
+        return [c.words for c in self.seeds[0].scores["wer"].values()]
 
-    def skipped(self) -> Skipped:
+    def skipped(self) -> SkipCount:
         """Return what was skipped, over all experiments."""
-        return sum((seed.decoded.skipped for seed in self.seeds), Skipped())
+        return sum((seed.decoded.skipped for seed in self.seeds), SkipCount())
 
     @property
     def full_depth(self) -> bool:
@@ -98,7 +112,10 @@ class Comparison:
         data_dir: With wav.scp, text and utt2spk.
         cache: Where decodings are kept.
         model_file: Checkpoint name in every experiment; None takes each one's default.
-        log: Is told what is going on.
+        log: Takes lines about the progress.
+
+    Raises:
+        ValueError: If the test set cannot be read.
     """
 
     def __init__(
@@ -108,11 +125,11 @@ class Comparison:
         model_file: str | None = None,
         log: Callable[[str], object] = print,
     ):
-        self.data_dir, self.cache, self.model_file, self.log = data_dir, cache, model_file, log
+        self.cache, self.model_file, self.log = cache, model_file, log
+        self.data: TestSet = load_test_set(data_dir)
         self.experiments: dict[str, Experiment] = {}
         self.num_decoded = 0
-        self._data: TestSet | None = None
-        self._fixed_key: tuple[str, str] = ("", "")
+        self._fixed_key = speech_digest(self.data), code_digest()
 
     def measure(
         self, rows: Sequence[Row], repeats: int, threads: int, max_timed: int | None = None
@@ -125,136 +142,94 @@ class Comparison:
             threads: PyTorch threads while timing.
             max_timed: Utterances of a timed pass, spread evenly over the durations; None =
                 the whole test set.
-
-        Raises:
-            ValueError: If the test set cannot be read.
         """
-        self._decode_in_one_pass(rows)
-        results = [self._measure_row(row) for row in rows]
-        timed = [r for r in results if r.seeds]
+        systems = {row.name: self._systems(row) for row in rows}
+        usable = [s for found in systems.values() if not isinstance(found, str) for s in found]
+        decoded = self._decode(usable)
+        results = [self._result(row, systems[row.name], decoded) for row in rows]
+        timed = {r.row.name: r.seeds[0].system for r in results if r.seeds}
         if repeats == 0 or not timed:
             return results
-        speech = spread_over_durations(self.test_set().speech, max_timed)
+        speech = spread_over_durations(self.data.speech, max_timed)
         self.log(
             f"timing: {len(timed)} rows, {len(speech)} utterances, {repeats} repeats, "
             f"{threads} threads"
         )
+        inputs = [
+            {name: partial(s.encode, s.batch([one])) for name, s in timed.items()} for one in speech
+        ]
         with num_threads(threads):
-            times = _time(timed, speech, repeats)
+            times = time_interleaved(inputs, repeats)
         seconds = sum(s.seconds for s in speech)
         return [replace(r, timing=times.get(r.row.name), timed_seconds=seconds) for r in results]
 
-    def load(self, exp: str) -> tuple[Experiment, TestSet]:
-        """Return an experiment and the test set at its sampling rate, each loaded once.
+    def load(self, exp: str) -> Experiment:
+        """Return an experiment, loaded once.
 
         Raises:
-            ValueError: If one of them cannot be used.
+            ValueError: If it cannot be used, or not with this test set.
         """
-        experiment = self._experiment(exp)
-        return experiment, self._test_set(experiment.speech2text.sample_rate)
-
-    def test_set(self) -> TestSet:
-        """Return the test set that `measure` read."""
-        if self._data is None:
-            raise ValueError("no test set was read: call measure first, with a row that loads")
-        return self._data
-
-    def _decode_in_one_pass(self, rows: Sequence[Row]) -> None:
-        """Put into the cache what rows have in common: full depth and settings of one gate.
-
-        What cannot be decoded is left to its row, which says why.
-        """
-        wanted: dict[str, dict[SkipSettings, None]] = {}  # each once, in order
-        for row in rows:
-            for exp in row.exps:
-                with suppress(ValueError, RuntimeError, OSError):
-                    experiment, data = self.load(exp)
-                    settings = row.settings.resolved(experiment.encoder, experiment.stored)
-                    if _shares_layers(experiment, settings) and not self._cached(exp, settings):
-                        wanted.setdefault(exp, {})[settings] = None
-        for exp, of_exp in wanted.items():
-            if len(of_exp) > 1:
-                self.log(f"one pass: {exp} with {len(of_exp)} settings")
-                with suppress(ValueError, RuntimeError):
-                    experiment, data = self.load(exp)
-                    found = decode_with_each(experiment, data, list(of_exp), allow_too_short=False)
-                    for settings, decoded in found.items():
-                        self._keep(exp, settings, decoded)
-
-    def _measure_row(self, row: Row) -> RowResult:
-        self.log(f"row: {row.name} ({', '.join(row.exps)}) {row.settings.describe()}")
-        try:
-            loaded = [self._experiment(exp) for exp in row.exps]
-        except (ValueError, RuntimeError, OSError) as e:
-            return self._failed(row, e)
-        data = self._test_set(loaded[0].speech2text.sample_rate)
-        try:
-            seeds = zip(row.exps, loaded, strict=True)
-            return RowResult(row, tuple(self._seed(exp, e, row, data) for exp, e in seeds))
-        except (ValueError, RuntimeError) as e:
-            return self._failed(row, e)
-
-    def _failed(self, row: Row, error: Exception) -> RowResult:
-        self.log(f"row {row.name} failed: {error}")
-        return RowResult(row, failure=str(error))
-
-    def _seed(self, exp: str, experiment: Experiment, row: Row, data: TestSet) -> SeedResult:
-        rate = experiment.speech2text.sample_rate
-        if rate != data.speech[0].rate:
-            raise ValueError(
-                f"{exp} takes {rate} Hz, but the first row takes {data.speech[0].rate} Hz: "
-                "compare experiments of one sampling rate"
-            )
-        system = System(experiment, row.settings)
-        decoded = self._cached(exp, system.settings)
-        if decoded is None:
-            decoded = decode_test_set(system, data)
-            self._keep(exp, system.settings, decoded)
-        return SeedResult(exp, system, decoded, score(system, data, decoded))
-
-    def _cached(self, exp: str, settings: SkipSettings) -> Decoded | None:
-        return self.cache.get(self._key(exp, settings))
-
-    def _keep(self, exp: str, settings: SkipSettings, decoded: Decoded) -> None:
-        self.num_decoded += 1
-        self.cache.put(self._key(exp, settings), decoded)
-
-    def _key(self, exp: str, settings: SkipSettings) -> str:
-        experiment = self.experiments[exp]
-        config = repr(sorted(vars(experiment.speech2text.asr_train_args).items()))
-        return cache_key([experiment.sha256, config, settings.describe(), *self._fixed_key])
-
-    def _experiment(self, exp: str) -> Experiment:
         if exp not in self.experiments:
             self.experiments[exp] = load_experiment(exp, self.model_file)
+        rate, data_rate = self.experiments[exp].speech2text.sample_rate, self.data.speech[0].rate
+        if rate != data_rate:
+            raise ValueError(
+                f"{exp} takes {rate} Hz, but the test set has {data_rate} Hz: resample it, and "
+                "compare experiments of one sampling rate"
+            )
         return self.experiments[exp]
 
-    def _test_set(self, sample_rate: int) -> TestSet:
-        if self._data is None:
-            self._data = load_test_set(self.data_dir, sample_rate)
-            self._fixed_key = (speech_digest(self._data), code_digest())
-        return self._data
+    def _systems(self, row: Row) -> list[System] | str:
+        """Return a system for each experiment of a row, or why there is none."""
+        self.log(f"row: {row.name} ({', '.join(row.exps)}) {row.describe()}")
+        try:
+            return [System(self.load(exp), row.settings, row.precision) for exp in row.exps]
+        except FAILURES as e:
+            return str(e)
 
+    def _decode(self, systems: Sequence[System]) -> dict[str, Decoded | str]:
+        """Return by key what was decoded, now or before, or why it could not be."""
+        by_key = {self._key(system): system for system in systems}
+        kept = {key: self.cache.get(key) for key in by_key}
+        found: dict[str, Decoded | str] = {k: d for k, d in kept.items() if d is not None}
+        for group in one_pass_groups(s for key, s in by_key.items() if key not in found):
+            self.log(f"decoding with {len(group)} settings in one pass")
+            keys = [self._key(system) for system in group]
+            try:
+                decoded = decode(group, self.data)
+            except (ValueError, RuntimeError) as e:
+                found |= dict.fromkeys(keys, str(e))
+                continue
+            for key, one in zip(keys, decoded, strict=True):
+                self.cache.put(key, one)
+                found[key] = one
+            self.num_decoded += len(group)
+        return found
 
-def _shares_layers(experiment: Experiment, settings: SkipSettings) -> bool:
-    """Return whether settings differ from full depth only in what a gate drops."""
-    return (
-        can_skip(experiment.encoder)
-        and settings.exit_layer is None
-        and settings.precision is None
-        and settings.context == experiment.stored.context
-    )
+    def _result(
+        self, row: Row, systems: Sequence[System] | str, decoded: Mapping[str, Decoded | str]
+    ) -> RowResult:
+        """Score a row."""
+        try:
+            if isinstance(systems, str):
+                raise ValueError(systems)
+            return RowResult(row, tuple(self._seed(s, decoded[self._key(s)]) for s in systems))
+        except ValueError as e:
+            self.log(f"row {row.name} failed: {e}")
+            return RowResult(row, failure=str(e))
 
+    def _seed(self, system: System, decoded: Decoded | str) -> SeedResult:
+        if isinstance(decoded, str):
+            raise ValueError(decoded)
+        check_hypotheses(self.data.text, decoded.hyps)
+        tokenizer = system.speech2text.tokenizer
+        tokens = characters if tokenizer is None else tokenizer.text2tokens
+        splits = {"wer": words, "cer": characters, "ter": tokens}
+        scores = {kind: score(self.data.text, decoded.hyps, how) for kind, how in splits.items()}
+        return SeedResult(system, decoded, scores)
 
-def _time(
-    results: Sequence[RowResult], speech: Sequence[Speech], repeats: int
-) -> dict[str, Timing]:
-    inputs = []
-    for one in speech:
-        cases = {}
-        for result in results:
-            system = result.seeds[0].system
-            batch = system.batch([one])
-            cases[result.row.name] = Case(partial(system.encode, batch), system.prepare)
-        inputs.append(cases)
-    return time_interleaved(inputs, repeats)
+    def _key(self, system: System) -> str:
+        experiment = system.experiment
+        config = repr(sorted(vars(experiment.speech2text.asr_train_args).items()))
+        how = repr(system.settings), system.precision
+        return cache_key([experiment.sha256, config, *how, *self._fixed_key])

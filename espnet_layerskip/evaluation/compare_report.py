@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from os.path import commonprefix
 from typing import Any
 
 from espnet_layerskip.evaluation.compare import RowResult
 from espnet_layerskip.evaluation.environment import describe
-from espnet_layerskip.evaluation.scoring import Interval, paired_bootstrap
-from espnet_layerskip.evaluation.tables import judge, markdown_table, over_seeds
-
-HEADER = (
-    "system",
-    "WER %",
-    "CER %",
-    "TER %",
-    "parameters (M)",
-    "frames skipped %",
-    "ceiling %",
-    "encoder ms per s of audio",
-    "encoder GFLOPs per s of audio",
-    "WER against skipping off",
-    "WER against stock",
-    "status",
+from espnet_layerskip.evaluation.scoring import Interval, judge, paired_bootstrap
+from espnet_layerskip.evaluation.tables import (
+    bullets,
+    folded,
+    folded_command,
+    markdown_table,
+    over_seeds,
+    page,
 )
+from espnet_layerskip.evaluation.timing import summary
 
+HEADER = ("system", "WER %", "against skipping off", "against stock", "skipped %", "GFLOPs", "ms")
+MORE = ("system", "CER %", "TER %", "parameters (M)", "ceiling %")
+ABOUT = """\
+Against: WER in points with its 95 % interval. Skipped: frames. GFLOPs and ms: the encoder's, for a
+second of audio."""
 NOTES = """\
 Greedy decoding, batch 1. WER, CER and TER: mean over the training seeds, with the lowest and the
 highest where there are several. Frames skipped: share of encoder frames that skipped at least
@@ -38,13 +38,10 @@ averaged over seeds. A row whose transcripts are missing or empty, or whose WER 
 
 
 def compare_records(
-    results: Sequence[RowResult], audio_seconds: float, max_wer_increase: float
+    results: Sequence[RowResult], audio_seconds: float, max_wer_points: float
 ) -> list[dict[str, Any]]:
     """Return a JSON-able record for each row, all raw timings included."""
-    stock = next((r for r in results if r.is_stock), None)
-    return [
-        _record(r, _off_twin(r, results), stock, audio_seconds, max_wer_increase) for r in results
-    ]
+    return [_record(result, results, audio_seconds, max_wer_points) for result in results]
 
 
 def compare_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -53,72 +50,78 @@ def compare_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def compare_page(report: Mapping[str, Any]) -> str:
-    """Return the whole page: where it comes from, the table, how to read it, experiments.
+    """Return the whole page: where it comes from, the tables, how to read them, experiments.
 
     Args:
         report: With environment, command, data, settings, rows and experiments.
     """
-    experiments = markdown_table(
-        ("experiment", "checkpoint", "SHA-256", "gate"),
-        [(e["exp"], e["checkpoint"], e["sha256"][:16], e["chosen"]) for e in report["experiments"]],
+    data, rows, experiments = report["data"], report["rows"], report["experiments"]
+    notes = NOTES.format(**report["settings"], allowed=report["settings"]["max_wer_points"])
+    about_data = (
+        f"- test set: {data['dir']}, {data['utterances']} utterances, {data['words']} words, "
+        f"{data['seconds']:.1f} s"
     )
-    rows = markdown_table(
-        ("system", "settings", "experiments"),
-        [(r["name"], r["settings"], ", ".join(r["exps"])) for r in report["rows"]],
-    )
-    return "\n".join(
-        [
-            "# Comparison of experiments",
-            "",
-            *describe(report["environment"]),
-            f"- test set: {report['data']['dir']}, {report['data']['utterances']} utterances, "
-            f"{report['data']['words']} words, {report['data']['seconds']:.1f} s",
-            "- command:",
-            "",
-            f"      {report['command']}",
-            "",
-            compare_table(report["rows"]),
-            "",
-            NOTES.format(**report["settings"]),
-            "",
-            "## Rows and experiments",
-            "",
-            rows,
-            "",
-            experiments,
-            "",
-        ]
+    failed = bullets([f"{r['name']}: {r['status']}" for r in rows if r["status"] != "ok"])
+    return page(
+        "Comparison of experiments",
+        [*describe(report["environment"]), about_data],
+        compare_table(rows),
+        ABOUT,
+        folded(
+            "CER, TER, parameters, ceiling" + (", failures" if failed else ""),
+            markdown_table(MORE, [_more(r) for r in rows]),
+            failed and f"Failed:\n\n{failed}",
+        ),
+        folded("How to read the tables", notes),
+        folded(
+            "Settings, experiments, checkpoints",
+            markdown_table(
+                ("system", "settings", "experiments"),
+                [(r["name"], r["settings"], braced(r["exps"])) for r in rows],
+            ),
+            markdown_table(
+                ("experiment", "checkpoint", "SHA-256", "gate"),
+                [(e["exp"], e["checkpoint"], e["sha256"][:16], e["chosen"]) for e in experiments],
+            ),
+        ),
+        folded_command(report["command"]),
     )
 
 
-def _off_twin(result: RowResult, results: Sequence[RowResult]) -> RowResult | None:
-    """Return a row of the same weights at full depth; None for one that is at full depth."""
-    if result.full_depth:
-        return None
-    return next((r for r in results if r.full_depth and r.weights == result.weights), None)
+def braced(names: Sequence[str]) -> str:
+    """Return names with what they share written once.
+
+    >>> braced(["exp/a_seed1", "exp/a_seed2"])
+    'exp/a_seed{1,2}'
+    """
+    if len(names) < 2:
+        return "".join(names)
+    start = commonprefix(names)  # noqa: RUF071 (letters are meant)
+    ends = [name.removeprefix(start)[::-1] for name in names]
+    end = commonprefix(ends)[::-1]  # noqa: RUF071
+    return f"{start}{{{','.join(e[len(end) :][::-1] for e in ends)}}}{end}"
 
 
 def _record(
-    result: RowResult,
-    off: RowResult | None,
-    stock: RowResult | None,
-    audio_seconds: float,
-    max_wer_increase: float,
+    result: RowResult, results: Sequence[RowResult], audio_seconds: float, max_wer_points: float
 ) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": result.row.name,
         "exps": list(result.row.exps),
-        "settings": result.row.settings.describe() or "as trained",
+        "settings": result.row.describe() or "as trained",
         "status": f"failed: {result.failure}",
     }
     if not result.seeds:
         return record
+    stock = next((r for r in results if r.is_stock), None)
+    same = (r for r in results if r.full_depth and r.weights == result.weights)
+    off = None if result.full_depth else next(same, None)
     skipped, system = result.skipped(), result.seeds[0].system
     wer = result.rates("wer")
     flops = sum(s.decoded.encoder_flops for s in result.seeds) / len(result.seeds)
     reference = None if off is None else sum(off.rates("wer")) / len(wer)
     record |= {
-        "settings": system.settings.describe(),
+        "settings": system.how,
         "wer": wer,
         "cer": result.rates("cer"),
         "ter": result.rates("ter"),
@@ -128,42 +131,46 @@ def _record(
         "encoder_flops_per_second": flops / audio_seconds,
         "wer_against_off": _interval(result, off),
         "wer_against_stock": None if result is stock else _interval(result, stock),
-        "status": judge(sum(wer) / len(wer), reference, max_wer_increase),
+        "status": judge(sum(wer) / len(wer), reference, max_wer_points),
     }
     if result.timing is not None:
-        record["encoder_time_per_second"] = result.timing.scaled(1.0 / result.timed_seconds).as_ms()
+        record["encoder_time_per_second"] = summary(result.timing, result.timed_seconds, "ms")
     return record
 
 
 def _interval(result: RowResult, baseline: RowResult | None) -> dict[str, float] | None:
     if baseline is None:
         return None
-    interval = paired_bootstrap(
-        result.utterance_errors(), baseline.utterance_errors(), result.num_words()
-    )
-    return {"difference": interval.difference, "low": interval.low, "high": interval.high}
+    errors, before = result.utterance_errors(), baseline.utterance_errors()
+    return asdict(paired_bootstrap(errors, before, result.num_words()))
 
 
 def _cells(record: Mapping[str, Any]) -> list[str]:
     if "wer" not in record:
-        return [record["name"], *["failed"] * (len(HEADER) - 2), record["status"]]
-    failed = record["status"] != "ok"
-    time = record.get("encoder_time_per_second")
-    if failed:
+        return [record["name"], *["failed"] * (len(HEADER) - 1)]
+    shown, time = "not timed", record.get("encoder_time_per_second")
+    if record["status"] != "ok":
         shown = "failed"
-    elif time is None:
-        shown = "not timed"
-    else:
+    elif time is not None:
         shown = f"{time['median_ms']:.2f} ({time['min_ms']:.2f} to {time['max_ms']:.2f})"
     against = [record["wer_against_off"], record["wer_against_stock"]]
     return [
         record["name"],
-        *(over_seeds(record[kind]) for kind in ("wer", "cer", "ter")),
-        f"{record['num_params'] / 1e6:.2f}",
-        f"{100 * record['skip_ratio']:.1f}",
-        f"{100 * record['ceiling']:.1f}",
-        shown,
-        f"{record['encoder_flops_per_second'] / 1e9:.3f}",
+        over_seeds(record["wer"]),
         *("" if d is None else str(Interval(**d)) for d in against),
-        record["status"],
+        f"{100 * record['skip_ratio']:.1f}",
+        f"{record['encoder_flops_per_second'] / 1e9:.3f}",
+        shown,
+    ]
+
+
+def _more(record: Mapping[str, Any]) -> list[str]:
+    if "wer" not in record:
+        return [record["name"], *["failed"] * (len(MORE) - 1)]
+    return [
+        record["name"],
+        over_seeds(record["cer"]),
+        over_seeds(record["ter"]),
+        f"{record['num_params'] / 1e6:.2f}",
+        f"{100 * record['ceiling']:.1f}",
     ]

@@ -1,190 +1,185 @@
-"""Everything that a benchmark compares, built from a model and its twins, by scope."""
+"""Everything that a benchmark compares, built from a model and its twins: the rows by scope."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from espnet_layerskip.evaluation.entries import (
-    Entries,
-    WaveFiles,
-    e2e_entries,
-    encoder_entries,
-    model_entries,
+from espnet_layerskip.encoders.base import LayerSkipEncoder
+from espnet_layerskip.evaluation.experiment import Experiment
+from espnet_layerskip.evaluation.stock import (
+    StockSearch,
+    fast_class,
+    stock_class,
+    stock_speech2text,
 )
-from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
-from espnet_layerskip.evaluation.settings import SkipSettings
-from espnet_layerskip.evaluation.stock import stock_speech2text
-from espnet_layerskip.evaluation.variants import make_variants
+from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.method.settings import OFF, PRECISIONS, SkipSettings, can_skip
 
-BEAM = 10
+ON, FULL, STOCK = "ours_skip_on", "ours_skip_off", "stock_class_same_weights"
+INT8 = "int8_skip_off"
+GREEDY_ON, GREEDY_OFF = "ours_greedy_skip_on", "ours_greedy_skip_off"
 STOCK_TWIN = "stock"
+BEAM = 10
 ESPNET_LM = f"espnet_beam{BEAM}_lm"
-LM_FILE = "valid.loss.ave.pth"  # ESPnet's default of --inference_lm
 DROP_THRESHOLD = 0.99  # of blank frames, in ESPnet's search with our model
-WHOLE = {"segment_size": "off"}  # a long input is one piece of work for all
 
 
 @dataclass(frozen=True)
-class LanguageModel:
-    """An n-gram for the searches that take one.
+class Contender:
+    """One row of a scope.
 
     Attributes:
-        ngram_file: ARPA file, or KenLM binary.
-        lexicon: Words to decode to; then the n-gram is one over words.
+        system: What runs; why it cannot, where it cannot be built. Rows of one system have the
+            same transcripts.
+        full_depth: Name of the same form at full depth, which its saving is related to; "" for
+            a form that is at full depth itself.
+        reference: Name of the row that its WER is judged by; "" = other weights, or the
+            reference itself.
     """
 
-    ngram_file: Path
-    lexicon: Path | None = None
-
-    def ours(self) -> dict[str, Any]:
-        """Return the arguments of our Speech2Text."""
-        lexicon = {} if self.lexicon is None else {"lexicon": self.lexicon}
-        return {"ngram_file": self.ngram_file, **lexicon}
+    system: System | StockSearch | str
+    full_depth: str = ""
+    reference: str = ""
 
 
-@dataclass(frozen=True)
-class NeuralLM:
-    """A language model trained by ESPnet, for its beam search.
+Contenders = dict[str, Contender]
+Arguments = Mapping[str, Any]  # of Speech2Text
 
-    Attributes:
-        exp: Folder with config.yaml and `LM_FILE`.
-        weight: ESPnet's ``lm_weight``.
+
+def make_forms(
+    experiment: Experiment, settings: SkipSettings, twins: Mapping[str, Experiment]
+) -> Contenders:
+    """Return the forms of a model, with greedy search: skipping, full depth, precisions, rivals.
+
+    Args:
+        experiment: With a gate.
+        settings: How it skips; None values keep what the experiment says.
+        twins: Other experiments at full depth, by label: a trained stock twin, a shallower one.
+            A stock one comes in ESPnet's class, and (``_fast``) in our fast form.
+
+    Raises:
+        ValueError: If the experiment's encoder has no gate.
     """
+    encoder = experiment.encoder
+    if not can_skip(encoder):
+        raise ValueError(
+            f"the experiment has a {type(encoder).__name__} without a gate: an encoder with "
+            "gate_layer_idx is needed; give a stock experiment as a twin"
+        )
+    found = {
+        ON: Contender(System(experiment, settings), FULL, FULL),
+        FULL: Contender(System(experiment, OFF)),
+        STOCK: Contender(_attempt(partial(stock_class, experiment)), "", FULL),
+    }
+    for precision in PRECISIONS[1:]:
+        on, off = (f"{precision}_skip_{switch}" for switch in ("on", "off"))
+        for name, how, full_depth in ((on, settings, off), (off, OFF, "")):
+            build = partial(System, experiment, how, precision)
+            found[name] = Contender(_attempt(build), full_depth, FULL)
+    for layer in encoder.gate_layer_idx:
+        stopped = System(experiment, SkipSettings(blank_threshold=1.0, exit_layer=layer))
+        found[f"exit_at_{layer}"] = Contender(stopped, FULL, FULL)
+    for label, twin in twins.items():
+        found[f"twin_{label}"] = Contender(System(twin, OFF))
+        if not isinstance(twin.encoder, LayerSkipEncoder):
+            found[f"twin_{label}_fast"] = Contender(_attempt(partial(fast_class, twin)))
+    return found
 
-    exp: Path
-    weight: float
 
-    def arguments(self) -> dict[str, Any]:
-        """Return those of ESPnet's Speech2Text."""
-        return {
-            "lm_train_config": str(self.exp / "config.yaml"),
-            "lm_file": str(self.exp / LM_FILE),
-            "lm_weight": self.weight,
-        }
+def rivals(forms: Contenders) -> Contenders:
+    """Return all forms but those precisions that only the encoder's table has."""
+    return {n: c for n, c in forms.items() if not n.startswith(PRECISIONS[1:]) or n == INT8}
 
 
-@dataclass(frozen=True)
-class Contenders:
-    """A model, how it skips, and what it is compared with.
+def make_searches(
+    forms: Contenders,
+    load: Callable[..., Experiment],
+    settings: SkipSettings,
+    ngram: Arguments,
+    lm: Arguments,
+) -> Contenders:
+    """Return the end-to-end rows of ours: greedy search over the forms, and other searches.
 
-    Attributes:
-        model: Experiment folder or zip.
-        model_file: Its checkpoint; None = the default one. Also of the twins.
-        experiment: The model with greedy search.
-        settings: How it skips.
-        twins: Other experiments, by label.
-        lm: An n-gram, or None.
-        neural_lm: For ESPnet's search, or None.
+    Args:
+        forms: As `make_forms` made them.
+        load: Loads the model with a decoder_type and more arguments of Speech2Text.
+        settings: How the other searches' encoders skip.
+        ngram: ``ngram_file`` and ``lexicon`` for our n-gram search; empty = no such rows.
+        lm: ``lm_train_config``, ``lm_file`` and ``lm_weight`` of a language model of ESPnet's,
+            for its search; empty = no such rows.
     """
+    names = {n: f"{n}_greedy" for n in rivals(forms) if n != STOCK}
+    names |= {ON: GREEDY_ON, FULL: GREEDY_OFF, "": ""}
+    rows = {
+        names[n]: replace(c, full_depth=names[c.full_depth], reference=names[c.reference])
+        for n, c in forms.items()
+        if n in names
+    }
+    searches = {"prefix_beam": load("prefix_beam", beam_size=BEAM)}
+    if ngram:
+        searches["ngram"] = load("ngram", beam_size=BEAM, **ngram)
+    if lm:
+        more = {"ctc_weight": 1.0, "drop_threshold": DROP_THRESHOLD, **lm}
+        searches[ESPNET_LM] = load("espnet", beam_size=BEAM, **more)
+    for search, experiment in searches.items():
+        on, off = (f"ours_{search}_skip_{switch}" for switch in ("on", "off"))
+        rows[on] = Contender(System(experiment, settings), off, off)
+        rows[off] = Contender(System(experiment, OFF))
+    return rows
 
-    model: str
-    model_file: str | None
-    experiment: Experiment
-    settings: SkipSettings
-    twins: Mapping[str, Experiment]
-    lm: LanguageModel | None
-    neural_lm: NeuralLM | None = None
 
-    @staticmethod
-    def load(
-        model: str,
-        model_file: str | None,
-        settings: SkipSettings,
-        twins: Mapping[str, str],
-        lm: LanguageModel | None,
-        neural_lm: NeuralLM | None = None,
-    ) -> Contenders:
-        """Load the model as ``transcribe`` does (calibrated where it is), and the twins.
+def make_stock_searches(
+    experiment: Experiment, twins: Mapping[str, Experiment], ngram: Arguments, lm: Arguments
+) -> Contenders:
+    """Return the end-to-end rows of ESPnet's Speech2Text, CTC only.
 
-        Raises:
-            ValueError: If one of them cannot be used.
-        """
-        experiment = load_experiment(model, model_file, **WHOLE)
-        loaded = {label: load_experiment(exp, model_file, **WHOLE) for label, exp in twins.items()}
-        for label, twin in loaded.items():
-            rates = twin.speech2text.sample_rate, experiment.speech2text.sample_rate
-            if rates[0] != rates[1]:
-                raise ValueError(
-                    f"twin {label} takes {rates[0]} Hz, but the model takes {rates[1]} Hz: compare "
-                    "models of one sampling rate"
-                )
-        return Contenders(model, model_file, experiment, settings, loaded, lm, neural_lm)
+    Args:
+        experiment: Gives the weights; where they do not fit ESPnet's classes, the twin "stock".
+        twins: By label.
+        ngram: As of `make_searches`; ESPnet's n-gram is one over tokens, read with kenlm.
+        lm: As of `make_searches`.
+    """
+    wanted: dict[str, Arguments | str] = {"stock_beam1": {"beam_size": 1}}
+    wanted[f"stock_beam{BEAM}"] = {"beam_size": BEAM}
+    if ngram:
+        wanted[f"stock_beam{BEAM}_ngram"] = _stock_ngram(**ngram)
+    if lm:
+        wanted[f"stock_beam{BEAM}_lm"] = {"beam_size": BEAM, **lm}
+    found = {}
+    for name, how in wanted.items():
+        found[name] = how if isinstance(how, str) else _stock_search(experiment, twins, how)
+    return {name: Contender(system) for name, system in found.items()}
 
-    def entries(self, scopes: Sequence[str], files: WaveFiles) -> dict[str, Entries]:
-        """Return the rows of each scope.
 
-        Raises:
-            ValueError: If the model has no gate.
-        """
-        variants = make_variants(self.experiment, self.settings, self.twins)
-        build: dict[str, Callable[[], Entries]] = {
-            "encoder": lambda: encoder_entries(variants),
-            "model": lambda: model_entries(variants),
-            "e2e": lambda: e2e_entries(
-                variants, self._searches(), self.settings, self._stock(), files
-            ),
-        }
-        return {scope: build[scope]() for scope in scopes}
+def _stock_search(
+    experiment: Experiment, twins: Mapping[str, Experiment], arguments: Arguments
+) -> StockSearch | str:
+    try:
+        return StockSearch(stock_speech2text(experiment, **arguments))
+    except (ValueError, OSError) as e:  # OSError: an n-gram that kenlm cannot read
+        if STOCK_TWIN not in twins:
+            return f"cannot be built (a twin named {STOCK_TWIN} can take its place): {e}"
+    try:
+        return StockSearch(stock_speech2text(twins[STOCK_TWIN], **arguments))
+    except (ValueError, OSError) as e:
+        return f"cannot be built: {e}"
 
-    def _searches(self) -> dict[str, Experiment | str]:
-        """Return the model with our other searches."""
-        wanted: dict[str, dict[str, Any]] = {"prefix_beam": {}}
-        if self.lm is not None:
-            wanted["ngram"] = self.lm.ours()
-        found: dict[str, Experiment | str] = {
-            search: load_experiment(
-                self.model, self.model_file, search, beam_size=BEAM, **WHOLE, **arguments
-            )
-            for search, arguments in wanted.items()
-        }
-        if self.neural_lm is not None:
-            found[ESPNET_LM] = load_experiment(
-                self.model,
-                self.model_file,
-                "espnet",
-                beam_size=BEAM,
-                ctc_weight=1.0,
-                drop_threshold=DROP_THRESHOLD,
-                **WHOLE,
-                **self.neural_lm.arguments(),
-            )
-        return found
 
-    def _stock(self) -> dict[str, Any]:
-        """Return ESPnet's Speech2Text by row name, or why there is none."""
-        wanted: dict[str, dict[str, Any] | str] = {
-            "stock_beam1": {"beam_size": 1},
-            f"stock_beam{BEAM}": {"beam_size": BEAM},
-        }
-        if self.lm is not None:
-            wanted[f"stock_beam{BEAM}_ngram"] = self._stock_lm(self.lm)
-        if self.neural_lm is not None:
-            wanted[f"stock_beam{BEAM}_lm"] = {"beam_size": BEAM, **self.neural_lm.arguments()}
-        return {
-            name: arguments if isinstance(arguments, str) else self._stock_search(arguments)
-            for name, arguments in wanted.items()
-        }
+def _stock_ngram(ngram_file: Path, lexicon: Path | None = None) -> Arguments | str:
+    if lexicon is not None:
+        return "ESPnet scores n-grams over tokens: one over words (--lexicon) is not for it"
+    if importlib.util.find_spec("kenlm") is None:
+        return "ESPnet reads n-grams with kenlm, which is not installed: pip install kenlm"
+    return {"beam_size": BEAM, "ngram_file": str(ngram_file)}
 
-    def _stock_search(self, arguments: Mapping[str, Any]) -> Any:
-        """Return ESPnet's Speech2Text; where our weights do not fit, of the twin "stock"."""
-        try:
-            return stock_speech2text(self.experiment, **arguments)
-        except (ValueError, OSError) as e:  # OSError: an n-gram that kenlm cannot read
-            if STOCK_TWIN not in self.twins:
-                return f"cannot be built (a twin named {STOCK_TWIN} can take its place): {e}"
-        try:
-            return stock_speech2text(self.twins[STOCK_TWIN], **arguments)
-        except (ValueError, OSError) as e:
-            return f"cannot be built: {e}"
 
-    @staticmethod
-    def _stock_lm(lm: LanguageModel) -> dict[str, Any] | str:
-        if lm.lexicon is not None:
-            return "ESPnet scores n-grams over tokens: one over words (--lexicon) is not for it"
-        if importlib.util.find_spec("kenlm") is None:
-            return "ESPnet reads n-grams with kenlm, which is not installed: pip install kenlm"
-        return {"beam_size": BEAM, "ngram_file": str(lm.ngram_file)}
+def _attempt(build: Callable[[], System]) -> System | str:
+    try:
+        return build()
+    except (ValueError, RuntimeError, AttributeError) as e:
+        return f"cannot be built: {e}"

@@ -1,32 +1,47 @@
-"""Decode a whole test set with one system: transcripts, skipped frames, FLOPs."""
+"""The decoder of test sets: transcripts, skipped frames and FLOPs of one system, or of many.
+
+Systems that differ only in how they skip are decoded in one pass. The layers up to the first
+gate are the same for all and run once an utterance. At a gate the settings part by the frames
+which they keep: those that keep the same frames stay together, so that the layers above run once
+for each different choice of frames.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
-from espnet_layerskip.evaluation.flops import counting_flops
-from espnet_layerskip.evaluation.inputs import TestSet
-from espnet_layerskip.evaluation.scoring import characters, check_hypotheses, words
-from espnet_layerskip.evaluation.systems import Skipped, System, skipped_of
-from espnet_layerskip.recipe.score_table import Counts, count_errors
+import torch
+
+from espnet_layerskip._compat import TooShortUttError
+from espnet_layerskip.evaluation.flops import counted
+from espnet_layerskip.evaluation.inputs import Speech, TestSet
+from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.inference.skip_count import SkipCount
+from espnet_layerskip.method.frames import Encoded, LayerState
+from espnet_layerskip.method.settings import can_skip
+from espnet_layerskip.method.trace import GateTrace
+from espnet_layerskip.method.walk import advance, decide, look
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Greedy decoding of a test set, batch 1.
+    """A decoded test set, utterance by utterance.
 
     Attributes:
         hyps: Transcript of each utterance.
-        skipped: Skipped frames and layers, over the whole set.
+        skipped: What was skipped, over the whole set.
         encoder_flops: FLOPs of the encoder, over the whole set; 0 = not counted.
         audio_seconds: Duration of the whole set.
     """
 
     hyps: dict[str, str]
-    skipped: Skipped
+    skipped: SkipCount
     encoder_flops: int
     audio_seconds: float
 
@@ -37,56 +52,128 @@ class Decoded:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Decoded:
         """Undo `to_json`."""
-        return Decoded(**{**data, "skipped": Skipped(**data["skipped"])})
+        return Decoded(**{**data, "skipped": SkipCount(**data["skipped"])})
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Errors of one system on a test set.
+class Transcriber(Protocol):
+    """A system, ours or ESPnet's."""
 
-    Attributes:
-        wer: Word errors of each utterance.
-        cer: Character errors of each utterance; a space is a character, as in ESPnet.
-        ter: Token errors of each utterance, in the model's own tokens.
-    """
+    def transcribe(self, speech: Speech) -> tuple[str, SkipCount, int]:
+        """Return text, what was skipped, and FLOPs of the encoder (0 = not counted)."""
 
-    wer: dict[str, Counts]
-    cer: dict[str, Counts]
-    ter: dict[str, Counts]
-
-    def total(self, kind: str) -> Counts:
-        """Return the counts of "wer", "cer" or "ter" over the whole set."""
-        return sum(getattr(self, kind).values(), Counts())
+    def warm_up(self, speech: Sequence[Speech]) -> None:
+        """Compute what is computed once."""
 
 
-def decode_test_set(system: System, data: TestSet, with_flops: bool = True) -> Decoded:
-    """Transcribe every utterance alone and count what its encoder did."""
-    hyps, skipped = {}, Skipped()
-    if with_flops:
-        system.warm_up(data.speech)
-    with counting_flops(system.encoder) if with_flops else nullcontext(lambda: 0) as flops:
-        for speech in data.speech:
-            hyps[speech.utt_id], count = system.transcribe(speech)
-            if count.num_frames == 0:
-                raise ValueError(f"{speech.utt_id} is too short: remove it from the test set")
-            skipped += skipped_of(system.encoder, count.num_frames)  # of that very forward
-    return Decoded(hyps, skipped, flops(), data.seconds)
+def one_pass_groups(systems: Iterable[System]) -> list[list[System]]:
+    """Return the systems in groups that can be decoded in one pass."""
+    groups: dict[Hashable, list[System]] = {}
+    for system in systems:
+        lower: Hashable = id(system)
+        if can_skip(system.encoder):
+            lower = id(system.encoder.encoders), system.settings.skip_context
+        groups.setdefault(lower, []).append(system)
+    return list(groups.values())
 
 
-def score(system: System, data: TestSet, decoded: Decoded) -> Scores:
-    """Count the errors of transcripts against the references, as they are.
+@torch.no_grad()
+def decode(
+    systems: Sequence[Transcriber],
+    data: TestSet,
+    progress: Callable[[int], object] = lambda done: None,
+    allow_too_short: bool = False,
+) -> list[Decoded]:
+    """Decode a test set, utterance by utterance, with one system or a group of them in one pass.
+
+    Args:
+        systems: One, or a group of `one_pass_groups`.
+        data: What to decode.
+        progress: Is called with the number of utterances done.
+        allow_too_short: Give an utterance that is too short for the subsampling an empty
+            transcript, as ``Speech2Text`` does.
 
     Raises:
-        ValueError: If a transcript is missing or all are empty.
+        ValueError: If an utterance is too short, unless that is allowed.
     """
-    check_hypotheses(data.text, decoded.hyps)
-    tokenizer = system.experiment.speech2text.tokenizer
+    systems[0].warm_up(data.speech)
+    hyps: dict[int, dict[str, str]] = {id(system): {} for system in systems}
+    skipped = dict.fromkeys(hyps, SkipCount())
+    flops = dict.fromkeys(hyps, 0)
+    for done, speech in enumerate(data.speech, 1):
+        try:
+            outcomes = list(_outcomes(systems, speech))
+        except TooShortUttError as e:
+            if not allow_too_short:
+                raise ValueError(
+                    f"{speech.utt_id} is too short: remove it from the test set"
+                ) from e
+            logger.warning("%s %s: its transcript is empty", speech.utt_id, e)
+            outcomes = [(systems, "", SkipCount(), 0)]
+        for some, text, count, cost in outcomes:
+            for system in some:
+                hyps[id(system)][speech.utt_id] = text
+                skipped[id(system)] += count
+                flops[id(system)] += cost
+        progress(done)
+    return [Decoded(hyps[n], skipped[n], flops[n], data.seconds) for n in map(id, systems)]
 
-    def tokens(text: str) -> list[str]:
-        return characters(text) if tokenizer is None else list(tokenizer.text2tokens(text))
 
-    wer, cer, ter = (
-        {utt: count_errors(split(ref), split(decoded.hyps[utt])) for utt, ref in data.text.items()}
-        for split in (words, characters, tokens)
-    )
-    return Scores(wer, cer, ter)
+def _outcomes(
+    systems: Sequence[Any], speech: Speech
+) -> Iterator[tuple[Sequence[Any], str, SkipCount, int]]:
+    """Yield (systems, transcript, what was skipped, FLOPs) for each different outcome."""
+    first = systems[0]
+    if len(systems) == 1:
+        yield systems, *first.transcribe(speech)
+        return
+    encoder, ctc, batch = first.encoder, first.model.ctc, first.batch([speech])
+    start = partial(encoder.start, *batch, first.settings)
+    (state, olens), below = counted(start)
+    flops = below + counted(lambda: advance(encoder, state, {}, ctc, encoder.gate_layer_idx[0]))[1]
+    for some, end, cost in _branches(state, systems, flops):
+        encoded: Encoded = encoder.finish(end, olens, some[0].settings)
+        yield some, first.text(encoded), first.skips(encoded), cost
+
+
+def _branches(
+    state: LayerState, systems: Sequence[System], flops: int
+) -> Iterator[tuple[Sequence[System], LayerState, int]]:
+    """Go on from a gate; yield (systems, last state, FLOPs) for each different way to the top."""
+    leaving = [s for s in systems if s.settings.exit_layer == state.layer_idx]
+    if leaving:
+        yield leaving, state, flops
+    staying = [s for s in systems if s not in leaving]
+    encoder, ctc = systems[0].encoder, systems[0].model.ctc
+    stop = next((k for k in encoder.gate_layer_idx if k > state.layer_idx), None)
+    for trace, group, cost in _decisions(state, staying):
+        branch = state.fork()
+        if trace is not None:
+            branch.drop(trace)
+        _, above = counted(partial(advance, encoder, branch, {}, ctc, stop))
+        total = flops + cost + above
+        if stop is None:
+            yield group, branch, total
+        else:
+            yield from _branches(branch, group, total)
+
+
+def _decisions(
+    state: LayerState, systems: Sequence[System]
+) -> list[tuple[GateTrace | None, list[System], int]]:
+    """Part systems by what they decide at the state's gate; None = it does not decide."""
+    views: dict[type, tuple[tuple[torch.Tensor, ...], int]] = {}
+    found: dict[Hashable, tuple[GateTrace | None, list[System], int]] = {}
+    for system in systems:
+        gate = system.encoder.gates(system.settings).get(state.layer_idx)
+        if gate is None:
+            found.setdefault(None, (None, [], 0))[1].append(system)
+            continue
+        kind = type(gate)  # gates of one kind see the same
+        if kind not in views:
+            views[kind] = counted(partial(look, system.encoder, gate, state, system.model.ctc))
+        seen, flops = views[kind]
+        trace = decide(gate, state, seen)
+        speaker = b"" if trace.speaker is None else trace.speaker.cpu().numpy().tobytes()
+        key = kind, trace.keep_mask.cpu().numpy().tobytes(), speaker
+        found.setdefault(key, (trace, [], flops))[1].append(system)
+    return list(found.values())

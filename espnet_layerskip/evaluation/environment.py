@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def environment_record() -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         "espnet_layerskip": espnet_layerskip.__version__,
         "commit": git_commit(),
-        "espnet": _version("espnet"),
+        "espnet": version("espnet"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpu": cpu_model(),
@@ -64,15 +64,14 @@ def describe(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def command_line(module: str, argv: Sequence[str]) -> str:
-    """Return ``python -m MODULE ...`` as it can be typed again, see `typed`."""
-    return typed(["python", "-m", module, *argv])
-
-
 def typed(words: Sequence[str]) -> str:
-    """Return a command as it can be typed again; paths below the current folder are relative."""
-    here = str(Path.cwd()) + os.sep
-    return shlex.join(",".join(part.removeprefix(here) for part in w.split(",")) for w in words)
+    """Return a command as it can be typed again."""
+    return shlex.join(",".join(map(relative, word.split(","))) for word in words)
+
+
+def relative(path: Path | str) -> str:
+    """Return a path, relative if it is below the current folder."""
+    return str(path).removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def git_commit(directory: Path = PACKAGE_DIR) -> str | None:
@@ -80,14 +79,11 @@ def git_commit(directory: Path = PACKAGE_DIR) -> str | None:
 
     None where the package is not tracked by git, for instance installed in site-packages.
     """
-    marker = directory / "__init__.py"
-    if _git(directory, "ls-files", "--error-unmatch", str(marker)) is None:
+    if _git(directory, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     commit = _git(directory, "rev-parse", "--short=12", "HEAD")
-    if commit is None:
-        return None
-    changed = _git(directory, "status", "--porcelain", "--untracked-files=no", "--", str(directory))
-    return f"{commit}-dirty" if changed else commit
+    changed = _git(directory, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    return f"{commit}-dirty" if commit and changed else commit
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -111,17 +107,8 @@ def _git(directory: Path, *args: str) -> str | None:
     return done.stdout.strip()
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _usable_cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _usable_cores() -> int | None:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
 
 
 def _load() -> list[float] | None:

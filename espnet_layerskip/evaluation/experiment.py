@@ -1,4 +1,4 @@
-"""Experiments to measure: a trained model as its folder says, loaded once."""
+"""Experiments to measure: a trained model as its folder says, loaded once and never changed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_layerskip.evaluation.settings import SkipSettings, can_skip
 from espnet_layerskip.inference.speech2text import load_model
+from espnet_layerskip.method.settings import SkipSettings, can_skip
 from espnet_layerskip.training.checkpoint import file_digest
 
 
@@ -16,20 +16,32 @@ class Experiment:
     """A loaded experiment.
 
     Attributes:
-        speech2text: `espnet_layerskip.Speech2Text`.
-        encoder: Its encoder, as it was loaded.
-        stored: Its skipping settings: as calibrated, else as configured.
-        chosen: Which of the two, in words.
+        speech2text: `espnet_layerskip.Speech2Text`; its encoder skips as calibrated, else as
+            configured.
         checkpoint: File name of its weights.
         sha256: Of that file, as ``sha256sum`` prints it.
+        chosen: Where its skipping settings come from, in words.
     """
 
     speech2text: Any
-    encoder: Any
-    stored: SkipSettings
     checkpoint: str
     sha256: str
     chosen: str
+
+    @property
+    def model(self) -> Any:
+        """The ESPnet model."""
+        return self.speech2text.asr_model
+
+    @property
+    def encoder(self) -> Any:
+        """The model's encoder."""
+        return self.model.encoder
+
+    @property
+    def settings(self) -> SkipSettings:
+        """How it skips: a whole record; OFF for an encoder without gates."""
+        return SkipSettings().resolved(self.encoder)
 
 
 def load_experiment(
@@ -61,12 +73,4 @@ def load_experiment(
             speech2text = load_model(exp, model_file, **{**kwargs, "blank_threshold": None})
     assert speech2text.model_files is not None
     weights = speech2text.model_files.model_file
-    encoder = speech2text.asr_model.encoder
-    return Experiment(
-        speech2text,
-        encoder,
-        SkipSettings().resolved(encoder),
-        weights.name,
-        file_digest(weights),
-        chosen,
-    )
+    return Experiment(speech2text, weights.name, file_digest(weights), chosen)

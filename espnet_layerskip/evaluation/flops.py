@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count, shape_wrapper
 
+T = TypeVar("T")
 _Mode: Any = TorchDispatchMode  # PyTorch leaves it untyped
 
 
-def count_flops(run: Callable[[], object]) -> int:
-    """Run once without gradients and return its FLOPs (2 per multiply-accumulate).
+def counted(run: Callable[[], T]) -> tuple[T, int]:
+    """Run once without gradients; return what it returned and its FLOPs.
 
-    Matrix products, convolutions and attention are counted, in fp32, bf16 or dynamic int8
-    (where an integer operation counts as one). Element-wise operations, normalisation and
-    STFT are not. The count needs the real input: with skipping it depends on the speech.
+    Two FLOPs are a multiply-accumulate. Matrix products, convolutions and attention are counted,
+    in fp32, bf16 or dynamic int8 (where an integer operation counts as one). Element-wise
+    operations, normalisation and STFT are not. The count needs the real input: with skipping it
+    depends on the speech.
     """
     with torch.no_grad(), _Counter() as counter:
-        run()
-    return int(counter.flops)
+        found = run()
+    return found, int(counter.flops)
 
 
-@contextmanager
-def counting_flops(module: torch.nn.Module) -> Iterator[Callable[[], int]]:
-    """Count what a module does whenever it is called inside the block, as `count_flops` does.
-
-    Yields:
-        A function that returns the FLOPs so far.
-    """
-    counter: Any = _Counter()
-
-    def start(*_: Any) -> None:
-        counter.__enter__()
-
-    def stop(*_: Any) -> None:
-        counter.__exit__(None, None, None)
-
-    hooks = [
-        module.register_forward_pre_hook(start),
-        module.register_forward_hook(stop, always_call=True),
-    ]
-    try:
-        yield lambda: int(counter.flops)
-    finally:
-        for hook in hooks:
-            hook.remove()
+def count_flops(run: Callable[[], object]) -> int:
+    """Run once without gradients and return its FLOPs, see `counted`."""
+    return counted(run)[1]
 
 
 # What inference_mode hands over whole, and no_grad in the parts that the formulas know.

@@ -1,4 +1,4 @@
-"""The skipping settings that calibration tries."""
+"""Thresholds and extensions to try: those that calibration sweeps and a report shows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from espnet_layerskip.evaluation.experiment import Experiment
-from espnet_layerskip.evaluation.settings import OFF, SkipSettings
+from espnet_layerskip.method.settings import OFF, SkipSettings
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
 EXTENSIONS = ((0, 0), (1, 1), (2, 2))
+
+
+def grid(
+    stored: SkipSettings,
+    thresholds: Sequence[float] | None = None,
+    extensions: Sequence[tuple[int, int]] | None = None,
+) -> list[SkipSettings]:
+    """Return thresholds x extensions, extension by extension, by rising threshold.
+
+    Args:
+        stored: Its threshold (unless it is off) and extension are tried too.
+        thresholds: None = THRESHOLDS.
+        extensions: None = EXTENSIONS.
+    """
+    own = None if stored.full_depth else stored.blank_threshold
+    same = {*(thresholds or THRESHOLDS), *([own] if isinstance(own, float) else [])}
+    tried: list[float | tuple[float, ...]] = [*sorted(same)]
+    if isinstance(own, tuple):  # one for each gate
+        tried.append(own)
+    pairs = {*(extensions or EXTENSIONS), stored.spike_extension or (0, 0)}
+    return [SkipSettings(p, pair) for pair in sorted(pairs) for p in tried]
 
 
 def settings_to_try(
@@ -17,23 +38,16 @@ def settings_to_try(
     thresholds: Sequence[float] | None = None,
     extensions: Sequence[tuple[int, int]] | None = None,
 ) -> list[SkipSettings]:
-    """Return full depth, then thresholds x extensions x sets of gates, all resolved.
+    """Return full depth, then the grid with every set of gates; all resolved.
 
     Args:
-        experiment: Its own threshold and extension are tried too; its context is kept.
-        thresholds: None = THRESHOLDS.
-        extensions: None = EXTENSIONS.
+        experiment: Its own context is kept.
+        thresholds: See `grid`.
+        extensions: See `grid`.
     """
-    stored, gates = experiment.stored, experiment.encoder.gate_layer_idx
-    assert stored.threshold is not None
-    assert stored.extension is not None
-    tried = sorted({*(thresholds or THRESHOLDS), stored.threshold} - {1.0})
+    encoder, stored = experiment.encoder, experiment.settings
+    gates = encoder.gate_layer_idx
     subsets = [s for n in range(1, len(gates) + 1) for s in combinations(gates, n)]
-    out = [OFF.resolved(experiment.encoder, stored)]
-    for subset in subsets:
-        used = None if len(subset) == len(gates) else subset
-        for extension in sorted({*(extensions or EXTENSIONS), stored.extension}):
-            for threshold in tried:
-                one = SkipSettings(threshold, extension, gates=used)
-                out.append(one.resolved(experiment.encoder, stored))
-    return out
+    wanted = grid(stored, thresholds, extensions)
+    tried = [one.over(SkipSettings(gates_in_use=s)) for s in subsets for one in wanted]
+    return [one.resolved(encoder) for one in (OFF, *tried)]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from espnet_layerskip.files import DataDir, read_table
-from espnet_layerskip.inference import audio
+from espnet_layerskip.inference.audio import AudioBlocks, Utterance
 
 TOLERANCE = 0.25  # of the wanted duration
 
@@ -53,12 +54,24 @@ class TestSet:
         """Duration of all utterances in seconds."""
         return sum(s.seconds for s in self.speech)
 
+    def describe(self) -> dict[str, Any]:
+        """Return how much it is, for JSON."""
+        return {
+            "utterances": len(self.speech),
+            "words": sum(len(text.split()) for text in self.text.values()),
+            "seconds": self.seconds,
+        }
 
-def load_test_set(data_dir: Path | str, sample_rate: int) -> TestSet:
+
+def load_test_set(data_dir: Path | str, sample_rate: int | None = None) -> TestSet:
     """Read ``wav.scp``, ``text`` and ``utt2spk`` and every audio file.
 
     Audio paths are relative to the working directory, as everywhere in ESPnet; where there is
     no such file, to the folders above ``data_dir`` (a recipe's own folder is one of them).
+
+    Args:
+        data_dir: Kaldi data folder.
+        sample_rate: In Hz; None = what the audio has.
 
     Raises:
         ValueError: For tables or audio that cannot be used, or an empty transcript; names
@@ -94,7 +107,7 @@ def load_tables(wav_scp: Path, text: Path, sample_rate: int) -> tuple[TestSet, s
     return _read(data, str(text), wav_scp.resolve().parent, sample_rate), source
 
 
-def _read(data: DataDir, text_file: str, directory: Path, sample_rate: int) -> TestSet:
+def _read(data: DataDir, text_file: str, directory: Path, sample_rate: int | None) -> TestSet:
     """Check the transcripts and read the audio, relative to here or to folders above."""
     for utt_id, text in data.text.items():
         if not text.strip():
@@ -106,8 +119,9 @@ def _read(data: DataDir, text_file: str, directory: Path, sample_rate: int) -> T
     for utt_id, path in sorted(data.wav.items()):
         roots = (Path(), *directory.parents)
         found = next((root / path for root in roots if (root / path).is_file()), path)
-        samples = audio.read_audio(audio.Utterance(utt_id, str(found)), sample_rate)
-        speech.append(Speech(utt_id, samples, sample_rate))
+        audio = AudioBlocks(Utterance(utt_id, str(found)), sample_rate)
+        sample_rate = audio.sample_rate  # of all
+        speech.append(Speech(utt_id, audio.read(), sample_rate))
     return TestSet(speech, data.text, data.utt2spk)
 
 

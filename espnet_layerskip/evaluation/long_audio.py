@@ -17,12 +17,17 @@ import soundfile
 
 from espnet_layerskip.evaluation.environment import describe, environment_record, finish_record
 from espnet_layerskip.evaluation.inputs import Speech, TestSet, load_test_set
-from espnet_layerskip.evaluation.scoring import check_hypotheses, error_rate, words
-from espnet_layerskip.evaluation.tables import markdown_table
+from espnet_layerskip.evaluation.scoring import (
+    Counts,
+    check_hypotheses,
+    error_rate,
+    score,
+    words,
+)
+from espnet_layerskip.evaluation.tables import folded, folded_command, markdown_table, page
 from espnet_layerskip.files import write_text
-from espnet_layerskip.recipe.score_table import Counts, count_errors
 
-NOTES = """
+NOTES = """\
 Each row is the whole test set once, or as often as the file is long: utterances one after another
 in order of their names, written to files of the wanted length and given to `espnet-layerskip
 transcribe` in a process of its own. Time: from the first file to the last text, without the start
@@ -66,23 +71,19 @@ def measure_long_audio(
         )
     environment = environment_record()
     data = load_test_set(data_dir, sample_rate)
-    rows: dict[float, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for length in seconds:
-            where = Path(folder) / f"{length:g}"
-            where.mkdir()
-            refs = write_files(data, length, where)
-            rows[length] = {"seconds": length, "files": len(refs), "runs": [], "refs": refs}
-        for _, (length, row) in itertools.product(range(repeats), rows.items()):
-            where = Path(folder) / f"{length:g}"
-            print(f"transcribing: {row['files']} files of {length:g} s", flush=True)
-            row["runs"].append(_transcribe(exp, where, row["refs"], options))
+    with tempfile.TemporaryDirectory() as root:
+        folders = {length: Path(root) / f"{length:g}" for length in seconds}
+        refs = {length: write_files(data, length, folder) for length, folder in folders.items()}
+        runs: dict[float, list[dict[str, float]]] = {length: [] for length in folders}
+        for _, (length, folder) in itertools.product(range(repeats), folders.items()):
+            print(f"transcribing: {len(refs[length])} files of {length:g} s", flush=True)
+            runs[length].append(_transcribe(exp, folder, refs[length], options))
     first = next(length for length in seconds if length)
-    base = statistics.median(run["ms_per_second"] for run in rows[first]["runs"])
+    base = statistics.median(run["ms_per_second"] for run in runs[first])
     return {
         "environment": finish_record(environment),
         "repeats": repeats,
-        "rows": [_record(row, base) for row in rows.values()],
+        "rows": [_record(length, len(refs[length]), runs[length], base) for length in folders],
     }
 
 
@@ -92,6 +93,7 @@ def write_files(data: TestSet, seconds: float, folder: Path) -> dict[str, str]:
     Utterances come in order of their names, as often as one file needs; shorter files hold
     the set once (what is left at its end is a shorter file). 0 seconds: a file an utterance.
     """
+    folder.mkdir(exist_ok=True)
     refs: dict[str, str] = {}
     part: list[Speech] = []
     turns = itertools.cycle(data.speech) if seconds > data.seconds else iter(data.speech)
@@ -100,7 +102,9 @@ def write_files(data: TestSet, seconds: float, folder: Path) -> dict[str, str]:
             part.append(utterance)
         if part and (utterance is None or sum(u.seconds for u in part) >= seconds):
             name = f"part{len(refs) + 1:05d}"
-            _write_wave(folder / f"{name}.wav", part)
+            with soundfile.SoundFile(folder / f"{name}.wav", "w", part[0].rate, 1, "PCM_16") as out:
+                for spoken in part:
+                    out.write(spoken.samples)
             refs[name] = " ".join(data.text[u.utt_id] for u in part)
             part = []
             if seconds > data.seconds:
@@ -110,29 +114,15 @@ def write_files(data: TestSet, seconds: float, folder: Path) -> dict[str, str]:
     return refs
 
 
-def page(report: Mapping[str, Any]) -> str:
+def long_audio_page(report: Mapping[str, Any]) -> str:
     """Return the report as markdown."""
-    rows = report["rows"]
-    return "\n".join(
-        [
-            "# Long audio",
-            "",
-            *describe(report["environment"]),
-            "- command:",
-            "",
-            f"      {report['command']}",
-            NOTES.format(repeats=report["repeats"]),
-            "",
-            markdown_table(HEADER, [_cells(row) for row in rows]),
-            "",
-        ]
+    return page(
+        "Long audio",
+        describe(report["environment"]),
+        markdown_table(HEADER, [_cells(row) for row in report["rows"]]),
+        folded("How to read the table", NOTES.format(repeats=report["repeats"])),
+        folded_command(report["command"]),
     )
-
-
-def _write_wave(path: Path, part: Sequence[Speech]) -> None:
-    with soundfile.SoundFile(path, "w", part[0].rate, 1, "PCM_16") as out:
-        for utterance in part:
-            out.write(utterance.samples)
 
 
 def _transcribe(
@@ -152,24 +142,23 @@ def _transcribe(
     lines = (folder / "text").read_text(encoding="utf-8").splitlines()
     hyps = {name: text for name, _, text in (line.partition(" ") for line in lines)}
     check_hypotheses(refs, hyps)
-    counts = sum(
-        (count_errors(words(ref), words(hyps[name])) for name, ref in refs.items()), Counts()
-    )
+    counts = sum(score(refs, hyps, words).values(), Counts())
     return {
         "audio_seconds": took["audio_seconds"],
         "ms_per_second": 1000.0 * took["total_seconds"] / took["audio_seconds"],
         "memory_mb": usage.ru_maxrss / (1024.0 if sys.platform == "linux" else 1024.0**2),
-        "wer": error_rate(counts),
+        "wer": error_rate([counts]),
         "deleted": 100.0 * counts.deletions / counts.words,
     }
 
 
-def _record(row: Mapping[str, Any], base: float) -> dict[str, Any]:
-    runs = row["runs"]
+def _record(
+    seconds: float, num_files: int, runs: Sequence[Mapping[str, float]], base: float
+) -> dict[str, Any]:
     times = [run["ms_per_second"] for run in runs]
     return {
-        "seconds": row["seconds"],
-        "files": row["files"],
+        "seconds": seconds,
+        "files": num_files,
         "audio_seconds": runs[0]["audio_seconds"],
         "ms_per_second": statistics.median(times),
         "raw_ms_per_second": times,

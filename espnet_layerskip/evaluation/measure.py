@@ -3,21 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
 from typing import Any
+
+import soundfile
+import torch
 
 from espnet_layerskip.evaluation.accuracy import Accuracy, Log, reason
 from espnet_layerskip.evaluation.conditions import Condition
-from espnet_layerskip.evaluation.entries import Entries, Entry
+from espnet_layerskip.evaluation.contenders import Contenders
 from espnet_layerskip.evaluation.flops import count_flops
-from espnet_layerskip.evaluation.systems import Skipped
-from espnet_layerskip.evaluation.timing import Case, Timing, num_threads, time_interleaved
+from espnet_layerskip.evaluation.inputs import Speech
+from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.evaluation.timing import num_threads, summary, time_interleaved
+from espnet_layerskip.inference.audio import Utterance
+from espnet_layerskip.inference.skip_count import SkipCount
 
 Run = Callable[[], Any]
+Bind = Callable[[Any, Sequence[Speech]], Run]
+SCOPES = ("encoder", "model", "e2e")
 MEASURED = (
     *("settings", "full_depth", "median_s", "min_s", "max_s", "raw_s", "flops", "skip_ratio"),
     *("ceiling", "saved", "ceiling_share", "ceiling_share_of_blocks"),
 )
+
+
+def wave_files(directory: Path) -> Callable[[Speech], Utterance]:
+    """Return a function that gives speech as a file (16 bits a sample), written once."""
+    written: dict[str, Utterance] = {}
+
+    def write(speech: Speech) -> Utterance:
+        if speech.utt_id not in written:
+            path = directory / f"{len(written)}.wav"  # joined names can be too long
+            soundfile.write(path, speech.samples, speech.rate, subtype="PCM_16")
+            written[speech.utt_id] = Utterance(speech.utt_id, str(path))
+        return written[speech.utt_id]
+
+    return write
+
+
+def binders(directory: Path) -> dict[str, Bind]:
+    """Return by scope what gives the function to be timed, of a system and a batch of speech.
+
+    "encoder": features, computed before, to encoder_out. "model": samples in memory to
+    log-posteriors. "e2e": wave files in a directory to text.
+    """
+    files = wave_files(directory)
+    return {
+        "encoder": lambda system, group: partial(system.encode, system.batch(group)),
+        "model": lambda system, group: partial(
+            system.posteriors, [torch.from_numpy(speech.samples) for speech in group]
+        ),
+        "e2e": lambda system, group: partial(system.recognize, [files(s) for s in group]),
+    }
 
 
 @dataclass(frozen=True)
@@ -25,25 +66,25 @@ class Bound:
     """A row in one condition.
 
     Attributes:
-        entry: The row.
+        settings: What it is, in one line.
         runs: What is timed, batch by batch.
         stems: Its subsampling alone, batch by batch; empty = not timed apart.
         flops: Of all batches.
         skipped: In all batches.
     """
 
-    entry: Entry
+    settings: str
     runs: list[Run]
     stems: list[Run]
     flops: int
-    skipped: Skipped
+    skipped: SkipCount
 
 
 def measure_scope(
     scope: str,
-    entries: Entries,
+    bind: Bind,
+    rows: Contenders,
     accuracy: Mapping[str, Accuracy],
-    status: Mapping[str, str],
     conditions: Sequence[Condition],
     *,
     threads: Sequence[int],
@@ -57,62 +98,57 @@ def measure_scope(
         None where there is no value. A time is that of one batch.
     """
     records = []
+    with_stem = {row.full_depth for row in rows.values()} if scope == "encoder" else set()
     for condition in conditions:
         where = f"{scope}, {condition.audio_seconds:g} s, batch {condition.batch_size}"
-        log(f"{where}: FLOPs and skipped frames of {len(entries)} rows")
+        log(f"{where}: FLOPs and skipped frames of {len(rows)} rows")
         bound: dict[str, Bound] = {}
-        failures: dict[str, str] = {}
-        for name, entry in entries.items():
-            if isinstance(entry, Entry):
+        said = {name: asdict(one) for name, one in accuracy.items()}
+        for name, row in rows.items():
+            if not isinstance(row.system, str):
                 try:
-                    bound[name] = _bind(entry, condition)
+                    bound[name] = _bind(row.system, bind, condition, name in with_stem)
                 except Exception as e:  # whatever it is, it must not cost the other rows
-                    failures[name] = f"failed: {reason(e)}"
+                    if said[name]["status"] == "ok":
+                        said[name]["status"] = f"failed: {reason(e)}"
         for n in threads:
             log(f"{where}: timing {len(bound)} rows, {n} thread{'s' if n > 1 else ''}")
             with num_threads(n):
                 timings = _time(bound, repeats) if bound else {}
-            for name in entries:
-                failure = status[name] if status[name] != "ok" else failures.get(name, "ok")
-                records.append(
-                    {
-                        "name": name,
-                        "scope": scope,
-                        **condition.describe(),
-                        "threads": n,
-                        **_measured(name, bound, timings, len(condition.groups)),
-                        "wer": accuracy[name].wer,
-                        "cer": accuracy[name].cer,
-                        "status": failure,
-                    }
-                )
+            for name, row in rows.items():
+                measured = _measured(name, row.full_depth, bound, timings, len(condition.groups))
+                about = {"name": name, "scope": scope, **condition.describe(), "threads": n}
+                records.append({**about, **measured, **said[name]})
     return records
 
 
-def _bind(entry: Entry, condition: Condition) -> Bound:
+def _bind(system: Any, bind: Bind, condition: Condition, with_stem: bool) -> Bound:
     """Try a row and count what it does.
 
     Raises:
         ValueError: If it cannot take such batches.
     """
-    entry.prepare()
-    runs = [entry.bind(group) for group in condition.groups]
-    stems = [entry.stem(group) for group in condition.groups] if entry.stem else []
-    longest = max(range(len(runs)), key=lambda i: max(s.seconds for s in condition.groups[i]))
+    groups = condition.groups
+    runs = [bind(system, group) for group in groups]
+    longest = max(range(len(runs)), key=lambda i: max(s.seconds for s in groups[i]))
     runs[longest]()  # what is computed once is in no count
     flops = sum(count_flops(run) for run in runs)
-    skipped = sum((entry.skipped(run) for run in runs), Skipped())
-    return Bound(entry, runs, stems, flops, skipped)
+    skipped, stems = SkipCount(), list[Run]()
+    if isinstance(system, System):
+        batches = [system.batch(group) for group in groups]
+        skipped = sum((system.skips(system.encode(b)) for b in batches), SkipCount())
+        stems = [partial(system.subsample, b) for b in batches] if with_stem else []
+    return Bound(system.describe(), runs, stems, flops, skipped)
 
 
-def _time(bound: Mapping[str, Bound], repeats: int) -> dict[str, Timing]:
-    inputs = []
+def _time(bound: Mapping[str, Bound], repeats: int) -> dict[str, list[float]]:
+    inputs: list[dict[str, Run]] = []
     for i in range(len(next(iter(bound.values())).runs)):
         cases = {}
         for name, row in bound.items():
-            cases[name] = Case(row.runs[i], row.entry.prepare)
+            cases[name] = row.runs[i]
             if row.stems:
-                cases[_stem(name)] = Case(row.stems[i], row.entry.prepare)
+                cases[_stem(name)] = row.stems[i]
         inputs.append(cases)
     return time_interleaved(inputs, repeats)
 
@@ -122,31 +158,32 @@ def _stem(name: str) -> str:
 
 
 def _measured(
-    name: str, bound: Mapping[str, Bound], timings: Mapping[str, Timing], batches: int
+    name: str,
+    full: str,
+    bound: Mapping[str, Bound],
+    timings: Mapping[str, Sequence[float]],
+    batches: int,
 ) -> dict[str, Any]:
     record: dict[str, Any] = dict.fromkeys(MEASURED)
     if name not in bound:
         return record
-    row, timing = bound[name], timings[name].scaled(1.0 / batches)
+    row = bound[name]
     record |= {
-        "settings": row.entry.settings,
-        "full_depth": row.entry.full_depth or None,
-        "median_s": timing.median,
-        "min_s": timing.min,
-        "max_s": timing.max,
-        "raw_s": list(timing.seconds),
+        "settings": row.settings,
+        "full_depth": full or None,
+        **summary(timings[name], batches),
         "flops": row.flops / batches,
         "skip_ratio": row.skipped.ratio,
         "ceiling": row.skipped.ceiling,
     }
-    full = row.entry.full_depth
-    if full not in timings:
-        return record
-    saved = 1.0 - timings[name].median / timings[full].median
-    record |= {"saved": saved, "ceiling_share": realised_share(saved, row.skipped.ceiling)}
-    if _stem(full) in timings:
-        blocks = 1.0 - timings[_stem(full)].median / timings[full].median
-        record["ceiling_share_of_blocks"] = realised_share(saved, row.skipped.ceiling, blocks)
+    if full in timings:
+        whole = median(timings[full])
+        saved = 1.0 - median(timings[name]) / whole
+        record |= {"saved": saved, "ceiling_share": realised_share(saved, row.skipped.ceiling)}
+        if _stem(full) in timings:
+            blocks = 1.0 - median(timings[_stem(full)]) / whole
+            share = realised_share(saved, row.skipped.ceiling, blocks)
+            record["ceiling_share_of_blocks"] = share
     return record
 
 
@@ -156,9 +193,8 @@ def realised_share(saved: float, ceiling: float, blocks_share: float = 1.0) -> f
     Args:
         saved: 1 - t_on / t_off, of the whole encoder's time.
         ceiling: s * (L - K) / L, the share of the blocks' work that was skipped.
-        blocks_share: Share of t_off that the blocks take. 1.0 relates the ceiling to the
-            whole encoder, whose subsampling cannot be skipped, so 1.0 cannot be reached by
-            linear savings; the measured share gives how well the blocks themselves save.
+        blocks_share: Share of t_off that the blocks take; 1.0 = do not leave the subsampling
+            out, which cannot be skipped.
 
     Returns:
         saved / (ceiling * blocks_share); None where nothing is skipped. More than 1 is

@@ -6,13 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from espnet_layerskip.encoders.fast.layout import Layout
-from espnet_layerskip.evaluation.entries import Entry
 from espnet_layerskip.evaluation.systems import System
-from espnet_layerskip.method.frames import Frames, LayerState
+from espnet_layerskip.method import walk
+from espnet_layerskip.method.frames import LayerState
 
 # In the order of the pipeline; "other" is reading the file, text and Python in between.
 PARTS = ("frontend", "stem", "lower", "gate", "upper", "encoder_other", "head", "search", "other")
@@ -63,109 +62,93 @@ class Stopwatch:
                 delattr(owner, name)
 
 
-@dataclass(frozen=True)
-class Profile:
-    """Where the time of one row goes, median over the passes, in seconds a batch.
-
-    Attributes:
-        seconds: By part.
-        total: Of the whole.
-    """
-
-    seconds: dict[str, float]
-    total: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain types, with the gate's share of the encoder's time."""
-        encoder = sum(self.seconds[part] for part in ENCODER_PARTS)
-        return {
-            "total_s": self.total,
-            "encoder_s": encoder,
-            "gate_share_of_encoder": self.seconds["gate"] / encoder if encoder else None,
-            "parts_s": self.seconds,
-        }
-
-
 def profile(
-    entries: Mapping[str, Entry],
+    systems: Mapping[str, Any],
     gate_layer: int,
     inputs: Mapping[str, Sequence[Callable[[], Any]]],
     repeats: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Profile]:
+) -> dict[str, dict[str, Any]]:
     """Take the time of rows of the end-to-end scope apart, interleaved.
 
     Args:
-        entries: The rows.
+        systems: Ours or ESPnet's, by the name of the row.
         gate_layer: Layers up to this one are "lower".
-        inputs: What each row runs, batch by batch, as `Entry.bind` gave it.
+        inputs: What each row runs, batch by batch.
         repeats: Passes; one more before them is not measured.
         clock: Seconds, monotonic.
+
+    Returns:
+        Of each row, median over the passes, in seconds a batch: "total_s", "encoder_s",
+        "parts_s" by part, and the gate's share of the encoder's time.
     """
-    passes: dict[str, list[tuple[dict[str, float], float]]] = {name: [] for name in entries}
+    passes: dict[str, list[tuple[dict[str, float], float]]] = {name: [] for name in systems}
     for i in range(repeats + 1):
-        for name, entry in entries.items():
-            entry.prepare()
+        for name, system in systems.items():
             watch = Stopwatch(clock)
-            with watching(watch, entry.source, gate_layer):
+            with watching(watch, system, gate_layer):
                 start = clock()
                 for run in inputs[name]:
                     watch.measure("other", run)
                 total = clock() - start
             if i:
                 passes[name].append((watch.seconds, total))
-    found = {}
-    for name, taken in passes.items():
-        batches = len(inputs[name])
-        seconds = {p: statistics.median(s[p] for s, _ in taken) / batches for p in PARTS}
-        found[name] = Profile(seconds, statistics.median(t for _, t in taken) / batches)
-    return found
+    return {name: _record(taken, len(inputs[name])) for name, taken in passes.items()}
+
+
+def _record(taken: Sequence[tuple[dict[str, float], float]], batches: int) -> dict[str, Any]:
+    seconds = {p: statistics.median(s[p] for s, _ in taken) / batches for p in PARTS}
+    encoder = sum(seconds[part] for part in ENCODER_PARTS)
+    return {
+        "total_s": statistics.median(total for _, total in taken) / batches,
+        "encoder_s": encoder,
+        "gate_share_of_encoder": seconds["gate"] / encoder if encoder else None,
+        "parts_s": seconds,
+    }
 
 
 @contextmanager
-def watching(watch: Stopwatch, source: Any, gate_layer: int) -> Iterator[None]:
+def watching(watch: Stopwatch, system: Any, gate_layer: int) -> Iterator[None]:
     """Inside the block, count the parts of our pipeline or of ESPnet's.
 
     Args:
         watch: Counts.
-        source: A `System`, prepared, or an ESPnet Speech2Text.
+        system: A `System`, or ESPnet's search.
         gate_layer: Layers up to this one are "lower".
     """
-    ours = isinstance(source, System)
-    model: Any = source.model if ours else source.asr_model
-    encoder: Any = model.encoder
-    layers = list(encoder.encoders)
-
-    def level(number: int) -> str:
-        return "lower" if number < gate_layer else "upper"
-
+    model, encoder = system.model, system.encoder
     with ExitStack() as stack:
 
         def around(owner: Any, name: str, part: str | Callable[..., str]) -> None:
             stack.enter_context(watch.around(owner, name, part))
 
+        def level(number: int) -> str:
+            return "lower" if number < gate_layer else "upper"
+
         around(model, "_extract_feats", "frontend")
         if model.normalize is not None:
             around(model.normalize, "forward", "frontend")
-        around(encoder, "forward", "encoder_other")
         around(model.ctc, "log_softmax", "head")
-        if not ours:
+        if not isinstance(system, System):
+            around(encoder, "forward", "encoder_other")
             around(encoder.embed, "forward", "stem")
-            for number, layer in enumerate(layers):
+            for number, layer in enumerate(encoder.encoders):
                 around(layer, "forward", level(number))
-            around(source.beam_search, "forward", "search")
+            around(system.speech2text.beam_search, "forward", "search")
             yield
             return
-        decoder = source.experiment.speech2text.ctc_decoder
+        around(encoder, "run", "encoder_other")
         around(encoder, "subsample", "stem")
-        run = list(getattr(encoder, "fast_layers", lambda: None)() or layers)
-        number_of = {id(layer): number for number, layer in enumerate(run)}
-        around(encoder, "run_layer", lambda layer, frames: level(number_of[id(layer)]))
-        around(encoder, "view", "gate")
-        around(encoder, "decide", "gate")
+        fast = encoder.fast_form()
+        layers = encoder.encoders if fast is None else fast.layers
+        number_of = {id(layer): number for number, layer in enumerate(layers)}
+        owner, name = (encoder, "run_layer") if fast is None else (type(layers[0]), "__call__")
+        around(owner, name, lambda layer, frames: level(number_of[id(layer)]))
+        around(walk, "look", "gate")
+        around(walk, "decide", "gate")
         around(LayerState, "drop", "gate")
-        around(Frames, "full", "gate")
+        around(LayerState, "full", "gate")
         # what the layers above a gate have to know of the gaps
         around(Layout, "__init__", lambda _, frames: "lower" if frames.frozen is None else "gate")
-        around(type(decoder), "__call__", "search")
+        around(type(system.speech2text.ctc_decoder), "__call__", "search")
         yield

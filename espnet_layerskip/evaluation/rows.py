@@ -9,7 +9,10 @@ from typing import Any
 
 import yaml
 
-from espnet_layerskip.evaluation.settings import OFF, SkipSettings, parse_settings
+from espnet_layerskip.method.settings import OFF, PRECISIONS, SkipSettings, check_choice
+
+KEEP = SkipSettings()  # as the experiment says
+PRECISION = "precision="
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,23 @@ class Row:
         name: What the table calls it.
         exps: Experiment folders.
         settings: How it skips; None values keep what the experiment says.
+        precision: Of the encoder.
     """
 
     name: str
     exps: tuple[str, ...]
-    settings: SkipSettings
+    settings: SkipSettings = KEEP
+    precision: str = "float32"
+
+    def describe(self) -> str:
+        """Return the settings that were asked for, as on the command line."""
+        return describe(self.settings, self.precision)
+
+
+def describe(settings: SkipSettings, precision: str) -> str:
+    """Return settings with their precision, as they are written on the command line."""
+    rest = "" if precision == PRECISIONS[0] else f" {PRECISION}{precision}"
+    return f"{settings.describe()}{rest}".strip()
 
 
 def experiment_rows(spec: str) -> list[Row]:
@@ -36,7 +51,10 @@ def experiment_rows(spec: str) -> list[Row]:
     Raises:
         ValueError: For an experiment without config.yaml, or seeds with differing gates.
     """
-    label, exps = _split(spec)
+    label, sign, found = spec.partition("=")
+    if not sign:
+        label, found = Path(spec.split(",")[0]).name, spec
+    exps = tuple(found.split(","))
     gates = {_gate_layers(exp) for exp in exps}
     if len(gates) > 1:
         raise ValueError(
@@ -45,14 +63,12 @@ def experiment_rows(spec: str) -> list[Row]:
         )
     [layers] = gates
     if not layers:
-        return [Row(label, exps, SkipSettings())]
+        return [Row(label, exps)]
+    stopped = {k: SkipSettings(blank_threshold=1.0, exit_layer=k) for k in layers}
     return [
         Row(f"{label}, skipping off", exps, OFF),
-        Row(f"{label}, skipping on", exps, SkipSettings()),
-        *(
-            Row(f"{label}, stopped at layer {k}", exps, SkipSettings(threshold=1.0, exit_layer=k))
-            for k in layers
-        ),
+        Row(f"{label}, skipping on", exps),
+        *(Row(f"{label}, stopped at layer {k}", exps, how) for k, how in stopped.items()),
     ]
 
 
@@ -65,10 +81,19 @@ def custom_row(items: Sequence[str]) -> Row:
     if len(items) < 2:
         raise ValueError(
             f"row {' '.join(items)!r}: NAME EXPDIR[,EXPDIR...] [threshold=P] [extension=L,R] "
-            "[context=C] [exit=K] [repeats=P] is needed"
+            "[context=C] [exit=K] [gates=K,K] [repeats=P] [precision=P] is needed"
         )
+    precisions = [i.removeprefix(PRECISION) for i in items[2:] if i.startswith(PRECISION)]
     try:
-        return Row(items[0], tuple(items[1].split(",")), parse_settings(items[2:]))
+        if len(precisions) > 1:
+            raise ValueError("setting precision is given twice: give it once")
+        [precision] = precisions or PRECISIONS[:1]
+        return Row(
+            items[0],
+            tuple(items[1].split(",")),
+            SkipSettings.from_items(i for i in items[2:] if not i.startswith(PRECISION)),
+            check_choice("precision", precision, PRECISIONS),
+        )
     except ValueError as e:
         raise ValueError(f"row {items[0]!r}: {e}") from e
 
@@ -82,13 +107,6 @@ def check_names(rows: Sequence[Row]) -> list[Row]:
     if twice:
         raise ValueError(f"two rows are named {twice[0]!r}: give each a name of its own (LABEL=)")
     return list(rows)
-
-
-def _split(spec: str) -> tuple[str, tuple[str, ...]]:
-    label, sign, exps = spec.partition("=")
-    if not sign:
-        label, exps = Path(spec.split(",")[0]).name, spec
-    return label, tuple(exps.split(","))
 
 
 def _gate_layers(exp: str) -> tuple[int, ...]:

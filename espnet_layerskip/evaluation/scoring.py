@@ -1,24 +1,79 @@
-"""Error rates of transcripts, and a paired bootstrap over utterances."""
+"""Errors of transcripts, their rates, and a paired bootstrap over utterances."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from espnet_layerskip.recipe.score_table import Counts
+MAX_WER_POINTS = 0.3  # percent points; the project's own bound for "no loss"
+ROUNDING = 1e-9
+
+Split = Callable[[str], list[str]]
 
 
-def error_rate(counts: Counts) -> float:
-    """Return the errors in percent of the reference tokens.
+@dataclass(frozen=True)
+class Counts:
+    """Aligned tokens of one or more sentences: correct, substituted, deleted, inserted."""
+
+    sentences: int = 0
+    correct: int = 0
+    sub: int = 0
+    deletions: int = 0
+    ins: int = 0
+    wrong_sentences: int = 0
+
+    @property
+    def words(self) -> int:
+        """Number of reference tokens."""
+        return self.correct + self.sub + self.deletions
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return self.sub + self.deletions + self.ins
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(a + b for a, b in zip(self._all(), other._all(), strict=True)))
+
+    def percentages(self) -> list[float]:
+        """Return Corr, Sub, Del, Ins, Err (of the reference tokens), S.Err (of the sentences)."""
+        words = max(self.words, 1)
+        counts = (self.correct, self.sub, self.deletions, self.ins, self.errors)
+        wrong = 100.0 * self.wrong_sentences / max(self.sentences, 1)
+        return [100.0 * c / words for c in counts] + [wrong]
+
+    def _all(self) -> tuple[int, ...]:
+        return tuple(vars(self).values())
+
+
+def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
+    """Align one sentence by jiwer (fewest errors) and count.
+
+    The number of errors is sclite's; where several alignments have as many, sclite may split
+    them otherwise into substitutions, deletions and insertions.
 
     Raises:
-        ValueError: If there are no reference tokens.
+        ValueError: jiwer is not installed.
+
+    >>> count_errors("a b c d".split(), "a x c".split())
+    Counts(sentences=1, correct=2, sub=1, deletions=1, ins=0, wrong_sentences=1)
     """
-    if counts.words == 0:
-        raise ValueError("the references have no tokens: an error rate needs at least one")
-    return 100.0 * counts.errors / counts.words
+    if not ref or not hyp:
+        return Counts(1, 0, 0, len(ref), len(hyp), int(ref != hyp))
+    try:
+        import jiwer
+    except ImportError as err:
+        raise ValueError(
+            "neither sclite nor jiwer is installed: pip install jiwer, or Debian's sctk"
+        ) from err
+    # jiwer takes text: every token becomes one word without anything that it could change.
+    names: dict[str, str] = {}
+    texts = [" ".join(names.setdefault(t, f"t{len(names)}") for t in side) for side in (ref, hyp)]
+    out = jiwer.process_words(texts[0], texts[1])
+    return Counts(1, out.hits, out.substitutions, out.deletions, out.insertions, int(ref != hyp))
 
 
 def words(text: str) -> list[str]:
@@ -29,6 +84,34 @@ def words(text: str) -> list[str]:
 def characters(text: str) -> list[str]:
     """Split a transcript into characters; a space between words is one, as ESPnet counts."""
     return list(" ".join(text.split()))
+
+
+def score(refs: Mapping[str, str], hyps: Mapping[str, str], split: Split) -> dict[str, Counts]:
+    """Return the errors of each utterance, in the order of the references.
+
+    Args:
+        refs: Transcripts by utterance, taken as they are.
+        hyps: What was recognised, of at least the same utterances.
+        split: From a transcript to tokens: ``words``, ``characters`` or a tokenizer's.
+    """
+    return {utt: _count(ref, hyps[utt], split) for utt, ref in refs.items()}
+
+
+@lru_cache(maxsize=2**17)  # settings of one model mostly give the same transcripts
+def _count(ref: str, hyp: str, split: Split) -> Counts:
+    return count_errors(split(ref), split(hyp))
+
+
+def error_rate(counts: Iterable[Counts]) -> float:
+    """Return the errors in percent of the reference tokens.
+
+    Raises:
+        ValueError: If there are no reference tokens.
+    """
+    total = sum(counts, Counts())
+    if total.words == 0:
+        raise ValueError("the references have no tokens: an error rate needs at least one")
+    return 100.0 * total.errors / total.words
 
 
 def check_hypotheses(refs: Mapping[str, str], hyps: Mapping[str, str]) -> None:
@@ -44,6 +127,19 @@ def check_hypotheses(refs: Mapping[str, str], hyps: Mapping[str, str]) -> None:
         )
     if not any(hyps[utt].strip() for utt in refs):
         raise ValueError(f"all {len(refs)} transcripts are empty")
+
+
+def judge(wer: float, reference: float | None, max_wer_points: float) -> str:
+    """Return "ok", or why a row may not count as fast.
+
+    Args:
+        wer: Of the row, in percent.
+        reference: Of the same weights at full depth, in percent; None = nothing to compare.
+        max_wer_points: Allowed increase in percent points.
+    """
+    if reference is None or wer <= reference + max_wer_points + ROUNDING:
+        return "ok"
+    return f"failed: WER {wer - reference:+.2f} over full depth (allowed {max_wer_points:+.2f})"
 
 
 @dataclass(frozen=True)

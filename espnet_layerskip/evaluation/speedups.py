@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from espnet_layerskip.evaluation.entries import GREEDY_OFF, GREEDY_ON
-from espnet_layerskip.evaluation.variants import FULL, ON, STOCK
+from espnet_layerskip.evaluation.contenders import (
+    ESPNET_LM,
+    FULL,
+    GREEDY_OFF,
+    GREEDY_ON,
+    ON,
+    STOCK,
+)
+from espnet_layerskip.evaluation.scoring import ROUNDING
 
-# The condition of the project's targets: duration in seconds, batch size, threads.
-HEADLINE = (10.0, 1, 2)
+CONDITION = ("audio_seconds", "batch_size", "threads")
+HEADLINE = (10.0, 1, 2)  # the condition of the project's targets
 TWIN = "twin_stock"  # takes the place of ESPnet's class where that cannot hold our weights
 
 # Name: scope, row, and what it is compared with (the first of them that was built).
@@ -26,11 +33,7 @@ SPEEDUPS = {
     "e2e_ngram_vs_stock_beam10": ("e2e", "ours_ngram_skip_on", ("stock_beam10",)),
     "e2e_ngram_vs_stock_beam10_ngram": ("e2e", "ours_ngram_skip_on", ("stock_beam10_ngram",)),
     "e2e_ngram_vs_stock_beam10_lm": ("e2e", "ours_ngram_skip_on", ("stock_beam10_lm",)),
-    "e2e_espnet_lm_vs_stock_beam10_lm": (
-        "e2e",
-        "ours_espnet_beam10_lm_skip_on",
-        ("stock_beam10_lm",),
-    ),
+    "e2e_espnet_lm_vs_stock_beam10_lm": ("e2e", f"ours_{ESPNET_LM}_skip_on", ("stock_beam10_lm",)),
 }
 
 
@@ -47,20 +50,22 @@ def speedups(rows: Sequence[Mapping[str, Any]], max_wer_increase: float) -> dict
         None; "reasons" by name where it is None; "headline" with that condition; "conditions",
         a list of all that were measured, with the same names and reasons.
     """
-    keys = sorted({(r["audio_seconds"], r["batch_size"], r["threads"]) for r in rows})
-    found = [_condition(rows, key, max_wer_increase) for key in keys]
-    headline = _condition(rows, HEADLINE, max_wer_increase)
-    if HEADLINE not in keys:
-        reason = "this condition was not measured"
-        headline["reasons"] = dict.fromkeys(SPEEDUPS, reason)
-    ratios = {name: headline[name] for name in (*SPEEDUPS, "reasons")}
-    return {**ratios, "headline": _named(HEADLINE), "conditions": found}
+    keys = {tuple(row[name] for name in CONDITION) for row in rows}
+    found = {key: _condition(rows, key, max_wer_increase) for key in sorted(keys)}
+    nothing = dict.fromkeys(SPEEDUPS)
+    not_measured = dict.fromkeys(SPEEDUPS, "this condition was not measured")
+    headline = found.get(HEADLINE, {**nothing, "reasons": not_measured})
+    return {
+        **{name: headline[name] for name in (*SPEEDUPS, "reasons")},
+        "headline": dict(zip(CONDITION, HEADLINE, strict=True)),
+        "conditions": list(found.values()),
+    }
 
 
 def _condition(
-    rows: Sequence[Mapping[str, Any]], key: tuple[float, int, int], max_wer_increase: float
+    rows: Sequence[Mapping[str, Any]], key: tuple[Any, ...], max_wer_increase: float
 ) -> dict[str, Any]:
-    here = [r for r in rows if (r["audio_seconds"], r["batch_size"], r["threads"]) == key]
+    here = [row for row in rows if tuple(row[name] for name in CONDITION) == key]
     ratios: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for name, (scope, row, others) in SPEEDUPS.items():
@@ -69,7 +74,7 @@ def _condition(
             ratios[name] = _ratio(by_name, scope, row, others, max_wer_increase)
         except ValueError as e:
             ratios[name], reasons[name] = None, str(e)
-    return {**_named(key), **ratios, "reasons": reasons}
+    return {**dict(zip(CONDITION, key, strict=True)), **ratios, "reasons": reasons}
 
 
 def _ratio(
@@ -94,13 +99,9 @@ def _ratio(
             raise ValueError(f"{needed} {rows[needed]['status']}")
     ratio = float(rows[other]["median_s"] / rows[name]["median_s"])
     wer, allowed = rows[name]["wer"], rows[other]["wer"] * (1.0 + max_wer_increase / 100.0)
-    if wer > allowed + 1e-9:
+    if wer > allowed + ROUNDING:
         raise ValueError(
             f"the WER of {name}, {wer:.2f}, is more than {max_wer_increase:g} % above the "
             f"{rows[other]['wer']:.2f} of {other} (the times alone: {ratio:.2f})"
         )
     return ratio
-
-
-def _named(key: tuple[float, int, int]) -> dict[str, Any]:
-    return dict(zip(("audio_seconds", "batch_size", "threads"), key, strict=True))

@@ -5,48 +5,94 @@ from __future__ import annotations
 import copy
 import inspect
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from espnet_layerskip._compat import ConformerEncoder, ESPnetASRModel
-from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
+from espnet_layerskip._compat import ESPnetASRModel, asr_task
+from espnet_layerskip.encoders.base import LayerSkipEncoder
+from espnet_layerskip.encoders.convert import from_stock
 from espnet_layerskip.evaluation.experiment import Experiment
-from espnet_layerskip.evaluation.settings import OFF, SkipSettings
+from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.inference.audio import AudioBlocks, Utterance
+from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.speech2text import ESPnetSpeech2Text
 from espnet_layerskip.training.checkpoint import load_state
 
 
-def stock_class(system: System) -> System:
-    """Return the same weights in ESPnet's own ConformerEncoder.
+class StockSearch:
+    """ESPnet's Speech2Text as a system of the end-to-end scope.
+
+    Args:
+        speech2text: Of ESPnet's class.
+    """
+
+    def __init__(self, speech2text: Any):
+        self.speech2text = speech2text
+        self.model: Any = speech2text.asr_model
+        self.encoder: Any = self.model.encoder
+
+    def describe(self) -> str:
+        """Return the classes that run, in one line."""
+        search = self.speech2text.beam_search
+        parts = (self.model, self.encoder, self.model.ctc, search)
+        classes = ", ".join(type(part).__name__ for part in parts)
+        name = type(self.speech2text).__name__
+        described = f"ESPnet's {name}: {classes}, beam {search.beam_size}"
+        if margin := getattr(search.scorers["ctc"], "window_margin", 0):  # ESPnet 202611's default
+            described += f", ctc_window_margin {margin}"
+        return described
+
+    def recognize(self, utterances: Sequence[Utterance]) -> Any:
+        """Transcribe files in one batch, as ESPnet does.
+
+        Raises:
+            ValueError: For several files, if this ESPnet takes one at a time.
+        """
+        batched = getattr(self.speech2text, "batch_decode", None)
+        if len(utterances) > 1 and batched is None:
+            raise ValueError("this version of ESPnet decodes one utterance at a time")
+        waves = [AudioBlocks(utterance, None).read() for utterance in utterances]
+        return batched(waves) if batched and len(waves) > 1 else self.speech2text(waves[0])
+
+    def transcribe(self, speech: Speech) -> tuple[str, SkipCount, int]:
+        """Return the transcript of one utterance; nothing else is counted.
+
+        Raises:
+            TooShortUttError: If it is too short for the encoder.
+        """
+        found = self.speech2text(speech.samples)
+        nbest = found[0] if isinstance(found, tuple) else found
+        return nbest[0][0] or "", SkipCount(), 0
+
+    def warm_up(self, speech: Sequence[Speech]) -> None:
+        """Do nothing: no FLOPs are counted."""
+
+
+def stock_class(experiment: Experiment) -> System:
+    """Return the same weights in the encoder class of ESPnet.
 
     Raises:
-        ValueError: If the system's encoder is not a Conformer, or its weights do not fit, for
-            instance those of ``stem_channels``.
+        ValueError: If there is no such class, or the weights do not fit it, for instance those of
+            ``stem_channels``.
     """
-    stock = ConformerEncoder(_input_size(system.model), **_stock_conf(system))
-    if getattr(system.encoder, "conditioning_layer", None) is not None:
-        stock.conditioning_layer = copy.deepcopy(system.encoder.conditioning_layer)
-    load_state(stock, system.encoder.state_dict(), system.experiment.checkpoint)
-    return System(system.experiment, SkipSettings(), stock.eval())
+    return System(experiment, encoder=stock_speech2text(experiment).asr_model.encoder)
 
 
-def fast_class(system: System) -> System:
+def fast_class(experiment: Experiment) -> System:
     """Return the weights of a stock encoder in our encoder's fast form, without a gate.
 
     A shallower stock network that could run as fast as ours does is the rival that counts.
 
     Raises:
-        ValueError: If the encoder is not a Conformer or has no fast form.
+        ValueError: If there is no class of ours for the encoder, or it has no fast form.
     """
-    fast = LayerSkipConformerEncoder(_input_size(system.model), **_stock_conf(system))
-    fast.conditioning_layer = copy.deepcopy(getattr(system.encoder, "conditioning_layer", None))
-    load_state(fast, system.encoder.state_dict(), system.experiment.checkpoint)
-    fast.eval().optimize_for_inference()
-    return System(system.experiment, OFF, fast)
+    fast = from_stock(experiment.encoder)
+    fast.optimize_for_inference()
+    return System(experiment, encoder=fast)
 
 
 def stock_speech2text(experiment: Experiment, **search: Any) -> Any:
@@ -56,60 +102,42 @@ def stock_speech2text(experiment: Experiment, **search: Any) -> Any:
     unless it is factorized: ESPnet has no such head, so ours is put in its place.
 
     Args:
-        experiment: Stock, or with a layer-skipping Conformer.
+        experiment: With an encoder of ESPnet's, or a layer-skipping one.
         search: Arguments of ESPnet's Speech2Text, for instance ``beam_size``.
 
     Raises:
         ValueError: If the weights do not fit ESPnet's classes.
     """
-    ours = experiment.speech2text
-    _check_conformer(experiment.encoder)
+    ours, encoder = experiment.speech2text, experiment.encoder
+    cls = encoder.STOCK if isinstance(encoder, LayerSkipEncoder) else type(encoder)
+    [known] = [c.classes for c in asr_task().class_choices_list if c.name == "encoder"]
+    names = [name for name, one in known.items() if one is cls]
+    if not names:
+        raise ValueError(f"{cls.__name__} is not an encoder of ESPnet: no stock class fits")
     config = yaml.safe_load(Path(ours.model_files.train_config).read_text(encoding="utf-8"))
-    config["encoder"], config["model"] = "conformer", "espnet"
-    config["encoder_conf"] = _known(ConformerEncoder, config.get("encoder_conf") or {})
+    config["encoder"], config["model"] = names[0], "espnet"
+    config["encoder_conf"] = _known(cls, config.get("encoder_conf") or {})
     config["model_conf"] = _known(ESPnetASRModel, config.get("model_conf") or {})
+    if not config["encoder_conf"].get("interctc_use_conditioning"):
+        # intermediate outputs would cost stock ESPnet time and change nothing of its transcripts
+        config["encoder_conf"].pop("interctc_layer_idx", None)
     with tempfile.TemporaryDirectory(prefix="espnet_layerskip_") as directory:
         path = Path(directory) / "config.yaml"
         path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
         stock = ESPnetSpeech2Text(asr_train_config=path, ctc_weight=1.0, **search)
     state = {
         name: value
-        for name, value in ours.asr_model.state_dict().items()
-        if not name.startswith(("encoder.", "ctc.interctc_lo."))
+        for name, value in experiment.model.state_dict().items()
+        if not name.startswith("ctc.interctc_lo.")
     }
-    state |= {f"encoder.{name}": v for name, v in experiment.encoder.state_dict().items()}
     load_state(stock.asr_model, state, experiment.checkpoint)
-    if getattr(ours.asr_model.ctc, "head_type", "plain") == "factorized":
-        stock.asr_model.ctc = copy.deepcopy(ours.asr_model.ctc)
+    if getattr(experiment.model.ctc, "head_type", "plain") == "factorized":
+        stock.asr_model.ctc = copy.deepcopy(experiment.model.ctc)
         stock.beam_search.scorers["ctc"].ctc = stock.asr_model.ctc
     return stock
 
 
-def _stock_conf(system: System) -> dict[str, Any]:
-    _check_conformer(system.encoder)
-    return _known(ConformerEncoder, system.experiment.speech2text.asr_train_args.encoder_conf)
-
-
 def _known(cls: type, conf: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that a class of ESPnet has.
-
-    Without self-conditioning the intermediate outputs are left out: they would cost stock
-    ESPnet time and change nothing of its transcripts.
-    """
+    """Return the options that a class of ESPnet has."""
     known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-    kept = {name: value for name, value in conf.items() if name in known}
-    if cls is ConformerEncoder and not kept.get("interctc_use_conditioning"):
-        kept.pop("interctc_layer_idx", None)
-    return kept
-
-
-def _check_conformer(encoder: Any) -> None:
-    if not isinstance(encoder, ConformerEncoder):
-        raise ValueError(f"{type(encoder).__name__} is not a Conformer: no stock class fits")
-
-
-def _input_size(model: Any) -> int:
-    for module in (model.preencoder, model.frontend):
-        if module is not None:
-            return int(module.output_size())
-    raise ValueError("the model has neither frontend nor pre-encoder: its input size is unknown")
+    return {name: value for name, value in conf.items() if name in known}

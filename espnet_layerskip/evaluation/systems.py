@@ -1,61 +1,72 @@
-"""Systems to measure: a trained model with one encoder and one skipping setting."""
+"""Systems to measure: a trained model with one encoder and one way to skip."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from espnet_layerskip._compat import TooShortUttError
-from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
 from espnet_layerskip.evaluation.experiment import Experiment
+from espnet_layerskip.evaluation.flops import counted
 from espnet_layerskip.evaluation.inputs import Speech
-from espnet_layerskip.evaluation.settings import SkipSettings, can_skip
-from espnet_layerskip.inference.posteriors import extract_features, log_posteriors
+from espnet_layerskip.evaluation.rows import KEEP, describe
+from espnet_layerskip.inference.audio import AudioBlocks, Utterance
+from espnet_layerskip.inference.options import set_fast_form
+from espnet_layerskip.inference.posteriors import (
+    encode,
+    extract_features,
+    postencode,
+    prepare,
+    run_encoder,
+)
+from espnet_layerskip.inference.recognize import recognize
 from espnet_layerskip.inference.skip_count import SkipCount
+from espnet_layerskip.method.frames import Encoded
+from espnet_layerskip.method.settings import SkipSettings, can_skip
 
-
-@dataclass(frozen=True)
-class Batch:
-    """What an encoder takes: features after frontend and normalisation.
-
-    Attributes:
-        feats: (B, T, F), float32, padded with zeros.
-        lens: (B,), int64.
-    """
-
-    feats: torch.Tensor
-    lens: torch.Tensor
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""What an encoder takes: features (B, T, F) after frontend and normalisation, lengths (B,)."""
 
 
 class System:
-    """A model with one encoder and one skipping setting; several may share the model.
+    """A model with one encoder and one skipping setting.
+
+    It shares the parameters with its experiment, and nothing that is set: systems of one
+    experiment run side by side.
 
     Args:
-        experiment: Where model and stored settings come from.
-        settings: Skipping settings; None values keep what the experiment says.
+        experiment: Where the model comes from.
+        settings: How to skip; None values keep what the experiment says.
+        precision: Of the encoder.
         encoder: Another encoder of the same weights; default: the model's own.
 
     Raises:
-        ValueError: For settings that the encoder cannot have.
+        ValueError: For settings or a precision that the encoder cannot have.
     """
 
     def __init__(
-        self, experiment: Experiment, settings: SkipSettings, encoder: torch.nn.Module | None = None
+        self,
+        experiment: Experiment,
+        settings: SkipSettings = KEEP,
+        precision: str = "float32",
+        encoder: Any = None,
     ):
-        self.experiment = experiment
-        self.model: Any = experiment.speech2text.asr_model
-        self.encoder: Any = experiment.encoder if encoder is None else encoder
-        self.settings = settings.resolved(self.encoder, experiment.stored)
-        if settings.precision is not None:
-            self.encoder = copy.deepcopy(self.encoder)
-            self.encoder.optimize_for_inference(settings.precision)
-        self.prepare()
+        encoder = experiment.encoder if encoder is None else encoder
+        self.experiment, self.precision = experiment, precision
+        self.settings = settings.resolved(encoder)
+        if precision != "float32":
+            encoder = copy.deepcopy(encoder)
+            set_fast_form(encoder, precision)
+        self.encoder: Any = copy.copy(encoder)
+        if can_skip(encoder):
+            self.encoder.settings = self.settings
+        self.speech2text = experiment.speech2text.with_encoder(self.encoder)
+        self.model: Any = self.speech2text.asr_model
 
     @property
     def num_layers(self) -> int:
@@ -67,137 +78,100 @@ class System:
         """Parameters of the whole model, as it is decoded with greedy search."""
         return sum(p.numel() for p in self.model.parameters())
 
-    def prepare(self) -> None:
-        """Put this system's encoder and settings into the shared model."""
-        self.model.encoder = self.encoder
-        self.settings.apply(self.encoder)
+    @property
+    def how(self) -> str:
+        """How it skips, as on the command line; gates are named where they are not all."""
+        whole, gates = self.settings, getattr(self.encoder, "gate_layer_idx", ())
+        every = whole.gates_in_use == tuple(gates)
+        return describe(replace(whole, gates_in_use=None) if every else whole, self.precision)
 
+    def describe(self) -> str:
+        """Return the encoder's class and form and how it skips, in one line."""
+        form = "" if getattr(self.encoder, "fast_form", lambda: None)() is None else ", fast form"
+        how = self.how if can_skip(self.encoder) else "full depth"
+        return f"{type(self.encoder).__name__}{form}, {how}"
+
+    @torch.inference_mode()
     def batch(self, speech: Sequence[Speech]) -> Batch:
-        """Return the encoder's input for a batch of speech, by frontend and normalisation."""
-        model, feats = self.model, []
-        with torch.no_grad():
-            for one in speech:
-                x = extract_features(model, torch.from_numpy(one.samples))[None]
-                lens = torch.tensor([x.size(1)])
-                for module in (model.normalize, model.preencoder):
-                    if module is not None:
-                        x, lens = module(x, lens)
-                feats.append(x[0, : int(lens)])
-        return Batch(
-            pad_sequence(feats, batch_first=True), torch.tensor([f.size(0) for f in feats])
-        )
+        """Return the encoder's input for a batch of speech.
 
-    def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return encoder_out (B, T', D) and its lengths (B,); call `prepare` first.
-
-        It is the forward alone, without hooks that somebody may have registered.
+        Raises:
+            TooShortUttError: If an utterance is too short for the encoder.
         """
-        # as ESPnetASRModel.encode decides
-        wanted = ("interctc_use_conditioning", "ctc_trim")
-        gated = any(getattr(self.encoder, name, False) for name in wanted)
-        with torch.inference_mode():
-            head = {"ctc": self.model.ctc} if gated else {}
-            out, olens, _ = self.encoder.forward(batch.feats, batch.lens, **head)
-        return out, olens
+        waves = [self.speech2text.preprocess(one.utt_id, one.samples) for one in speech]
+        feats = [extract_features(self.model, torch.from_numpy(wave)) for wave in waves]
+        return prepare(self.model, feats)
 
-    def posteriors(self, waves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run frontend, encoder and head on samples; call `prepare` first.
+    @torch.inference_mode()
+    def encode(self, batch: Batch) -> Encoded:
+        """Run the encoder alone."""
+        return run_encoder(self.model, *batch)
+
+    @torch.inference_mode()
+    def subsample(self, batch: Batch) -> None:
+        """Run only what no skipping can save; of a layer-skipping encoder."""
+        self.encoder.subsample(*batch)
+
+    @torch.inference_mode()
+    def posteriors(self, waves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, Encoded]:
+        """Run frontend, encoder and head on samples.
 
         Args:
             waves: Utterances (N_i,), float32.
 
         Returns:
-            Log-posteriors (B, T', V) and their lengths (B,).
+            Log-posteriors (B, T', V), and what the encoder returned.
         """
-        with torch.inference_mode():
-            return log_posteriors(self.model, [extract_features(self.model, w) for w in waves])
+        encoded = encode(self.model, [extract_features(self.model, wave) for wave in waves])
+        return encoded.log_softmax(self.model.ctc), encoded
 
-    def describe(self) -> str:
-        """Return the encoder's class and form and how it skips, in one line."""
-        form = "" if getattr(self.encoder, "fast_layers", lambda: None)() is None else ", fast form"
-        settings = self.settings.describe() if can_skip(self.encoder) else "full depth"
-        return f"{type(self.encoder).__name__}{form}, {settings}"
+    def recognize(self, utterances: Sequence[Utterance]) -> list[str]:
+        """Transcribe files in one batch, as the verb ``transcribe`` does.
 
-    def stem(self, batch: Batch) -> None:
-        """Run only what no skipping can save: subsampling and positions."""
-        embed = self.encoder.embed
-        with torch.inference_mode():
-            if isinstance(self.encoder, LayerSkipConformerEncoder):  # may be in its fast form
-                self.encoder.subsample(batch.feats, batch.lens)
-            elif hasattr(embed, "conv"):  # ESPnet's Conv2dSubsampling family
-                embed(batch.feats, torch.ones(batch.feats.size(0), 1, batch.feats.size(1)) > 0)
-            else:
-                embed(batch.feats)
+        Raises:
+            ValueError: If one of them fails.
+        """
+        rate = self.speech2text.sample_rate
+        results = recognize(
+            self.speech2text, utterances, lambda utt: AudioBlocks(utt, rate), len(utterances)
+        )
+        texts = []
+        for result in results:
+            if result.error is not None:
+                raise ValueError(f"{result.utt_id} failed: {result.error}")
+            texts.append(result.nbest[0][0] or "")
+        return texts
 
-    def transcribe(self, speech: Speech) -> tuple[str, SkipCount]:
-        """Return the transcript of one utterance and its skipped frames."""
-        self.prepare()
-        speech2text = self.experiment.speech2text
-        found = speech2text(speech2text.preprocess(speech.utt_id, speech.samples))
-        nbest = found[0] if isinstance(found, tuple) else found  # ESPnet's search
-        return nbest[0][0] or "", speech2text.last_skips[0]
+    def transcribe(self, speech: Speech) -> tuple[str, SkipCount, int]:
+        """Return the transcript of one utterance, what was skipped, and the encoder's FLOPs.
+
+        Under ESPnet's search FLOPs are not counted (0).
+
+        Raises:
+            TooShortUttError: If it is too short for the encoder.
+        """
+        batch = self.batch([speech])
+        if self.speech2text.ctc_decoder is None:
+            wave = self.speech2text.preprocess(speech.utt_id, speech.samples)
+            [found] = self.speech2text.recognize([wave])
+            return found.nbest[0][0] or "", found.skips, 0
+        encoded, flops = counted(lambda: self.encode(batch))
+        return self.text(encoded), self.skips(encoded), flops
+
+    @torch.inference_mode()
+    def text(self, encoded: Encoded) -> str:
+        """Return the transcript of one encoded utterance; not for ESPnet's search."""
+        states = postencode(self.model, encoded)
+        log_probs = states.log_softmax(self.model.ctc)
+        [[best, *_]] = self.speech2text.ctc_decoder(log_probs, states.lens, states.keep_mask)
+        return self.speech2text.entry(best)[0] or ""
+
+    def skips(self, encoded: Encoded) -> SkipCount:
+        """Return what an encoded batch skipped."""
+        depth = encoded.depth(self.num_layers)
+        return SkipCount.of(depth[depth > 0], self.num_layers)  # 0 on padding
 
     def warm_up(self, speech: Sequence[Speech]) -> None:
         """Encode the longest of some speech, so that what is computed once is not counted."""
-        self.prepare()
         with suppress(TooShortUttError):
             self.encode(self.batch([max(speech, key=lambda s: s.samples.size)]))
-
-    def skipped(self, batch: Batch) -> Skipped:
-        """Encode once and return what was skipped."""
-        self.prepare()
-        _, olens = self.encode(batch)
-        return skipped_of(self.encoder, int(olens.sum()))
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """What an encoder skipped of real frames; it can be added up.
-
-    Attributes:
-        num_frames: Encoder frames.
-        num_skipped: Those that skipped at least one layer.
-        layers_run: Layers run, summed over the frames.
-        layers: Layers at full depth, summed over the frames.
-    """
-
-    num_frames: int = 0
-    num_skipped: int = 0
-    layers_run: int = 0
-    layers: int = 0
-
-    def __add__(self, other: Skipped) -> Skipped:
-        return Skipped(
-            self.num_frames + other.num_frames,
-            self.num_skipped + other.num_skipped,
-            self.layers_run + other.layers_run,
-            self.layers + other.layers,
-        )
-
-    @property
-    def ratio(self) -> float:
-        """Share s of frames that skipped at least one layer."""
-        return self.num_skipped / max(1, self.num_frames)
-
-    @property
-    def ceiling(self) -> float:
-        """Share of the blocks' work not done: s * (L - K) / L for one gate after layer K.
-
-        With several gates it is the mean over the frames of the share of layers not run.
-        It bounds the blocks' linear work: the whole encoder also has its subsampling, and
-        attention is quadratic in the frames, so that long inputs can save more.
-        """
-        return 1.0 - self.layers_run / self.layers if self.layers else 0.0
-
-
-def skipped_of(encoder: Any, num_frames: int) -> Skipped:
-    """Return what the encoder's last forward, over ``num_frames`` encoder frames, skipped."""
-    num_layers = len(encoder.encoders)
-    trace = getattr(encoder, "last_skip", None)
-    if trace is not None:
-        run = int(trace.depth(num_layers).sum())
-        return Skipped(num_frames, trace.num_skipped(), run, num_frames * num_layers)
-    exit_layer = getattr(encoder, "exit_layer", None)
-    if exit_layer is None:
-        return Skipped(num_frames, 0, num_frames * num_layers, num_frames * num_layers)
-    return Skipped(num_frames, num_frames, num_frames * exit_layer, num_frames * num_layers)

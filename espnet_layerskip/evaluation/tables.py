@@ -1,11 +1,10 @@
-"""Tables for people: markdown, with failed rows printed as failed."""
+"""Pages for people, in markdown: tables that fit a screen, and what folds away."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from statistics import mean
-
-MAX_WER_INCREASE = 0.3  # percent points; the project's own bound for "no loss"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -24,14 +23,29 @@ def over_seeds(values: Sequence[float], digits: int = 2) -> str:
     return text
 
 
-def judge(wer: float, reference: float | None, max_increase: float) -> str:
-    """Return "ok", or why a row may not count as fast.
+def page(title: str, facts: Sequence[str], *parts: str) -> str:
+    """Return a page: its title, a list of facts, and its parts but for empty ones."""
+    head = "\n".join([f"# {title}", "", *facts])
+    return "\n\n".join([head, *(part for part in parts if part)]) + "\n"
 
-    Args:
-        wer: Of the row, in percent.
-        reference: Of the same weights at full depth, in percent; None = nothing to compare.
-        max_increase: Allowed increase in percent points.
-    """
-    if reference is None or wer <= reference + max_increase + 1e-9:
-        return "ok"
-    return f"failed: WER {wer - reference:+.2f} over full depth (allowed {max_increase:+.2f})"
+
+def folded(summary: str, *parts: str) -> str:
+    """Return parts that are shown when their summary is clicked on; nothing if all are empty."""
+    content = "\n\n".join(part for part in parts if part)
+    return f"<details>\n<summary>{summary}</summary>\n\n{content}\n\n</details>" if content else ""
+
+
+def folded_command(command: str) -> str:
+    """Return a command that folds away, one option a line, ready to be typed again."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        if word.startswith("--"):
+            lines.append(f"    {word}")
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return folded("Command", "```sh\n" + " \\\n".join(lines) + "\n```")
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """Return lines as a list."""
+    return "\n".join(f"- {line}" for line in lines)

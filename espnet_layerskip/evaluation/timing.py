@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,67 +13,32 @@ import torch
 MIN_REPEATS = 5
 
 
-@dataclass(frozen=True)
-class Case:
-    """One thing to time.
+def summary(seconds: Sequence[float], per: float = 1.0, unit: str = "s") -> dict[str, Any]:
+    """Return median, min, max and every raw timing, for JSON.
 
-    Attributes:
-        run: What is timed.
-        prepare: Called right before every ``run``, outside the measured time.
+    Args:
+        seconds: Timings.
+        per: What to divide them by, for instance the number of inputs of a pass.
+        unit: "s" or "ms"; ends the names.
     """
-
-    run: Callable[[], object]
-    prepare: Callable[[], object] | None = None
-
-
-@dataclass(frozen=True)
-class Timing:
-    """All raw timings of one case, in seconds, in the order in which they were taken."""
-
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """Median in seconds."""
-        return statistics.median(self.seconds)
-
-    @property
-    def min(self) -> float:
-        """Fastest repeat in seconds."""
-        return min(self.seconds)
-
-    @property
-    def max(self) -> float:
-        """Slowest repeat in seconds."""
-        return max(self.seconds)
-
-    def scaled(self, factor: float) -> Timing:
-        """Return the timings times ``factor``, for instance per input instead of per pass."""
-        return Timing(tuple(s * factor for s in self.seconds))
-
-    def as_ms(self) -> dict[str, Any]:
-        """Return median, min, max and every raw timing in milliseconds, for JSON."""
-        return {
-            "median_ms": 1e3 * self.median,
-            "min_ms": 1e3 * self.min,
-            "max_ms": 1e3 * self.max,
-            "raw_ms": [1e3 * s for s in self.seconds],
-        }
+    times = [{"s": 1.0, "ms": 1e3}[unit] * one / per for one in seconds]
+    values = {"median": statistics.median(times), "min": min(times), "max": max(times)}
+    return {f"{name}_{unit}": value for name, value in {**values, "raw": times}.items()}
 
 
 def time_interleaved(
-    inputs: Sequence[Mapping[str, Case]],
+    inputs: Sequence[Mapping[str, Callable[[], object]]],
     repeats: int = MIN_REPEATS,
     warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Timing]:
+) -> dict[str, list[float]]:
     """Time the named cases in turns: A B A B ... on the first input, then on the next one.
 
     One repeat is a pass over all inputs; its time is the sum over the inputs. Every case
     therefore meets the machine's slow moments alike.
 
     Args:
-        inputs: For each input the cases by name; the same names, in the same order, for each.
+        inputs: For each input what to time, by name; the same names, in the same order, for each.
         repeats: Measured passes, at least 5.
         warmup: Passes before that are not measured, at least 1.
         clock: Seconds, monotonic.
@@ -96,24 +60,15 @@ def time_interleaved(
         if list(cases) != names:
             raise ValueError(f"input {i} has the cases {list(cases)}, but input 0 has {names}")
 
-    for _ in range(warmup):
-        for cases in inputs:
-            for case in cases.values():
-                _time_once(case, clock)
     seconds = {name: [0.0] * repeats for name in names}
-    for repeat in range(repeats):
+    for repeat in range(-warmup, repeats):
         for cases in inputs:
-            for name, case in cases.items():
-                seconds[name][repeat] += _time_once(case, clock)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
-
-
-def _time_once(case: Case, clock: Callable[[], float]) -> float:
-    if case.prepare is not None:
-        case.prepare()
-    start = clock()
-    case.run()
-    return clock() - start
+            for name, run in cases.items():
+                start = clock()
+                run()
+                if repeat >= 0:
+                    seconds[name][repeat] += clock() - start
+    return seconds
 
 
 @contextmanager

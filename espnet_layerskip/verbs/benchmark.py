@@ -7,37 +7,87 @@ import contextlib
 import json
 import logging
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from espnet_layerskip.evaluation.accuracy import Accuracy, Log, judge_rows, measure_accuracy
-from espnet_layerskip.evaluation.benchmark_figure import draw_benchmark
-from espnet_layerskip.evaluation.benchmark_options import Options, read_options
-from espnet_layerskip.evaluation.benchmark_report import benchmark_page, summary
-from espnet_layerskip.evaluation.conditions import Condition, make_conditions
-from espnet_layerskip.evaluation.contenders import Contenders
-from espnet_layerskip.evaluation.entries import GREEDY_OFF, GREEDY_ON, Entries, Entry, WaveFiles
-from espnet_layerskip.evaluation.environment import environment_record, finish_record, typed
-from espnet_layerskip.evaluation.inputs import load_tables
-from espnet_layerskip.evaluation.measure import measure_scope
-from espnet_layerskip.evaluation.parts import profile
-from espnet_layerskip.evaluation.report.canvas import check_matplotlib
-from espnet_layerskip.evaluation.speedups import HEADLINE, speedups
-from espnet_layerskip.evaluation.timing import num_threads
 from espnet_layerskip.files import write_bytes, write_text
+from espnet_layerskip.method.settings import SkipSettings
 
-# What a new process imports before it can decode, ours and ESPnet's.
-STARTS = {"ours": "espnet_layerskip.inference.speech2text", "stock": "espnet2.bin.asr_inference"}
-BEFORE_AND_AFTER = ("stock_beam10", GREEDY_OFF, GREEDY_ON)
+if TYPE_CHECKING:  # the command line starts without PyTorch
+    from espnet_layerskip.evaluation.benchmark import Options
+
+Number = TypeVar("Number", int, float)
+LM_FILE = "valid.loss.ave.pth"  # ESPnet's default of --inference_lm
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``benchmark``."""
+    parser.description = (
+        "Time a model with a gate, interleaved with its rivals, and decode the whole test set with "
+        "every one of them: skipping on and off, ESPnet's own classes with the same weights, int8, "
+        "stopped at the gate, and the twins. Three scopes: encoder; model (frontend, encoder, "
+        "head); e2e (wave file to text, against ESPnet's Speech2Text with beam 1 and 10). Writes "
+        "OUTPUT, and a table (.md) and a figure (.png) beside it. Progress goes to stderr."
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="EXPDIR_OR_ZIP", help="experiment with a gate, or zip")
+    add("--model-file", metavar="F", help="checkpoint, of the twins too; default: the best one")
+    add("--wav-scp", required=True, type=Path, metavar="F", help="test set: lines 'utt_id path'")
+    add(
+        "--text",
+        required=True,
+        type=Path,
+        metavar="F",
+        help="its transcripts: lines 'utt_id words'; utterances of one speaker are joined to long "
+        "inputs by utt2spk beside it, else by the names up to their first '-'",
+    )
+    add("--output", required=True, type=Path, metavar="F.json", help="file to write")
+    add("--scope", default="encoder,model,e2e", metavar="S,S", help="default: encoder,model,e2e")
+    add(
+        "--twin",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[LABEL=]EXPDIR",
+        help="other experiments at full depth: a shallower one; 'stock', a trained stock twin",
+    )
+    add("--ngram-file", type=Path, metavar="F", help="ARPA or KenLM file: rows with an n-gram")
+    add("--lexicon", type=Path, metavar="F", help="its words; then the n-gram is over words")
+    add("--lm-exp", type=Path, metavar="DIR", help="ESPnet's LM: rows of its search with that")
+    add("--lm-weight", type=float, default=0.3, metavar="W", help="of that LM (default: 0.3)")
+    add(
+        "--skip",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="threshold=P, extension=L,R, context=C, gates=K,K; default: as calibrated, else as "
+        "configured",
+    )
+    add("--num-threads", default="1,2", metavar="N,N", help="CPU threads (default: 1,2)")
+    add("--batch-size", default="1,8", metavar="N,N", help="inputs in a batch (default: 1,8)")
+    add("--seconds", default="3,10,30", metavar="S,S", help="of an input (default: 3,10,30)")
+    add("--repeats", type=int, default=5, metavar="N", help="timed passes, at least 5 (default: 5)")
+    add(
+        "--num-inputs",
+        type=int,
+        metavar="N",
+        help="different inputs of each length; default: of 40 s together, at most 8",
+    )
+    add(
+        "--max-wer-increase",
+        type=float,
+        default=1.0,
+        metavar="PCT",
+        help="a row fails if its WER is more than PCT percent (relative) above that of the same "
+        "weights and search at full depth (default: 1)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Benchmark as the arguments of ``cli.add_benchmark`` say.
+    """Benchmark as the arguments of `add_options` say.
 
     Returns:
         Exit status 0.
@@ -46,7 +96,14 @@ def run(args: argparse.Namespace) -> int:
         ValueError: If the call, the model or the data cannot be used.
     """
     options = read_options(args)
-    check_matplotlib()
+    output = check_output(args.output)
+    from espnet_layerskip.evaluation.benchmark import benchmark
+    from espnet_layerskip.evaluation.benchmark_figure import draw_benchmark
+    from espnet_layerskip.evaluation.benchmark_report import benchmark_page, summary
+    from espnet_layerskip.evaluation.environment import typed
+    from espnet_layerskip.evaluation.report.canvas import check_installed
+
+    check_installed()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger().setLevel(logging.WARNING)  # ESPnet logs whole models
     command = typed(["espnet-layerskip", *args.argv])
@@ -58,137 +115,98 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
         report = benchmark(options, command, log)
         drawing = draw_benchmark(report, command)
-    write_text(options.output, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_text(options.output.with_suffix(".md"), benchmark_page(report))
-    write_bytes(options.output.with_suffix(".png"), drawing.png)
+    write_text(output, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(output.with_suffix(".md"), benchmark_page(report))
+    write_bytes(output.with_suffix(".png"), drawing.png)
     print(summary(report))
     for suffix in (".json", ".md", ".png"):
-        print(options.output.with_suffix(suffix))
+        print(output.with_suffix(suffix))
     return 0
 
 
-def benchmark(options: Options, command: str, log: Log) -> dict[str, Any]:
-    """Measure.
+def read_options(args: argparse.Namespace) -> Options:
+    """Check the arguments of `add_options`.
 
-    Args:
-        options: What to measure.
-        command: How it can be done again.
-        log: Is told what is going on.
-
-    Returns:
-        "environment" (with command, model, data and settings), "rows" (see
-        `measure.measure_scope`), "speedups" (see `speedups.speedups`) and "profile" (a list;
-        empty without the scope e2e).
+    Raises:
+        ValueError: For a wrong value; says what is needed.
     """
-    environment = environment_record()
-    log("loading")
-    loading = time.monotonic()
-    contenders = Contenders.load(
-        options.model,
-        options.model_file,
-        options.skip,
-        options.twins,
-        options.lm,
-        options.neural_lm,
+    from espnet_layerskip.evaluation.benchmark import Options
+    from espnet_layerskip.evaluation.measure import SCOPES
+    from espnet_layerskip.evaluation.timing import MIN_REPEATS
+
+    wanted = args.scope.split(",")
+    if unknown := sorted(set(wanted) - set(SCOPES)):
+        raise ValueError(f"--scope {','.join(unknown)} is not known: choose of {', '.join(SCOPES)}")
+    if args.lexicon is not None and args.ngram_file is None:
+        raise ValueError("--lexicon needs --ngram-file: an n-gram over its words")
+    ngram = {n: getattr(args, n) for n in ("ngram_file", "lexicon") if getattr(args, n) is not None}
+    for name, path in ngram.items():
+        if not path.is_file():
+            raise ValueError(f"--{name.replace('_', '-')} {path}: no such file")
+    lm = {}
+    if args.lm_exp is not None:
+        for name in ("config.yaml", LM_FILE):
+            if not (args.lm_exp / name).is_file():
+                raise ValueError(
+                    f"--lm-exp {args.lm_exp}: {name} is missing; stages 6 and 7 make it"
+                )
+        files = {"lm_train_config": args.lm_exp / "config.yaml", "lm_file": args.lm_exp / LM_FILE}
+        lm = {n: str(path) for n, path in files.items()} | {"lm_weight": args.lm_weight}
+    if args.repeats < MIN_REPEATS:
+        raise ValueError(f"--repeats {args.repeats}: a median needs at least {MIN_REPEATS}")
+    if args.max_wer_increase < 0.0:
+        raise ValueError(f"--max-wer-increase {args.max_wer_increase:g}: 0 or more is needed")
+    if args.num_inputs is not None and args.num_inputs < 1:
+        raise ValueError(f"--num-inputs {args.num_inputs}: at least 1 is needed")
+    same = ("model", "model_file", "wav_scp", "text", "num_inputs", "repeats", "max_wer_increase")
+    return Options(
+        **{name: getattr(args, name) for name in same},
+        scopes=[scope for scope in SCOPES if scope in wanted],
+        twins=_twins(args.twin),
+        ngram=ngram,
+        lm=lm,
+        skip=SkipSettings.from_items(args.skip),
+        threads=_numbers("--num-threads", args.num_threads, int),
+        batch_sizes=_numbers("--batch-size", args.batch_size, int),
+        seconds=_numbers("--seconds", args.seconds, float),
     )
-    loading = time.monotonic() - loading
-    experiment = contenders.experiment
-    data, speakers = load_tables(options.wav_scp, options.text, experiment.speech2text.sample_rate)
-    conditions = make_conditions(data, options.seconds, options.batch_sizes, options.num_inputs)
-    rows: list[dict[str, Any]] = []
-    profiles: list[dict[str, Any]] = []
-    starts: dict[str, float | None] = {}
-    known: dict[int, Accuracy] = {}
-    with tempfile.TemporaryDirectory(prefix="espnet_layerskip_") as directory:
-        entries = contenders.entries(options.scopes, WaveFiles(Path(directory)))
-        for scope, of_scope in entries.items():
-            with num_threads(max(options.threads)):
-                accuracy = measure_accuracy(of_scope, data, known, log)
-            rows += measure_scope(
-                scope,
-                of_scope,
-                accuracy,
-                judge_rows(of_scope, accuracy, options.max_wer_increase),
-                conditions,
-                threads=options.threads,
-                repeats=options.repeats,
-                log=log,
-            )
-        if "e2e" in entries:
-            gate = experiment.encoder.gate_layer_idx[0]
-            profiles = take_profiles(entries["e2e"], gate, conditions, options, log)
-            starts = {who: start_seconds(module) for who, module in STARTS.items()}
-    log("done")
-    return {
-        "environment": {
-            **finish_record(environment),
-            "command": command,
-            "model": {
-                "exp": _relative(options.model),
-                "checkpoint": experiment.checkpoint,
-                "sha256": experiment.sha256,
-                "skipping": contenders.settings.resolved(
-                    experiment.encoder, experiment.stored
-                ).describe(),
-            },
-            "data": {
-                "wav_scp": _relative(options.wav_scp),
-                "text": _relative(options.text),
-                "utterances": len(data.speech),
-                "words": sum(len(text.split()) for text in data.text.values()),
-                "seconds": data.seconds,
-                "speakers": speakers,
-            },
-            "settings": {
-                "repeats": options.repeats,
-                "max_wer_increase_percent": options.max_wer_increase,
-            },
-            "start_s": starts,
-            "load_s": loading,
-        },
-        "rows": rows,
-        "speedups": speedups(rows, options.max_wer_increase),
-        "profile": profiles,
-    }
 
 
-def take_profiles(
-    entries: Entries, gate: int, conditions: Sequence[Condition], options: Options, log: Log
-) -> list[dict[str, Any]]:
-    """Return where the time goes in ESPnet and in ours, in one condition with batch 1."""
-    of_ones = [c for c in conditions if c.batch_size == 1]
-    if not of_ones:
-        return []
-    condition = next((c for c in of_ones if c.audio_seconds == HEADLINE[0]), of_ones[0])
-    threads = HEADLINE[2] if HEADLINE[2] in options.threads else options.threads[-1]
-    found = {name: entries[name] for name in BEFORE_AND_AFTER}
-    rows = {name: entry for name, entry in found.items() if isinstance(entry, Entry)}
-    runs = {}
-    for name, entry in rows.items():
-        entry.prepare()
-        runs[name] = [entry.bind(group) for group in condition.groups]
-    log(f"profile: {condition.audio_seconds:g} s, {threads} threads")
-    with num_threads(threads):
-        profiles = profile(rows, gate, runs, options.repeats)
-    return [
-        {"name": name, **condition.describe(), "threads": threads, **taken.to_json()}
-        for name, taken in profiles.items()
-    ]
+def _numbers(option: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
+    """Return the numbers of "1,2", each once, in order."""
+    try:
+        numbers = sorted({kind(part) for part in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or not 0 < numbers[0] <= numbers[-1] < float("inf"):
+        whole = "whole numbers" if kind is int else "numbers"
+        raise ValueError(f"{option} {text}: {whole} above 0 are needed, joined by commas")
+    return numbers
 
 
-def start_seconds(module: str) -> float | None:
-    """Return how long a process takes to start and import a module, once; None if it fails."""
-    began = time.monotonic()
-    paths = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {module}"],
-        capture_output=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-    return time.monotonic() - began if done.returncode == 0 else None
+def _twins(specs: Sequence[str]) -> dict[str, str]:
+    twins: dict[str, str] = {}
+    for spec in specs:
+        label, _, exp = spec.rpartition("=")
+        label = label or Path(exp).name
+        if label in twins:
+            raise ValueError(f"--twin: two are named {label!r}: give each a LABEL=EXP of its own")
+        twins[label] = exp
+    return twins
 
 
-def _relative(path: Path | str) -> str:
-    path = Path(path)
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+def check_output(path: Path) -> Path:
+    """Return the path of the JSON file; its folder is made.
+
+    Raises:
+        ValueError: If it cannot be written.
+    """
+    if path.suffix != ".json":
+        raise ValueError(f"--output {path}: a name that ends in .json is needed")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ValueError(f"--output {path}: its folder cannot be made ({e.strerror})") from e
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"--output {path} cannot be written: name another file")
+    return path

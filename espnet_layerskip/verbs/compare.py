@@ -1,71 +1,130 @@
-"""The comparison of experiments: measure, then write a page for people and JSON for programs."""
+"""The verb ``compare``: measure experiments, write a page for people and JSON for programs."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from espnet_layerskip.evaluation.cache import DecodingCache
-from espnet_layerskip.evaluation.compare import Comparison
-from espnet_layerskip.evaluation.compare_report import compare_page, compare_records
-from espnet_layerskip.evaluation.environment import command_line, environment_record, finish_record
-from espnet_layerskip.evaluation.inputs import TestSet
-from espnet_layerskip.evaluation.rows import check_names, custom_row, experiment_rows
 from espnet_layerskip.files import write_text
 
 
-def compare_exps(args: argparse.Namespace, argv: Sequence[str]) -> None:
-    """Compare experiments and write ``compare.md`` and ``compare.json``.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``compare``; words are joined by "-" or "_", as recipes do."""
+    parser.description = (
+        "Compare experiments on a test set: accuracy, skip ratio, encoder time and FLOPs. An "
+        "experiment with a gate gives rows for skipping off, skipping on and stopped at each gate "
+        "layer. Writes compare.md and compare.json into the output folder; decodings are kept, "
+        "and only new ones are computed."
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="wav.scp, text and utt2spk")
+    add("--output", type=Path, required=True, help="folder to write into")
+    add(
+        "--exp",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[LABEL=]EXPDIR[,EXPDIR...]",
+        help="experiment with its standard rows; several folders are training seeds",
+    )
+    add(
+        "--row",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="NAME EXPDIR[,EXPDIR...] KEY=VALUE",
+        help="one row: threshold=P|off|auto, extension=L,R, context=C, exit=K, gates=K,K, "
+        "repeats=P|off, precision=P",
+    )
+    add("--model-file", "--model_file", help="checkpoint name in each experiment")
+    add("--cache", type=Path, help="folder of decodings [OUTPUT/cache]")
+    add("--repeats", type=int, default=5, help="timed passes, 0 = no timing")
+    add(
+        "--max-timed",
+        "--max_timed",
+        type=int,
+        metavar="N",
+        help="utterances of a timed pass, spread over the durations [the whole set]",
+    )
+    add("--num-threads", "--num_threads", type=int, default=1, help="threads while timing")
+    add(
+        "--max-wer-points",
+        "--max_wer_points",
+        type=float,
+        metavar="POINTS",
+        help="percent points over full depth above which a row counts as failed [0.3]",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare as the arguments of `add_options` say.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        ValueError: As `compare`.
+    """
+    compare(args, ["espnet-layerskip", *args.argv])
+    return 0
+
+
+def compare(args: argparse.Namespace, command: Sequence[str]) -> None:
+    """Compare, print the page and write ``compare.md`` and ``compare.json``.
+
+    Args:
+        args: Those of `add_options`.
+        command: How it can be done again, word by word.
 
     Raises:
         ValueError: For a wrong row, an unreadable test set or if every row failed.
     """
+    from espnet_layerskip.evaluation.cache import DecodingCache
+    from espnet_layerskip.evaluation.compare import Comparison
+    from espnet_layerskip.evaluation.compare_report import compare_page, compare_records
+    from espnet_layerskip.evaluation.environment import (
+        environment_record,
+        finish_record,
+        relative,
+        typed,
+    )
+    from espnet_layerskip.evaluation.rows import check_names, custom_row, experiment_rows
+    from espnet_layerskip.evaluation.scoring import MAX_WER_POINTS
+
+    points = MAX_WER_POINTS if args.max_wer_points is None else args.max_wer_points
     if args.max_timed is not None and args.max_timed < 1:
         raise ValueError(f"--max_timed {args.max_timed}: at least 1 is needed")
-    rows = [row for group in args.exp for spec in group for row in experiment_rows(spec)]
+    logging.getLogger().setLevel(logging.WARNING)  # ESPnet logs whole models
+    rows = [row for spec in args.exp for row in experiment_rows(spec)]
     rows = check_names([*rows, *(custom_row(items) for items in args.row)])
     environment = environment_record()
-    comparison = Comparison(
-        args.data, DecodingCache(args.cache or args.output / "cache"), args.model_file
-    )
+    cache = DecodingCache(args.cache or args.output / "cache")
+    comparison = Comparison(args.data, cache, args.model_file)
     results = comparison.measure(rows, args.repeats, args.num_threads, args.max_timed)
     if not any(result.seeds for result in results):
         reasons = "; ".join(f"{r.row.name}: {r.failure}" for r in results)
         raise ValueError(f"every row failed, nothing is written: {reasons}")
-    data = comparison.test_set()
+    data = comparison.data
     report = {
         "environment": finish_record(environment),
-        "command": command_line("espnet_layerskip.bin.compare_exps", argv),
-        "data": _data_record(args.data, data),
+        "command": typed(command),
+        "data": {"dir": relative(args.data), **data.describe()},
         "settings": {
             "repeats": args.repeats,
             "threads": args.num_threads,
             "timed_utterances": min(args.max_timed or len(data.speech), len(data.speech)),
-            "allowed": args.max_wer_increase,
+            "max_wer_points": points,
         },
         "experiments": [
             {"exp": exp, "checkpoint": e.checkpoint, "sha256": e.sha256, "chosen": e.chosen}
             for exp, e in comparison.experiments.items()
         ],
-        "rows": compare_records(results, data.seconds, args.max_wer_increase),
+        "rows": compare_records(results, data.seconds, points),
     }
-    _write(args.output / "compare.json", report, compare_page(report))
-
-
-def _data_record(data_dir: Path, data: TestSet) -> dict[str, Any]:
-    return {
-        "dir": os.path.relpath(data_dir) if data_dir.is_relative_to(Path.cwd()) else str(data_dir),
-        "utterances": len(data.speech),
-        "words": sum(len(text.split()) for text in data.text.values()),
-        "seconds": data.seconds,
-    }
-
-
-def _write(path: Path, report: Mapping[str, Any], page: str) -> None:
+    page, path = compare_page(report), args.output / "compare.json"
     write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(path.with_suffix(".md"), page)
     print(page)

@@ -12,21 +12,62 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from espnet_layerskip.evaluation.environment import typed
-from espnet_layerskip.evaluation.report.canvas import Drawing, check_matplotlib
-from espnet_layerskip.evaluation.report.collect import Material, collect
-from espnet_layerskip.evaluation.report.draw import draw_all
-from espnet_layerskip.evaluation.report.page import build_page
 from espnet_layerskip.files import write_bytes, write_text
+
+if TYPE_CHECKING:  # the command line starts without PyTorch
+    from espnet_layerskip.evaluation.report.canvas import Drawing
+    from espnet_layerskip.evaluation.report.collect import Material
 
 PAGE = "index.html"
 # What a report of a usual test set takes, cache included.
 NEEDED_BYTES = 30_000_000
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``report``."""
+    parser.description = (
+        "Measure an experiment with a gate and write OUTPUT/index.html, one page with figures, "
+        "audio and numbers that opens without a network, the figures as PNG and SVG, and "
+        "report.json. Progress goes to stderr."
+    )
+    add = parser.add_argument
+    add("--exp", type=Path, required=True, metavar="DIR", help="experiment with a gate")
+    add(
+        "--compare",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[LABEL=]DIR",
+        help="other experiments in the same axes, with or without a gate",
+    )
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="wav.scp, text and utt2spk; default: the recipe's dump/raw/test",
+    )
+    add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
+    add(
+        "--utt-id",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="utterance to show, can be repeated; default: a few informative ones",
+    )
+    add(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of decodings, can be that of compare_exps; default: OUTPUT/cache",
+    )
+    add("--num-threads", type=int, default=1, metavar="N", help="while timing (default: 1)")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Make a report as the arguments of ``cli.add_report`` say.
+    """Make a report as the arguments of `add_options` say.
 
     Returns:
         Exit status 0.
@@ -34,9 +75,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If something that is needed is missing or cannot be used.
     """
+    from espnet_layerskip.evaluation.environment import typed
+    from espnet_layerskip.evaluation.report.canvas import check_installed
+    from espnet_layerskip.evaluation.report.collect import collect
+    from espnet_layerskip.evaluation.report.page import build_page, draw_all
+
     if args.num_threads < 1:
         raise ValueError(f"--num-threads must be at least 1, but got {args.num_threads}")
-    check_matplotlib()
+    check_installed()
     command = typed(["espnet-layerskip", *args.argv])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with writing_to(args.output), contextlib.redirect_stdout(sys.stderr):
@@ -52,14 +98,16 @@ def run(args: argparse.Namespace) -> int:
         print("drawing")
         drawings = draw_all(material, command)
         page = build_page(material, drawings, command)
-        write_report(args.output, material, drawings, page, command)
+        write_figures(args.output / "figures", drawings, command)
+        write_record(args.output / "report.json", material, command)
+        write_text(args.output / PAGE, page)
     print(args.output / PAGE)
     return 0
 
 
 @contextlib.contextmanager
 def writing_to(output: Path) -> Iterator[None]:
-    """Inside the block, say plainly that the output folder cannot be written to, and why.
+    """Say plainly, inside the block, that the output folder cannot be written to, and why.
 
     Raises:
         ValueError: At once if the folder cannot be made, is a file or its disk is nearly full;
@@ -86,23 +134,25 @@ def writing_to(output: Path) -> Iterator[None]:
         raise
 
 
-def write_report(
-    output: Path, material: Material, drawings: Sequence[Drawing], page: str, command: str
-) -> None:
-    """Write the figures with their captions, the numbers and, last, the page."""
+def write_figures(directory: Path, drawings: Sequence[Drawing], command: str) -> None:
+    """Write every figure as SVG and PNG, and their captions."""
     captions = [f"Made by: {command}", ""]
     for drawing in drawings:
-        write_bytes(output / "figures" / f"{drawing.name}.svg", drawing.svg.encode())
-        write_bytes(output / "figures" / f"{drawing.name}.png", drawing.png)
+        write_bytes(directory / f"{drawing.name}.svg", drawing.svg.encode())
+        write_bytes(directory / f"{drawing.name}.png", drawing.png)
         captions += [f"{drawing.name}: {drawing.title}. {drawing.caption}", ""]
-    write_text(output / "figures" / "captions.txt", "\n".join(captions))
+    write_text(directory / "captions.txt", "\n".join(captions))
+
+
+def write_record(path: Path, material: Material, command: str) -> None:
+    """Write all numbers as JSON."""
     record = {
         "command": command,
         "environment": material.environment,
         "exp": material.exp,
-        "checkpoint": material.checkpoint,
-        "sha256": material.sha256,
-        "settings": material.chosen,
+        "checkpoint": material.experiment.checkpoint,
+        "sha256": material.experiment.sha256,
+        "settings": material.experiment.chosen,
         "data": material.data_dir,
         "rows": [{"kind": p.kind, "wer_interval": asdict(p.wer), **p.record}
                  for p in material.points],
@@ -121,5 +171,4 @@ def write_report(
         ],
         "training": material.history.curves,
     }  # fmt: skip
-    write_text(output / "report.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    write_text(output / PAGE, page)
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

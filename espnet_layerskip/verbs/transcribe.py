@@ -6,17 +6,92 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from espnet_layerskip.inference.audio import AudioBlocks, Utterance, check_unique, read_wav_scp
+from espnet_layerskip.files import write_text
+from espnet_layerskip.inference.options import DECODER_TYPES
+from espnet_layerskip.method.settings import PRECISIONS, SKIP_CONTEXTS
+
+if TYPE_CHECKING:
+    from espnet_layerskip.inference.audio import AudioBlocks, Utterance
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    parser.description = (
+        "Print 'utt_id text' lines to stdout in input order; everything else goes to stderr. "
+        "Audio of another rate is resampled, several channels are averaged. A file that cannot "
+        "be used is named on stderr, the others are transcribed, and the exit status is 1."
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="EXPDIR_OR_ZIP", help="experiment directory, or zip")
+    add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
+    add(
+        "--blank-threshold",
+        default="auto",
+        metavar="auto|off|P",
+        help="a frame skips layers where p(blank) > P, in (0, 1]; default: as calibrated, "
+        "else as configured",
+    )
+    add("--spike-extension", metavar="L,R", help="frames kept around each non-blank frame")
+    add("--skip-context", choices=SKIP_CONTEXTS, help="what kept frames see in upper layers")
+    add("--precision", choices=PRECISIONS, default="float32", help="of the encoder")
+    add(
+        "--decoder",
+        choices=DECODER_TYPES,
+        default="greedy",
+        help="best path of the CTC head (greedy, the default), prefix beam search over it without "
+        "or with an n-gram or lexicon (prefix_beam, ngram), or ESPnet's beam search (espnet)",
+    )
+    add("--beam-size", type=int, default=10, metavar="N", help="of a search (default: 10)")
+    add("--ctc-weight", type=float, metavar="W", help="of --decoder espnet; default: ESPnet's")
+    add("--ngram-file", metavar="F", help="ARPA file or KenLM binary, of ngram and espnet")
+    add("--ngram-weight", type=float, metavar="W", help="of log10 p; default: ESPnet's, 0.9")
+    add(
+        "--lexicon",
+        metavar="F",
+        help="words to decode to, of --decoder ngram; then the n-gram is one over words",
+    )
+    add("--penalty", type=float, metavar="W", help="added for each token; with a lexicon, word")
+    add(
+        "--drop-threshold",
+        metavar="P",
+        help="frames with p(blank) > P are merged before a search, in (0.5, 1], or off; "
+        "default: 0.99, and off with --decoder espnet",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="utterances of similar length, or segments of long audio, encoded together",
+    )
+    add(
+        "--segment-size",
+        metavar="S",
+        help="audio of more than twice S seconds is decoded in segments of S seconds, or off; "
+        "default: 15. --decoder espnet takes audio as a whole, above 2 minutes only with off",
+    )
+    add(
+        "--hop-size",
+        type=float,
+        metavar="S",
+        help="seconds from the start of a segment to the start of the next (the rest overlaps); "
+        "default: 1.2 less than the segment size",
+    )
+    add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
+    add("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    add("--times", metavar="FILE.ctm", help="write the times of the words in seconds (CTM)")
+    add("--stats", metavar="FILE.json", help="write times, RTF and skip ratio")
+    add("--wav-scp", metavar="FILE", help="table of lines 'utt_id path'")
+    add("audio", nargs="*", metavar="AUDIO", help="audio files; their stem is the utt_id")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Transcribe as the arguments of ``cli.add_transcribe`` say.
+    """Transcribe as the arguments of ``add_options`` say.
 
     Returns:
         Exit status: 0, or 1 if an utterance failed.
@@ -40,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # ESPnet and its imports print
         stats = _transcribe(args, utterances, out, ctm)
     if args.stats:
-        write_json(Path(args.stats), stats)
+        write_text(args.stats, json.dumps(stats, indent=2) + "\n")
     return 1 if stats["failed"] else 0
 
 
@@ -50,6 +125,8 @@ def list_utterances(audio: list[str], wav_scp: str | None) -> list[Utterance]:
     Raises:
         ValueError: If there is none, both kinds are given, or two have the same name.
     """
+    from espnet_layerskip.inference.audio import Utterance, check_unique, read_wav_scp
+
     if bool(audio) == (wav_scp is not None):
         raise ValueError("either AUDIO files or --wav-scp FILE is needed, and not both")
     if wav_scp is not None:
@@ -67,6 +144,7 @@ def _transcribe(
 
     if args.num_threads is not None:
         torch.set_num_threads(args.num_threads)
+    from espnet_layerskip.inference.audio import AudioBlocks
     from espnet_layerskip.inference.recognize import recognize
     from espnet_layerskip.inference.speech2text import load_model
     from espnet_layerskip.inference.times import ctm_lines
@@ -119,10 +197,3 @@ def _transcribe(
         "utterances": len(utterances) - len(failed),
         "failed": failed,
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}")
-    tmp.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(tmp, path)

@@ -1,10 +1,17 @@
 import pytest
 
 from espnet_layerskip.evaluation.benchmark_figure import draw_benchmark
-from espnet_layerskip.evaluation.benchmark_report import HEADER, scope_table, summary
+from espnet_layerskip.evaluation.benchmark_report import (
+    HEADER,
+    MORE,
+    benchmark_page,
+    scope_tables,
+    summary,
+)
+from espnet_layerskip.evaluation.contenders import FULL, ON, STOCK
+from espnet_layerskip.evaluation.environment import environment_record
 from espnet_layerskip.evaluation.measure import MEASURED
 from espnet_layerskip.evaluation.speedups import speedups
-from espnet_layerskip.evaluation.variants import FULL, ON, STOCK
 
 
 def row(name, median, status="ok", wer=10.0, scope="encoder"):
@@ -34,18 +41,56 @@ def rows():
     ]
 
 
+def cells(table):
+    return [line[2:-2].split(" | ") for line in table.splitlines()[2:]]
+
+
 def test_failed_rows_are_printed_as_failed(rows):
-    lines = scope_table("encoder", rows).splitlines()
-    assert f"times as fast as {FULL} | times as fast as {STOCK}" in lines[0]
-    on, _, _, stopped, gone = [line.split(" | ") for line in lines[2:]]
+    main, more = scope_tables(rows)
+    assert main.splitlines()[0] == f"| {' | '.join(HEADER)} |"
+    on, _, _, stopped, gone = cells(main)
     assert len(on) == len(HEADER)
     assert on[1:4] == ["20.00 (18.00 to 20.00)", "1.50", "2.50"]
-    assert stopped[1:4] == ["failed"] * 3
-    assert stopped[9:11] == ["19.00", "19.00"]
-    assert gone[1:4] == ["failed"] * 3
-    assert gone[9:11] == ["failed"] * 2
-    assert "0.001" not in lines[5]
-    assert "1.00 (" not in lines[5]
+    assert stopped[1:4] == gone[1:4] == ["failed"] * 3
+    assert (stopped[5], gone[-1]) == ("19.00", "failed")
+    assert "0.001" not in main
+    assert "1.00 (" not in main
+    on, _, _, stopped, gone = cells(more)
+    assert len(on) == len(MORE)
+    assert (on[1], stopped[1], gone[1]) == ("10.00", "19.00", "failed")
+    assert stopped[-2:] == gone[-2:] == ["failed"] * 2
+
+
+def test_the_page_says_what_the_times_are_compared_with(rows):
+    rows = [{**r, "measured_seconds": 9.9, "num_inputs": 4} for r in rows]
+    environment = {
+        **environment_record(),
+        "command": "espnet-layerskip benchmark --model exp/x",
+        "model": {"exp": "exp/x", "checkpoint": "a.pth", "sha256": "0" * 64, "skipping": "s"},
+        "data": {
+            "wav_scp": "w",
+            "utterances": 8,
+            "words": 16,
+            "seconds": 4.0,
+            "speakers": "not known",
+        },
+        "settings": {"repeats": 5, "max_wer_increase_percent": 1.0},
+        "start_s": {},
+        "load_s": 0.4,
+        "load_after": None,
+    }
+    found = speedups(rows, 1.0)
+    page = benchmark_page(
+        {"environment": environment, "rows": rows, "speedups": found, "profile": []}
+    )
+    title = "## encoder: 10 s (mean 9.9 s, inputs: 4), batch 1, 2 threads"
+    assert title in page
+    assert f"Times off: times as fast as {FULL};\ntimes stock: as {STOCK}." in page
+    assert "- exit_at_1: failed: WER +9.00 over full depth (allowed +0.10)" in page
+    assert "| times as fast | 10 s, batch 1, 2 threads |" in page
+    assert "- e2e_vs_stock_beam1: scope e2e was not run" in page
+    assert page.count("<details>") == page.count("</details>") == 4
+    assert "    --model exp/x" in page
 
 
 def test_summary_says_why_a_ratio_is_missing(rows):

@@ -1,13 +1,21 @@
 import dataclasses
+import shutil
 
 import numpy as np
+import pytest
 
-from espnet_layerskip.evaluation.cache import DecodingCache, cache_key, code_digest, speech_digest
+from espnet_layerskip.evaluation.cache import (
+    PACKAGE_DIR,
+    DecodingCache,
+    cache_key,
+    code_digest,
+    speech_digest,
+)
 from espnet_layerskip.evaluation.decode import Decoded
 from espnet_layerskip.evaluation.inputs import Speech, TestSet
-from espnet_layerskip.evaluation.systems import Skipped
+from espnet_layerskip.inference.skip_count import SkipCount
 
-DECODED = Decoded({"u": "A Ä"}, Skipped(4, 1, 10, 16), 123, 1.5)
+DECODED = Decoded({"u": "A Ä"}, SkipCount(4, 1, 10, 16), 123, 1.5)
 
 
 def test_round_trip_and_damage(tmp_path):
@@ -36,5 +44,35 @@ def test_speech_digest_follows_names_and_samples():
         assert speech_digest(TestSet([other], {}, {})) != speech_digest(data)
 
 
-def test_code_digest_is_stable():
-    assert code_digest() == code_digest()
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of the package's sources."""
+    found = tmp_path_factory.mktemp("copy") / "package"
+    return shutil.copytree(PACKAGE_DIR, found, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("module", "decodes"),
+    [
+        ("evaluation/decode.py", True),
+        ("evaluation/flops.py", True),
+        ("evaluation/systems.py", True),
+        ("method/walk.py", True),
+        ("encoders/fast/conformer.py", True),
+        ("inference/posteriors.py", True),
+        ("decoding/greedy.py", True),
+        ("training/model.py", True),
+        ("verbs/compare.py", False),
+        ("evaluation/report/page.py", False),
+    ],
+)
+def test_key_covers_the_code_that_decodes(package, module, decodes):
+    before = code_digest(package)
+    assert before == code_digest()
+    source = package / module
+    text = source.read_text()
+    source.write_text(f"{text}# changed\n")
+    try:
+        assert (code_digest(package) != before) == decodes
+    finally:
+        source.write_text(text)

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from espnet_layerskip.evaluation.choose import choose, find_warnings, make_trial
-from espnet_layerskip.evaluation.settings import SkipSettings
+from espnet_layerskip.method.settings import SkipSettings
 
 WORDS = 10
 
 
 def trial(errors, full, budget=5.0, flops=60, threshold=0.9, extension=(1, 1), gates=None):
-    settings = SkipSettings(threshold, extension, "full", gates=gates)
+    settings = SkipSettings(threshold, extension, "full", gates)
     return make_trial(settings, errors, full, [WORDS] * len(full), budget, 0.5, flops)
 
 
@@ -40,7 +40,9 @@ def test_the_cheapest_of_those_that_keep_the_budget(full):
     assert bad.excess.difference == pytest.approx(2.5 - 0.05 * off.rate)
     assert choose([bad, careful, good], off) == (good, "upper bound")
     assert choose([bad], off) == (off, "nothing")
-    assert choose([careful, trial(full, full, flops=60), good], off)[0].settings.threshold == 0.9
+    assert (
+        choose([careful, trial(full, full, flops=60), good], off)[0].settings.blank_threshold == 0.9
+    )
     allowed = trial(worse, full, budget=30.0, flops=50)
     assert choose([allowed, good], off) == (allowed, "upper bound")
     assert find_warnings([allowed, good], off, allowed, "upper bound", 30.0, 400) == []
@@ -76,6 +78,21 @@ def test_fewer_gates_are_more_cautious(full):
         assert choose(
             [trial(full, full, flops=50, gates=fewer), trial(worse, full, gates=more)], off
         )[1] == ("upper bound")
+
+
+def test_a_threshold_for_each_gate_is_more_cautious_where_none_is_lower(full):
+    worse = [e + (i % 4 == 0) for i, e in enumerate(full)]
+    off = trial(full, full, flops=100)
+    for one, other, cautious in (
+        ((0.9, 0.9), (0.8, 0.9), True),
+        (0.9, (0.8, 0.9), True),
+        ((0.9, 0.95), 0.9, True),
+        ((0.9, 0.7), (0.8, 0.9), False),
+    ):
+        lucky = trial(full, full, flops=50, threshold=other)
+        broken = trial(worse, full, flops=80, threshold=one)
+        found = (off, "nothing") if cautious else (lucky, "upper bound")
+        assert choose([lucky, broken], off) == found
 
 
 def test_budget_counts_the_spread_of_full_depth_as_well(full):

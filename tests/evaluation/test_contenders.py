@@ -1,4 +1,5 @@
 import argparse
+from functools import partial
 
 import pytest
 import torch
@@ -6,10 +7,22 @@ import yaml
 from espnet2.tasks.lm import LMTask
 
 from espnet_layerskip.evaluation import contenders
-from espnet_layerskip.evaluation.contenders import Contenders, LanguageModel, NeuralLM
-from espnet_layerskip.evaluation.entries import Entry, WaveFiles
-from espnet_layerskip.evaluation.inputs import load_test_set
-from espnet_layerskip.evaluation.settings import parse_settings
+from espnet_layerskip.evaluation.contenders import (
+    FULL,
+    GREEDY_OFF,
+    GREEDY_ON,
+    ON,
+    STOCK,
+    make_forms,
+    make_searches,
+    make_stock_searches,
+    rivals,
+)
+from espnet_layerskip.evaluation.experiment import load_experiment
+from espnet_layerskip.evaluation.rows import KEEP
+from espnet_layerskip.evaluation.stock import StockSearch
+from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.method.settings import SkipSettings
 from tests.support.experiments import TOKENS, make_experiment, write_calibration
 
 UNIGRAMS = "".join(
@@ -21,30 +34,78 @@ BIGRAM = ARPA.replace("1=12\n", "1=12\nngram 2=1\n").replace(
 )
 
 
-def rows(contenders, tmp_path):
-    return contenders.entries(["e2e"], WaveFiles(tmp_path))["e2e"]
+def e2e(model, *skip, ngram=None, lm=None, **twins):
+    """Return the end-to-end rows of an experiment: ours and ESPnet's."""
+    experiment = load_experiment(model)
+    twins = {label: load_experiment(exp) for label, exp in twins.items()}
+    settings, load = SkipSettings.from_items(skip), partial(load_experiment, model, None)
+    forms = make_forms(experiment, settings, twins)
+    return {
+        **make_searches(forms, load, settings, ngram or {}, lm or {}),
+        **make_stock_searches(experiment, twins, ngram or {}, lm or {}),
+    }
 
 
-def load(model, *skip, lm=None, neural_lm=None, **twins):
-    twins = {label: str(exp) for label, exp in twins.items()}
-    return Contenders.load(str(model), None, parse_settings(skip), twins, lm, neural_lm)
+def test_forms_and_what_they_are_measured_by(experiment, stock_twin):
+    forms = make_forms(experiment, KEEP, {"s": stock_twin})
+    related = {name: (c.full_depth, c.reference) for name, c in forms.items()}
+    assert related == {
+        ON: (FULL, FULL),
+        FULL: ("", ""),
+        STOCK: ("", FULL),
+        "bfloat16_skip_on": ("bfloat16_skip_off", FULL),
+        "bfloat16_skip_off": ("", FULL),
+        "int8_skip_on": ("int8_skip_off", FULL),
+        "int8_skip_off": ("", FULL),
+        "exit_at_1": (FULL, FULL),
+        "twin_s": ("", ""),
+        "twin_s_fast": ("", ""),
+    }
+    assert all(isinstance(c.system, System) for c in forms.values())
+    assert type(forms["twin_s"].system.encoder) is type(stock_twin.encoder)
+    assert forms["twin_s_fast"].system.encoder.fast_form() is not None
+    few = [n for n in forms if not n.startswith("bfloat16") and n != "int8_skip_on"]
+    assert list(rivals(forms)) == few
 
 
-def test_where_our_weights_do_not_fit_a_stock_twin_can_be_the_rival(exps, tmp_path):
-    found = rows(load(exps["narrow"]), tmp_path)
-    assert "a twin named stock can take its place" in found["stock_beam10"]
-    found = rows(load(exps["narrow"], stock=exps["stock"]), tmp_path)
-    assert isinstance(found["stock_beam10"], Entry)
-    assert isinstance(found["stock_beam1"], Entry)
-    assert "beam 10" in found["stock_beam10"].settings
+def test_a_form_that_cannot_be_built_says_why(exps):
+    forms = make_forms(load_experiment(exps["narrow"]), KEEP, {})
+    assert "does not fit the model" in forms[STOCK].system
+    assert isinstance(forms[ON].system, System)
 
 
-def test_long_inputs_are_not_cut(exps, tmp_path):
-    loaded = load(exps["ours"], stock=exps["stock"])
-    found = rows(loaded, tmp_path)
-    names = ("ours_greedy_skip_on", "ours_prefix_beam_skip_on", "twin_stock_greedy")
-    for name in names:
-        assert found[name].source.experiment.speech2text.longest_whole == float("inf")
+def test_a_gated_twin_has_one_form(experiment, exps):
+    twins = {"other": load_experiment(exps["ours2"])}
+    names = list(make_forms(experiment, KEEP, twins))
+    assert [n for n in names if n.startswith("twin")] == ["twin_other"]
+
+
+def test_needs_a_gate(stock_twin):
+    with pytest.raises(ValueError, match="ConformerEncoder without a gate"):
+        make_forms(stock_twin, KEEP, {})
+
+
+def test_rows_from_file_to_text(exps):
+    found = e2e(exps["plain"], s=exps["stock"])
+    assert list(found) == [
+        *(GREEDY_ON, GREEDY_OFF, "int8_skip_off_greedy", "exit_at_1_greedy"),
+        *("twin_s_greedy", "twin_s_fast_greedy"),
+        *("ours_prefix_beam_skip_on", "ours_prefix_beam_skip_off"),
+        *("stock_beam1", "stock_beam10"),
+    ]
+    assert (found[GREEDY_ON].full_depth, found[GREEDY_ON].reference) == (GREEDY_OFF, GREEDY_OFF)
+    beam = found["ours_prefix_beam_skip_on"]
+    assert (beam.full_depth, beam.reference) == ("ours_prefix_beam_skip_off",) * 2
+    assert found["stock_beam1"].reference == ""
+
+
+def test_where_our_weights_do_not_fit_a_stock_twin_can_be_the_rival(exps):
+    found = e2e(exps["narrow"])
+    assert "a twin named stock can take its place" in found["stock_beam10"].system
+    found = e2e(exps["narrow"], stock=exps["stock"])
+    assert isinstance(found["stock_beam10"].system, StockSearch)
+    assert isinstance(found["stock_beam1"].system, StockSearch)
+    assert "beam 10" in found["stock_beam10"].system.describe()
 
 
 def test_ngram_rows(exps, tmp_path, monkeypatch):
@@ -52,30 +113,29 @@ def test_ngram_rows(exps, tmp_path, monkeypatch):
     arpa.write_text(ARPA)
     words.write_text("A\nB\n")
     monkeypatch.setattr(contenders.importlib.util, "find_spec", lambda name: None)
-    found = rows(load(exps["plain"], lm=LanguageModel(arpa)), tmp_path)
-    assert isinstance(found["ours_ngram_skip_on"], Entry)
-    assert "pip install kenlm" in found["stock_beam10_ngram"]
-    found = rows(load(exps["plain"], lm=LanguageModel(arpa, words)), tmp_path)
-    assert isinstance(found["ours_ngram_skip_off"], Entry)
-    assert "over tokens" in found["stock_beam10_ngram"]
+    found = e2e(exps["plain"], ngram={"ngram_file": arpa})
+    assert isinstance(found["ours_ngram_skip_on"].system, System)
+    assert "pip install kenlm" in found["stock_beam10_ngram"].system
+    found = e2e(exps["plain"], ngram={"ngram_file": arpa, "lexicon": words})
+    assert isinstance(found["ours_ngram_skip_off"].system, System)
+    assert "over tokens" in found["stock_beam10_ngram"].system
 
 
 def test_ngram_in_espnets_search(exps, tmp_path):
     pytest.importorskip("kenlm")
     arpa = tmp_path / "a.arpa"
     arpa.write_text(BIGRAM)
-    lm = LanguageModel(arpa)
-    stock = rows(load(exps["plain"], lm=lm), tmp_path)["stock_beam10_ngram"]
-    assert set(stock.source.beam_search.scorers) == {"ctc", "ngram"}
+    stock = e2e(exps["plain"], ngram={"ngram_file": arpa})["stock_beam10_ngram"].system
+    assert set(stock.speech2text.beam_search.scorers) == {"ctc", "ngram"}
     arpa.write_text(ARPA)
-    found = rows(load(exps["plain"], lm=lm), tmp_path)
-    assert isinstance(found["ours_ngram_skip_on"], Entry)
-    assert "at least a bigram" in found["stock_beam10_ngram"]  # kenlm's own limit
+    found = e2e(exps["plain"], ngram={"ngram_file": arpa})
+    assert isinstance(found["ours_ngram_skip_on"].system, System)
+    assert "at least a bigram" in found["stock_beam10_ngram"].system  # kenlm's own limit
 
 
 @pytest.fixture(scope="module")
-def lm_exp(tmp_path_factory):
-    """Write an untrained language model of ESPnet."""
+def lm(tmp_path_factory):
+    """Arguments for an untrained language model of ESPnet."""
     directory = tmp_path_factory.mktemp("lm")
     config = LMTask.get_default_config()
     config |= {"token_list": TOKENS, "token_type": "char", "init": None, "lm": "seq_rnn"}
@@ -83,31 +143,32 @@ def lm_exp(tmp_path_factory):
     model = LMTask.build_model(argparse.Namespace(**config))
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     torch.save(model.state_dict(), directory / "valid.loss.ave.pth")
-    return directory
+    files = directory / "config.yaml", directory / "valid.loss.ave.pth"
+    return {"lm_train_config": str(files[0]), "lm_file": str(files[1]), "lm_weight": 0.4}
 
 
-def test_a_neural_language_model_in_espnets_search(exps, tmp_path, lm_exp, data_dir):
-    found = rows(load(exps["plain"], neural_lm=NeuralLM(lm_exp, 0.4)), tmp_path)
-    search = found["stock_beam10_lm"].source.beam_search
+def test_a_neural_language_model_in_espnets_search(exps, lm, data):
+    found = e2e(exps["plain"], lm=lm)
+    search = found["stock_beam10_lm"].system.speech2text.beam_search
     assert search.weights["lm"] == 0.4
     assert set(search.scorers) == {"ctc", "lm"}
     on, off = (found[f"ours_espnet_beam10_lm_skip_{switch}"] for switch in ("on", "off"))
     assert (on.full_depth, off.full_depth) == ("ours_espnet_beam10_lm_skip_off", "")
-    ours = on.source.experiment.speech2text
+    ours = on.system.speech2text
     assert (ours.decoder_type, ours.drop_threshold) == ("espnet", 0.99)
     assert set(ours.beam_search.scorers) == {"ctc", "lm"}
-    speech = load_test_set(data_dir, 16000).speech[0]
-    for entry in (found["stock_beam10_lm"], on, off):
-        entry.prepare()
-        assert isinstance(entry.transcribe(speech), str)
-        run = entry.bind([speech])
-        run()
+    speech = data.speech[0]
+    for row in (found["stock_beam10_lm"], on, off):
+        text, _, flops = row.system.transcribe(speech)
+        assert isinstance(text, str)
+        assert flops == 0
+    assert on.system.transcribe(speech)[1].num_skipped > 0
 
 
 def test_a_calibrated_choice_of_gates_is_kept(tmp_path):
     exp = make_experiment(tmp_path / "exp", gates=(1, 3))
     write_calibration(exp, 0.5, gates=(1,))
     for given, gates in (((), "gates=1"), (("gates=3",), "gates=3")):
-        found = rows(load(exp, *given), tmp_path)
+        found = e2e(exp, *given)
         for name in ("ours_greedy_skip_on", "ours_prefix_beam_skip_on"):
-            assert found[name].settings.endswith(gates)
+            assert found[name].system.describe().endswith(gates)

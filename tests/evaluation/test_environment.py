@@ -3,12 +3,13 @@ from pathlib import Path
 
 from espnet_layerskip.evaluation import environment
 from espnet_layerskip.evaluation.environment import (
-    command_line,
     cpu_model,
     describe,
     environment_record,
     finish_record,
     git_commit,
+    relative,
+    typed,
 )
 
 
@@ -60,4 +61,6 @@ def test_cpu_model(tmp_path):
 def test_command_line_has_relative_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = ["--row", "ours on", f"{tmp_path}/exp/a,{tmp_path}/exp/b", "exit=4"]
-    assert command_line("x.y", argv) == "python -m x.y --row 'ours on' exp/a,exp/b exit=4"
+    assert typed(["x", *argv]) == "x --row 'ours on' exp/a,exp/b exit=4"
+    assert relative(tmp_path / "a" / "b") == relative("a/b") == "a/b"
+    assert relative("/elsewhere/a") == "/elsewhere/a"

@@ -19,21 +19,21 @@ def exp(exps, tmp_path):
 def test_as_configured(exp, exps):
     experiment = load_experiment(exp)
     assert experiment.chosen == "as configured"
-    assert experiment.stored.describe() == "threshold=0.5 extension=0,0 context=full"
+    assert experiment.settings.describe() == "threshold=0.5 extension=0,0 context=full gates=1"
     assert load_experiment(exps["stock"]).chosen == "none"
 
 
 def test_as_calibrated(exp):
     write_calibration(exp, 0.7)
     experiment = load_experiment(exp)
-    assert experiment.stored.describe() == "threshold=0.7 extension=1,2 context=packed"
-    assert experiment.chosen.startswith("calibrated: threshold 0.7, extension 1,2")
+    assert experiment.settings.describe() == "threshold=0.7 extension=1,2 context=packed gates=1"
+    assert experiment.chosen.startswith("calibrated: threshold=0.7 extension=1,2")
 
 
 def test_calibrated_to_off_is_measured_as_configured(exp):
     write_calibration(exp, 1.0)
     experiment = load_experiment(exp)
-    assert experiment.stored.describe() == "threshold=0.5 extension=0,0 context=full"
+    assert experiment.settings.describe() == "threshold=0.5 extension=0,0 context=full gates=1"
     assert experiment.chosen.startswith("calibrated: off: no setting keeps")
     assert experiment.chosen.endswith("here as configured")
 
@@ -43,6 +43,6 @@ def test_fewer_gates_are_kept_in_every_row(tmp_path, data_dir):
     write_calibration(exp, 0.5, gates=(1,))
     comparison = Comparison(data_dir, DecodingCache(tmp_path / "cache"), log=lambda line: None)
     _, on, *_ = comparison.measure(experiment_rows(f"x={exp}"), repeats=0, threads=1)
-    assert "gates=1" in on.seeds[0].system.settings.describe()
-    on.seeds[0].system.prepare()
-    assert on.seeds[0].system.encoder.gates_in_use == [1]
+    system = on.seeds[0].system
+    assert system.how.endswith("gates=1")
+    assert tuple(system.encoder.gates_in_use) == (1,)

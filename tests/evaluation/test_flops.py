@@ -4,8 +4,9 @@ import torch.nn.functional as F
 
 from espnet_layerskip._compat import ConformerEncoder
 from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
-from espnet_layerskip.evaluation.flops import count_flops, counting_flops
+from espnet_layerskip.evaluation.flops import count_flops, counted
 from espnet_layerskip.method.ctc import LayerSkipCTC
+from espnet_layerskip.method.settings import SkipSettings
 
 D, FF, HEADS, KERNEL, LAYERS, MELS = 16, 32, 2, 5, 2, 20
 
@@ -106,30 +107,23 @@ def test_skipping_is_counted_as_it_runs():
     ).eval()
     ctc = LayerSkipCTC(5, D)
     x, frames = torch.randn(1, 80, MELS), 80
+    lens = torch.tensor([frames])
     with torch.no_grad():
-        encoder.exit_layer = 1
-        logit = ctc.ctc_lo(encoder(x, torch.tensor([frames]), ctc=ctc)[0])[0, :, 0]
-        ctc.ctc_lo.bias[0] -= logit.median()
-        encoder.exit_layer = None
-    counted = count_flops(lambda: encoder(x, torch.tensor([frames]), ctc=ctc))
-    t, kept = subsampled(frames), int(encoder.last_skip.keep_mask.sum())
+        below = encoder.run(x, lens, ctc, SkipSettings(exit_layer=1))
+        ctc.ctc_lo.bias[0] -= ctc.ctc_lo(below.out)[0, :, 0].median()
+    encoded, flops = counted(lambda: encoder.run(x, lens, ctc))
+    t, kept = subsampled(frames), int(encoded.keep_mask.sum())
     assert 0 < kept < t
     macs = stem_macs(frames) + layer_macs(t) + t * D + (LAYERS - 1) * layer_macs(kept)
-    assert counted == 2 * macs
+    assert flops == 2 * macs
 
 
-def test_counting_beside_other_work():
-    """Only the module's own calls count; afterwards it is as before."""
-    linear, other = torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3)
+def test_what_ran_is_returned_and_other_work_is_not_counted():
+    linear = torch.nn.Linear(3, 3, bias=False)
     x = torch.randn(10, 3)
-    with torch.no_grad(), counting_flops(linear) as flops:
-        linear(other(linear(x)))
-        assert flops() == 2 * 180
-        with pytest.raises(RuntimeError):
-            linear(x[:, :2])
-        other(x)
-        assert flops() == 2 * 180
-    linear(x)
-    assert flops() == 2 * 180
-    assert not linear._forward_hooks
-    assert not linear._forward_pre_hooks
+    out, flops = counted(lambda: linear(x))
+    assert torch.equal(out, linear(x))
+    assert flops == 180
+    with pytest.raises(RuntimeError):
+        count_flops(lambda: linear(x[:, :2]))
+    assert count_flops(lambda: linear(x)) == 180  # a failure leaves nothing behind

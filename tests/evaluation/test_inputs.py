@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import soundfile
 
 from espnet_layerskip.evaluation.inputs import (
     Speech,
@@ -105,6 +106,17 @@ def test_wrong_rate_and_missing_text(data_dir, tmp_path):
     (directory / "text").unlink()
     with pytest.raises(ValueError, match="text missing"):
         load_test_set(directory, 16000)
+
+
+def test_the_rate_is_that_of_the_audio_and_one(data_dir, tmp_path):
+    assert load_test_set(data_dir).speech[0].rate == 16000
+    directory = copy_of(data_dir, tmp_path)
+    soundfile.write(tmp_path / "low.wav", np.zeros(8000), 8000)
+    wav_scp = directory / "wav.scp"
+    low = wav_scp.read_text().replace(f"{data_dir}/s1-u5.wav", f"{tmp_path}/low.wav")
+    wav_scp.write_text(low)
+    with pytest.raises(ValueError, match=r"s1-u5: .*8000 Hz.*16000 Hz"):
+        load_test_set(directory)
 
 
 def test_part_of_the_data_is_spread_over_the_durations():

@@ -7,7 +7,7 @@ import soundfile
 
 from espnet_layerskip.bin import long_audio
 from espnet_layerskip.evaluation.inputs import load_test_set
-from espnet_layerskip.evaluation.long_audio import measure_long_audio, page, write_files
+from espnet_layerskip.evaluation.long_audio import long_audio_page, measure_long_audio, write_files
 
 
 def test_files_hold_whole_utterances_in_order(data_dir, tmp_path):
@@ -36,7 +36,7 @@ def test_long_audio(data_dir, exps, tmp_path, capsys):
     assert long["audio_seconds"] >= 40 > each["audio_seconds"]
     assert 100 < long["memory_mb"] < 10000
     assert long["wer"] > 0
-    assert (tmp_path / "long_audio.md").read_text() == page(report)
+    assert (tmp_path / "long_audio.md").read_text() == long_audio_page(report)
     assert f"| one utterance | {each['files']} |" in capsys.readouterr().out
 
 

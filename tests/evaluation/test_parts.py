@@ -1,13 +1,17 @@
+import copy
+
 import pytest
 
 from espnet_layerskip.encoders.fast.layout import Layout
 from espnet_layerskip.evaluation.conditions import make_conditions
-from espnet_layerskip.evaluation.entries import GREEDY_OFF, GREEDY_ON, WaveFiles, e2e_entries
-from espnet_layerskip.evaluation.parts import PARTS, Profile, Stopwatch, profile, watching
-from espnet_layerskip.evaluation.settings import SkipSettings
-from espnet_layerskip.evaluation.stock import stock_speech2text
-from espnet_layerskip.evaluation.variants import make_variants
-from espnet_layerskip.method.frames import Frames, LayerState
+from espnet_layerskip.evaluation.contenders import GREEDY_OFF, GREEDY_ON
+from espnet_layerskip.evaluation.measure import binders
+from espnet_layerskip.evaluation.parts import PARTS, Stopwatch, profile, watching
+from espnet_layerskip.evaluation.stock import StockSearch, stock_speech2text
+from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.method import walk
+from espnet_layerskip.method.frames import LayerState
+from espnet_layerskip.method.settings import OFF
 
 
 class Clock:
@@ -22,10 +26,12 @@ class Clock:
 
 
 @pytest.fixture(scope="module")
-def entries(plain, tmp_path_factory):
-    stock = {"stock_beam10": stock_speech2text(plain, beam_size=2)}
-    files = WaveFiles(tmp_path_factory.mktemp("waves"))
-    return e2e_entries(make_variants(plain, SkipSettings(), {}), {}, SkipSettings(), stock, files)
+def systems(plain):
+    return {
+        "stock_beam10": StockSearch(stock_speech2text(plain, beam_size=2)),
+        GREEDY_OFF: System(plain, OFF),
+        GREEDY_ON: System(plain),
+    }
 
 
 def test_of_nested_calls_the_inner_part_counts():
@@ -48,40 +54,49 @@ def test_of_nested_calls_the_inner_part_counts():
     assert watch.seconds["head"] == 2.0  # put back as it was
 
 
-def test_parts_sum_up_to_the_whole(entries, data):
+def test_parts_sum_up_to_the_whole(systems, data, tmp_path):
     [condition] = make_conditions(data, [1.0], [1], 1)
-    rows = {name: entries[name] for name in ("stock_beam10", GREEDY_OFF, GREEDY_ON)}
-    runs = {name: [entry.bind(group) for group in condition.groups] for name, entry in rows.items()}
-    found = profile(rows, 1, runs, 5, Clock())
-    assert list(found) == list(rows)
+    bind = binders(tmp_path)["e2e"]
+    runs = {name: [bind(s, group) for group in condition.groups] for name, s in systems.items()}
+    found = profile(systems, 1, runs, 5, Clock())
+    assert list(found) == list(systems)
     for name, taken in found.items():
-        assert list(taken.seconds) == list(PARTS)
-        silent = {p for p, s in taken.seconds.items() if s == 0.0}
+        assert list(taken["parts_s"]) == list(PARTS)
+        silent = {p for p, s in taken["parts_s"].items() if s == 0.0}
         # ESPnet has no gate; at full depth nothing is gathered, only asked for
         assert silent == ({"gate"} if name == "stock_beam10" else set())
-        assert sum(taken.seconds.values()) == taken.total - 2.0  # its own two looks at the clock
-    gates = {name: taken.seconds["gate"] for name, taken in found.items()}
+        # its own two looks at the clock
+        assert sum(taken["parts_s"].values()) == taken["total_s"] - 2.0
+        encoder = sum(taken["parts_s"][p] for p in ("stem", "lower", "gate", "upper"))
+        assert taken["encoder_s"] == encoder + taken["parts_s"]["encoder_other"]
+        share = taken["parts_s"]["gate"] / taken["encoder_s"]
+        assert taken["gate_share_of_encoder"] == share
+    gates = {name: taken["parts_s"]["gate"] for name, taken in found.items()}
     assert gates[GREEDY_ON] > gates[GREEDY_OFF]
 
 
-def test_everything_is_put_back(entries, data):
-    before = [vars(cls)[n] for cls, n in ((LayerState, "drop"), (Frames, "full"))]
-    built = vars(Layout)["__init__"]
+def test_everything_is_put_back(systems):
+    fast_layer = type(systems[GREEDY_ON].encoder.fast_form().layers[0])
+    patched = [
+        *((LayerState, "drop"), (LayerState, "full"), (Layout, "__init__")),
+        *((walk, "look"), (walk, "decide"), (fast_layer, "__call__")),
+    ]
+    before = [vars(owner)[name] for owner, name in patched]
     for name in ("stock_beam10", GREEDY_ON):
-        entry = entries[name]
-        entry.prepare()
-        model = getattr(entry.source, "model", None) or entry.source.asr_model
+        model = systems[name].model
         state = set(vars(model)), set(vars(model.encoder))
-        with watching(Stopwatch(), entry.source, 1):
+        with watching(Stopwatch(), systems[name], 1):
             assert set(vars(model)) != state[0]
         assert (set(vars(model)), set(vars(model.encoder))) == state
-    assert before == [vars(cls)[n] for cls, n in ((LayerState, "drop"), (Frames, "full"))]
-    assert built is vars(Layout)["__init__"]
+    assert before == [vars(owner)[name] for owner, name in patched]
 
 
-def test_share_of_the_gate_by_hand():
-    seconds = dict.fromkeys(PARTS, 1.0) | {"gate": 0.5, "search": 9.0}
-    record = Profile(seconds, 20.0).to_json()
-    assert record["encoder_s"] == 4.5
-    assert record["gate_share_of_encoder"] == pytest.approx(1 / 9)
-    assert record["total_s"] == 20.0
+def test_the_plain_form_has_the_same_parts(plain, data):
+    encoder = copy.copy(plain.encoder)
+    encoder._fast = None
+    watch = Stopwatch()
+    system = System(plain, encoder=encoder)
+    assert encoder.fast_form() is None
+    with watching(watch, system, 1):
+        watch.measure("other", system.speech2text, data.speech[0].samples)
+    assert {part for part, seconds in watch.seconds.items() if not seconds} == set()

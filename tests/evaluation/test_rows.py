@@ -1,7 +1,7 @@
 import pytest
 
 from espnet_layerskip.evaluation.rows import Row, check_names, custom_row, experiment_rows
-from espnet_layerskip.evaluation.settings import OFF, SkipSettings
+from espnet_layerskip.method.settings import OFF, SkipSettings
 
 
 def test_standard_rows(exps):
@@ -9,16 +9,21 @@ def test_standard_rows(exps):
     seeds = (str(exps["ours"]), str(exps["ours2"]))
     assert rows == [
         Row("mine, skipping off", seeds, OFF),
-        Row("mine, skipping on", seeds, SkipSettings()),
+        Row("mine, skipping on", seeds),
         Row("mine, stopped at layer 1", seeds, SkipSettings(1.0, exit_layer=1)),
     ]
     stock = str(exps["stock"])
-    assert experiment_rows(stock) == [Row("stock", (stock,), SkipSettings())]
+    assert experiment_rows(stock) == [Row("stock", (stock,))]
 
 
 def test_custom_row():
     row = custom_row(["ours, extension 0", "a,b", "threshold=0.8", "extension=0,0"])
     assert row == Row("ours, extension 0", ("a", "b"), SkipSettings(0.8, (0, 0)))
+    row = custom_row(["x", "a", "precision=int8", "repeats=0.5"])
+    assert row == Row("x", ("a",), SkipSettings(repeat_threshold=0.5), "int8")
+    assert row.describe() == "repeats=0.5 precision=int8"
+    assert custom_row(["x", "a", "precision=int8"]).describe() == "precision=int8"
+    assert custom_row(["x", "a"]).describe() == ""
 
 
 def test_bad_rows(exps, tmp_path):
@@ -30,6 +35,10 @@ def test_bad_rows(exps, tmp_path):
         custom_row(["x"])
     with pytest.raises(ValueError, match="row 'x': setting 'speed=2' is not known"):
         custom_row(["x", "a", "speed=2"])
+    with pytest.raises(ValueError, match="row 'x': precision must be one of float32, .*'half'"):
+        custom_row(["x", "a", "precision=half"])
+    with pytest.raises(ValueError, match="row 'x': setting precision is given twice"):
+        custom_row(["x", "a", "precision=int8", "precision=int8"])
     with pytest.raises(ValueError, match="nothing to compare"):
         check_names([])
     with pytest.raises(ValueError, match="two rows are named 'x'"):

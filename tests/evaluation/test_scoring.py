@@ -2,22 +2,34 @@ import numpy as np
 import pytest
 
 from espnet_layerskip.evaluation.scoring import (
+    Counts,
     characters,
     check_hypotheses,
+    count_errors,
     error_rate,
+    judge,
     paired_bootstrap,
+    score,
     words,
 )
-from espnet_layerskip.recipe.score_table import Counts, count_errors
 
 
 def test_rate_by_hand():
     # TO deleted, THREE -> TREE, FOUR inserted, of five reference words
     counts = count_errors(words("GO TO ERASE THREE YES"), words("GO ERASE TREE YES FOUR"))
     assert (counts.errors, counts.words) == (3, 5)
-    assert error_rate(counts) == 60.0
+    assert error_rate([counts]) == 60.0
+    assert error_rate([counts, Counts(correct=5)]) == 30.0
     with pytest.raises(ValueError, match="no tokens"):
-        error_rate(Counts())
+        error_rate([Counts()])
+
+
+def test_scores_by_utterance_in_the_order_of_the_references():
+    refs, hyps = {"b": "A B", "a": "A C"}, {"a": "A C", "b": "A", "more": "X"}
+    found = score(refs, hyps, words)
+    assert {utt: counts.errors for utt, counts in found.items()} == {"b": 1, "a": 0}
+    assert list(found) == ["b", "a"]
+    assert score(refs, hyps, characters)["b"].errors == 2
 
 
 def test_text_is_taken_as_it_is():
@@ -75,3 +87,13 @@ def test_bootstrap_covers_the_true_difference_in_most_experiments():
 def test_bootstrap_refuses_unpaired_input():
     with pytest.raises(ValueError, match="got 1, 2 and 2 utterances"):
         paired_bootstrap([1], [1, 2], [3, 3])
+
+
+@pytest.mark.parametrize(
+    ("wer", "reference", "ok"),
+    [(7.9, 7.6, True), (7.91, 7.6, False), (5.0, 7.6, True), (99.0, None, True)],
+)
+def test_judge(wer, reference, ok):
+    status = judge(wer, reference, 0.3)
+    assert (status == "ok") == ok
+    assert ok or status == "failed: WER +0.31 over full depth (allowed +0.30)"

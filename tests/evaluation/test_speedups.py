@@ -2,9 +2,8 @@ import re
 
 import pytest
 
-from espnet_layerskip.evaluation.entries import GREEDY_ON
+from espnet_layerskip.evaluation.contenders import FULL, GREEDY_ON, ON, STOCK
 from espnet_layerskip.evaluation.speedups import SPEEDUPS, TWIN, speedups
-from espnet_layerskip.evaluation.variants import FULL, ON, STOCK
 
 
 def row(name, median, scope="encoder", wer=10.0, status="ok", key=(10.0, 1, 2)):

@@ -1,34 +1,38 @@
-import copy
+import shutil
 
 import pytest
 import torch
+import yaml
 
 from espnet_layerskip._compat import CTC, ConformerEncoder, ESPnetASRModel, inference_module
 from espnet_layerskip.evaluation.experiment import load_experiment
-from espnet_layerskip.evaluation.settings import OFF
-from espnet_layerskip.evaluation.stock import fast_class, stock_class, stock_speech2text
+from espnet_layerskip.evaluation.stock import (
+    StockSearch,
+    fast_class,
+    stock_class,
+    stock_speech2text,
+)
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.method.ctc import LayerSkipCTC
+from espnet_layerskip.method.settings import OFF
 
 
 def test_stock_class_has_the_same_output(experiment, data):
     off = System(experiment, OFF)
-    stock = stock_class(off)
+    stock = stock_class(experiment)
     assert type(stock.encoder) is ConformerEncoder
     batch = off.batch(data.speech[:1])
-    assert torch.allclose(stock.encode(batch)[0], off.encode(batch)[0], atol=1e-6)
-    stock.prepare()
-    assert off.model.encoder is stock.encoder
-    off.prepare()
-    assert off.model.encoder is experiment.encoder
+    assert torch.allclose(stock.encode(batch).out, off.encode(batch).out, atol=1e-6)
+    assert stock.model.encoder is stock.encoder
+    assert type(off.model.encoder) is type(experiment.encoder)
 
 
 def test_fast_class_has_the_same_output(stock_twin, data):
-    plain = System(stock_twin, OFF)
-    fast = fast_class(plain)
-    assert fast.encoder.fast_layers() is not None
+    plain, fast = System(stock_twin, OFF), fast_class(stock_twin)
+    assert fast.encoder.fast_form() is not None
+    assert type(stock_twin.encoder) is type(plain.encoder) is ConformerEncoder
     batch = plain.batch(data.speech[:1])
-    assert torch.allclose(fast.encode(batch)[0], plain.encode(batch)[0], atol=1e-5)
+    assert torch.allclose(fast.encode(batch).out, plain.encode(batch).out, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["plain", "experiment", "stock_twin"])
@@ -48,7 +52,6 @@ def test_stock_speech2text_is_made_of_espnets_classes(kind, data, request):
     with torch.no_grad():
         out, _ = stock.asr_model.encode(wave[None], torch.tensor([wave.numel()]))
         log_probs = stock.asr_model.ctc.log_softmax(out)
-    ours.prepare()
     assert torch.allclose(log_probs, ours.posteriors([wave])[0], atol=1e-4)
 
 
@@ -63,16 +66,15 @@ def test_stock_speech2text_has_weights_of_its_own(plain, data):
     assert ours.transcribe(data.speech[0])[0] == before
 
 
-def test_intermediate_outputs_are_not_computed(plain, data):
+def test_intermediate_outputs_are_not_computed(exps, tmp_path):
     """They would cost stock ESPnet time that nobody asked for."""
-    other = copy.copy(plain)
-    conf = {**plain.speech2text.asr_train_args.encoder_conf, "interctc_layer_idx": [2]}
-    args = copy.copy(plain.speech2text.asr_train_args)
-    args.encoder_conf = conf
-    speech2text = copy.copy(plain.speech2text)
-    speech2text.asr_train_args = args
-    object.__setattr__(other, "speech2text", speech2text)
-    assert stock_class(System(other, OFF)).encoder.interctc_layer_idx == []
+    exp = shutil.copytree(exps["plain"], tmp_path / "exp")
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    config["encoder_conf"]["interctc_layer_idx"] = [1]
+    (exp / "config.yaml").write_text(yaml.safe_dump(config))
+    experiment = load_experiment(exp)
+    assert experiment.encoder.interctc_layer_idx == [1]
+    assert stock_class(experiment).encoder.interctc_layer_idx == []
 
 
 def test_weights_that_do_not_fit(exps):
@@ -80,7 +82,16 @@ def test_weights_that_do_not_fit(exps):
     with pytest.raises(ValueError, match=r"does not fit the model.*embed"):
         stock_speech2text(narrow, beam_size=1)
     with pytest.raises(ValueError, match=r"does not fit the model.*embed"):
-        stock_class(System(narrow, OFF))
-    object.__setattr__(narrow, "encoder", torch.nn.Linear(1, 1))
-    with pytest.raises(ValueError, match="Linear is not a Conformer"):
+        stock_class(narrow)
+    narrow.model.encoder = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="Linear is not an encoder of ESPnet"):
         stock_speech2text(narrow, beam_size=1)
+    with pytest.raises(ValueError, match="Linear"):
+        fast_class(narrow)
+
+
+def test_espnets_search_describes_itself(plain, data):
+    stock = StockSearch(stock_speech2text(plain, beam_size=1))
+    classes = "ESPnetASRModel, ConformerEncoder, CTC, BatchBeamSearch"
+    assert stock.describe().startswith(f"ESPnet's Speech2Text: {classes}, beam 1")
+    assert isinstance(stock.transcribe(data.speech[0])[0], str)

@@ -1,6 +1,7 @@
 """Tiny experiments with random weights, and a tiny test set of noise."""
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 import yaml
 
 from espnet_layerskip.inference.calibration import Calibration
+from espnet_layerskip.inference.posteriors import encode, extract_features
+from espnet_layerskip.method.settings import OFF, SkipSettings
 from espnet_layerskip.training.checkpoint import file_digest
 from espnet_layerskip.training.task import LayerSkipASRTask
 
@@ -29,7 +32,7 @@ GATED = {"gate_layer_idx": [1], "blank_threshold": 0.5, "spike_extension": [0, 0
 def make_experiment(directory, seed=0, gated=True, gates=(1,), head="factorized", **encoder):
     """Write config.yaml and valid.cer_ctc.ave.pth; about half of the frames are skipped."""
     gate = GATED | {"gate_layer_idx": list(gates)} if gated else {}
-    ours = {"interctc_head": "own", "ctc_head": head} if gated else {}
+    ours = {"interctc_head": "own", "ctc_head": head, "interctc_weight": 0.3} if gated else {}
     config = LayerSkipASRTask.get_default_config()
     config |= {
         "token_list": TOKENS,
@@ -57,10 +60,7 @@ def write_calibration(exp, threshold, gates=(1,)):
     Calibration(
         checkpoint=checkpoint,
         sha256=file_digest(exp / checkpoint),
-        gate_layer_idx=gates,
-        blank_threshold=threshold,
-        spike_extension=(1, 2),
-        skip_context="packed",
+        settings=SkipSettings(threshold, (1, 2), "packed", gates),
         metric="wer",
         max_increase=5.0,
         kept_by="upper bound",
@@ -77,15 +77,12 @@ def write_calibration(exp, threshold, gates=(1,)):
 @torch.no_grad()
 def calibrate(model, gates):
     """Shift the blank logit so that every head calls about half of the frames blank."""
-    wave = torch.from_numpy(noise(np.random.default_rng(9)))[None]
+    wave = torch.from_numpy(noise(np.random.default_rng(9)))
     heads = {None: model.ctc.ctc_lo}
-    if gates:
-        heads |= {k: model.ctc.interctc_lo[str(k)] for k in gates}
-        model.encoder.blank_threshold = 1.0
+    heads |= {k: model.ctc.interctc_lo[str(k)] for k in gates}
     for layer, head in heads.items():
-        if gates:
-            model.encoder.exit_layer = layer
-        out, _ = model.encode(wave, torch.tensor([wave.size(1)]))
+        how = replace(OFF, exit_layer=layer) if gates else None
+        out = encode(model, [extract_features(model, wave)], how).out
         head.weight *= 10.0
         logits = head(out[0])
         factorized = getattr(model.ctc, "head_type", "plain") == "factorized"

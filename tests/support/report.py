@@ -1,9 +1,9 @@
-"""A report made once from tiny random models, and synthetic traces for the figures."""
+"""A report made once from tiny random models; made-up traces and points for figures and page."""
 
 import numpy as np
 import pytest
 
-from espnet_layerskip.evaluation.report.traces import GateDecision, Trace
+LONG_NAME = "asr_train_asr_layerskip_e_branchformer_raw_en_bpe500_sp_seed12"
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,8 @@ def report(data_dir, exps, tmp_path_factory):
 
 def make_trace(utt_id="u1", seconds=3.0, seed=0, gates=1, text_on="A B", text_off="A B", ref="A B"):
     """Return a made-up trace: p(blank) near 0 or 1, one token for every fourth frame."""
+    from espnet_layerskip.evaluation.report.traces import GateDecision, Trace
+
     rng = np.random.default_rng(seed)
     num_frames = int(seconds * 25)
     blank = rng.random(num_frames) < 0.6
@@ -36,7 +38,7 @@ def make_trace(utt_id="u1", seconds=3.0, seed=0, gates=1, text_on="A B", text_of
     keep, seen, decisions = np.ones(num_frames, bool), np.ones(num_frames, bool), []
     for i in range(gates):
         keep = seen & ~(prob > 0.9)
-        decisions.append(GateDecision(2 * (i + 1), prob.astype(np.float32), seen, keep))
+        decisions.append(GateDecision(2 * (i + 1), 0.9, prob.astype(np.float32), seen, keep))
         seen = keep
     depth = np.where(keep, 8, 2 * gates)
     flipped = rng.random(num_frames) < 0.02
@@ -55,7 +57,6 @@ def make_trace(utt_id="u1", seconds=3.0, seed=0, gates=1, text_on="A B", text_of
         final_is_blank=blank ^ flipped,
         spikes=[(f, "EWM"[f % 3], 0.9) for f in range(0, num_frames, 4)],
         num_layers=8,
-        threshold=0.9,
         num_repeats=0,
     )
 
@@ -69,3 +70,50 @@ def trace_maker():
 @pytest.fixture
 def traces():
     return [make_trace(f"u{i}", 2.0 + 0.2 * i, seed=i) for i in range(8)]
+
+
+def make_point(name, kind, wer=10.0, gflops=1.0, own=True, settings=None, skip_ratio=0.4):
+    """Return a made-up row; its status is "ok"."""
+    from espnet_layerskip.evaluation.report.sweep import Point
+    from espnet_layerskip.evaluation.scoring import Interval
+    from espnet_layerskip.method.settings import SkipSettings
+
+    return Point(
+        name=name,
+        kind=kind,
+        own=own,
+        settings=settings or SkipSettings(1.0, (0, 0), "full"),
+        wer=Interval(wer, wer - 2.5, wer + 2.5),
+        change=Interval(wer - 10.0, wer - 11.0, wer - 9.0),
+        gflops=gflops,
+        time_ms=Interval(4 * gflops, 3.9 * gflops, 4.5 * gflops),
+        skip_ratio=skip_ratio,
+        record={"wer": [wer], "cer": [wer / 2], "status": "ok"},
+    )
+
+
+@pytest.fixture
+def points():
+    from espnet_layerskip.evaluation.report import sweep
+    from espnet_layerskip.method.settings import SkipSettings
+
+    swept = [
+        make_point(
+            f"threshold {t:g}, extension {e},{e}",
+            sweep.SWEEP_KIND,
+            10.0 + 0.1 * i,
+            0.9 + 0.03 * e + 0.01 * i,
+            settings=SkipSettings(t, (e, e), "full"),
+        )
+        for e in range(3)
+        for i, t in enumerate((0.5, 0.8, 0.95, 0.99))
+    ]
+    on = SkipSettings(0.9, (0, 0), "full")
+    return [
+        make_point(sweep.OFF_NAME, sweep.OFF_KIND, skip_ratio=0.0),
+        make_point(sweep.ON_NAME, sweep.ON_KIND, 10.1, 0.91, settings=on),
+        make_point("stopped at layer 4", sweep.EXIT_KIND, 14.0, 0.6),
+        *swept,
+        make_point("stock twin", sweep.STOCK_KIND, 9.6, 1.02, own=False),
+        make_point(f"{LONG_NAME}, skipping on", sweep.ON_KIND, 9.9, 0.8, own=False),
+    ]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from espnet_layerskip.cli import main
-from espnet_layerskip.verbs import benchmark
+from espnet_layerskip.evaluation import benchmark
 from espnet_layerskip.evaluation.speedups import SPEEDUPS
 
 ROW_KEYS = {

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from espnet_layerskip.cli import main
-from espnet_layerskip.verbs import calibrate as command
+from espnet_layerskip.evaluation import calibrate as engine
 from espnet_layerskip.evaluation.decode import Decoded
-from espnet_layerskip.evaluation.systems import Skipped
 from espnet_layerskip.inference.calibration import read_calibration
+from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.speech2text import load_model
+from espnet_layerskip.method.settings import SkipSettings
 
 CHECKPOINT = "valid.cer_ctc.ave.pth"
 
@@ -25,16 +26,16 @@ def exp(exps, tmp_path):
 def fake_sweep(monkeypatch):
     """Scores that are known: thresholds from 0.9 on lose nothing, those below lose a word."""
 
-    def sweep(experiment, data, settings, progress):
-        out = {}
-        for one in settings:
-            good = one.threshold >= 0.9
-            hyps = dict.fromkeys(data.text, "AB XX" if good else "XX XX")
-            flops = 100 if one.full_depth else int(90 * one.threshold) + sum(one.extension)
-            out[one] = Decoded(hyps, Skipped(10, 5, 30, 40), flops, 1.0)
+    def sweep(systems, data, progress, allow_too_short):
+        out = []
+        for one in (system.settings for system in systems):
+            threshold = one.blank_threshold
+            hyps = dict.fromkeys(data.text, "AB XX" if threshold >= 0.9 else "XX XX")
+            flops = 100 if one.full_depth else int(90 * threshold) + sum(one.spike_extension)
+            out.append(Decoded(hyps, SkipCount(10, 5, 30, 40), flops, 1.0))
         return out
 
-    monkeypatch.setattr("espnet_layerskip.evaluation.one_pass.decode_with_each", sweep)
+    monkeypatch.setattr(engine, "decode", sweep)
 
 
 def calibrate(exp, data_dir, budget=5, *args):
@@ -45,10 +46,13 @@ def calibrate(exp, data_dir, budget=5, *args):
 def test_the_right_answer_is_found_stored_and_read_back(fake_sweep, exp, data_dir, capsys):
     assert calibrate(exp, data_dir) == 0
     printed = capsys.readouterr()
-    assert "Calibrated: threshold 0.9, extension 0,0, gates 1, full: its upper bound" in printed.out
+    how = "threshold=0.9 extension=0,0 context=full gates=1"
+    assert f"Calibrated: {how}: its upper bound" in printed.out
     assert "too small for a budget of 5 %" in printed.err
     found = read_calibration(exp / "calibration.json")
-    assert (found.blank_threshold, found.spike_extension) == (0.9, (0, 0))
+    assert found.settings.describe() == how
+    stored = json.loads((exp / "calibration.json").read_text())
+    assert stored["settings"]["gates_in_use"] == [1]
     assert (found.full_depth["rate"], found.chosen["rate"]) == (50.0, 50.0)
     assert found.data["utterances"] == 8
     assert found.checkpoint == CHECKPOINT
@@ -65,19 +69,18 @@ def test_the_right_answer_is_found_stored_and_read_back(fake_sweep, exp, data_di
 
 def test_the_grid_can_be_given(fake_sweep, exp, data_dir, capsys):
     assert calibrate(exp, data_dir, 5, "--thresholds", 0.95, 0.6, "--extensions", "1,2") == 0
-    tried = {
-        (row["settings"]["threshold"], tuple(row["settings"]["extension"]))
-        for row in read_calibration(exp / "calibration.json").sweep
-    }
+    sweep = read_calibration(exp / "calibration.json").sweep
+    tried = [SkipSettings.from_json(row["settings"]) for row in sweep]
     # the configured 0.5 and 0,0 too
-    assert tried == {(t, e) for t in (0.5, 0.6, 0.95) for e in ((0, 0), (1, 2))}
+    wanted = {(t, e) for t in (0.5, 0.6, 0.95) for e in ((0, 0), (1, 2))}
+    assert {(one.blank_threshold, one.spike_extension) for one in tried} == wanted
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         (("--thresholds", "0.9", "off"), "--thresholds off: numbers above 0 and below 1"),
-        (("--thresholds", "high"), "must be 'auto', 'off' or a number in"),
+        (("--thresholds", "high"), "must be a number in (0, 1]"),
         (("--extensions", "1"), "extension"),
     ],
 )
@@ -97,15 +100,15 @@ def test_explicit_options_win_over_the_calibration(fake_sweep, exp, data_dir, ca
 
 
 def test_a_budget_that_nothing_keeps_stores_off(monkeypatch, exp, data_dir, capsys):
-    def sweep(experiment, data, settings, progress):
+    def sweep(systems, data, progress, allow_too_short):
         hyps = [dict.fromkeys(data.text, "AB XX"), dict.fromkeys(data.text, "AB")]
         hyps[1][min(data.text)] = "XX XX"  # one error more
-        return {
-            s: Decoded(hyps[not s.full_depth], Skipped(), 100 if s.full_depth else 50, 1.0)
-            for s in settings
-        }
+        return [
+            Decoded(hyps[not full], SkipCount(), 100 if full else 50, 1.0)
+            for full in (system.settings.full_depth for system in systems)
+        ]
 
-    monkeypatch.setattr("espnet_layerskip.evaluation.one_pass.decode_with_each", sweep)
+    monkeypatch.setattr(engine, "decode", sweep)
     assert calibrate(exp, data_dir, 1) == 3
     printed = capsys.readouterr()
     assert "off: no setting keeps a WER increase of 1 % (relative) on 8 utterances" in printed.out
@@ -134,7 +137,7 @@ def test_only_if_needed(fake_sweep, exp, data_dir, capsys, monkeypatch):
     assert calibrate(exp, data_dir, 5, "--if-needed") == 0
     assert "Calibrated: threshold" in capsys.readouterr().out
     with monkeypatch.context() as patch:
-        patch.setattr(command, "calibrate", lambda *args: pytest.fail("it was not needed"))
+        patch.setattr(engine, "calibrate", lambda *a, **k: pytest.fail("it was not needed"))
         assert calibrate(exp, data_dir, 5, "--if-needed") == 0
     assert "calibrated already" in capsys.readouterr().out
     for changed in ([6], [5, "--metric", "cer"]):

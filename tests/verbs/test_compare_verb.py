@@ -3,6 +3,7 @@ import json
 import pytest
 
 from espnet_layerskip.bin import compare_exps
+from espnet_layerskip.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +28,43 @@ def test_compare_exps(data_dir, exps, tmp_path, capsys):
     assert report["environment"]["load_after"]
     page = (tmp_path / "compare.md").read_text()
     assert page in capsys.readouterr().out
-    assert "python -m espnet_layerskip.bin.compare_exps --data" in page
+    assert "python -m espnet_layerskip.bin.compare_exps \\\n    --data" in page
+    assert page.count("<details>") == page.count("</details>") == 4
     assert "5 interleaved passes (min to max) over 3 utterances" in " ".join(page.split())
     assert "95 %" in page
     assert len(list((tmp_path / "kept").glob("*.json"))) == 5
+
+
+@pytest.fixture
+def two_rows(data_dir, exps, tmp_path):
+    """Arguments that compare skipping on with off, without timing."""
+    ours = str(exps["ours"])
+    rows = ["--row", "on", ours, "--row", "off", ours, "threshold=off"]
+    return ["--data", str(data_dir), "--output", str(tmp_path), "--repeats", "0", *rows]
+
+
+def read_status(tmp_path, points):
+    report = json.loads((tmp_path / "compare.json").read_text())
+    assert report["settings"]["max_wer_points"] == points
+    return report["rows"][0]["status"]
+
+
+@pytest.mark.parametrize(("points", "status"), [(1000, "ok"), (-1000, "failed: WER")])
+def test_the_verb(two_rows, tmp_path, points, status):
+    assert main(["compare", *two_rows, "--max-wer-points", str(points)]) == 0
+    assert read_status(tmp_path, points).startswith(status)
+    command = json.loads((tmp_path / "compare.json").read_text())["command"]
+    assert command.startswith("espnet-layerskip compare --data ")
+
+
+def test_the_old_name_of_the_allowed_loss(two_rows, tmp_path, caplog):
+    """It counts points, as it did: only its name has changed."""
+    compare_exps.main([*two_rows, "--max_wer_points", "-1000"])
+    assert read_status(tmp_path, -1000).startswith("failed: WER")
+    assert "--max_wer_increase" not in caplog.text
+    compare_exps.main([*two_rows, "--max_wer_increase", "-900"])
+    assert read_status(tmp_path, -900).startswith("failed: WER")
+    assert "--max_wer_increase is --max_wer_points now" in caplog.text
 
 
 def test_compare_exps_without_a_result(data_dir, tmp_path):

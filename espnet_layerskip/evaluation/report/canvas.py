@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
+from importlib import import_module
 from typing import Any
 
 # Okabe and Ito's colours: told apart with any colour vision. Line style and marker differ too.
@@ -32,37 +33,22 @@ WIDTH = 5.0  # inches: at 10 points the text can still be read on a phone, 340 p
 PNG_DPI = 200
 
 _STYLE: dict[str, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": MUTED,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "legend.labelcolor"), INK),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor"), PAPER),
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 10),
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 9),
+    **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow", "figure.constrained_layout.use"), True),
     "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 10,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": INK,
     "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "figure.constrained_layout.use": True,
-    "figure.facecolor": PAPER,
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
-    "font.size": 10,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
-    "image.composite_image": False,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
     "lines.linewidth": 1.5,
-    "savefig.facecolor": PAPER,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "image.composite_image": False,
     "svg.fonttype": "path",  # text as shapes: it takes the same room in every browser
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "xtick.labelsize": 9,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": INK,
-    "ytick.labelsize": 9,
 }
 
 
@@ -77,7 +63,7 @@ class Drawing:
         svg: SVG file.
         png: PNG file.
         width: In inches.
-        tips: What is shown where a reader hovers: {id of an element: text}.
+        tips: Text that the page shows on hover: {id of an element: text}.
     """
 
     name: str
@@ -89,20 +75,21 @@ class Drawing:
     tips: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_matplotlib() -> None:
-    """Raise ValueError, with the command to run, if matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as e:
-        raise ValueError(
-            "figures need matplotlib, which is not installed: "
-            "pip install 'espnet_layerskip[figures]', or pip install matplotlib"
-        ) from e
+def check_installed() -> None:
+    """Raise ValueError, with the command to run, if a library of the figures is missing."""
+    for module in ("matplotlib", "jinja2"):
+        try:
+            import_module(module)
+        except ImportError as e:
+            raise ValueError(
+                f"figures need {module}, which is not installed: "
+                f"pip install 'espnet_layerskip[figures]', or pip install {module}"
+            ) from e
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Inside the block matplotlib draws in our look, whatever the user's own settings."""
+    """Draw in our look, whatever the user's own settings; also a decorator."""
     import matplotlib as mpl
 
     with mpl.rc_context():
@@ -134,14 +121,11 @@ def finish(
     """
     import matplotlib as mpl
 
-    described = f"{title}. {caption} Made by: {command}"
     mpl.rcParams["svg.hashsalt"] = name  # the same input gives the same file
     svg, png = io.StringIO(), io.BytesIO()
-    metadata = {"Title": title, "Description": described, "Date": None}
-    figure.savefig(svg, format="svg", metadata=metadata, dpi=PNG_DPI)
-    figure.savefig(
-        png, format="png", metadata={"Title": title, "Description": described}, dpi=PNG_DPI
-    )
+    about = {"Title": title, "Description": f"{title}. {caption} Made by: {command}"}
+    figure.savefig(svg, format="svg", metadata={**about, "Date": None}, dpi=PNG_DPI)
+    figure.savefig(png, format="png", metadata=about, dpi=PNG_DPI)
     width = float(figure.get_size_inches()[0])
     return Drawing(name, title, caption, svg.getvalue(), png.getvalue(), width, dict(tips))
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import jiwer
 
 from espnet_layerskip.evaluation.report.traces import Trace
-from espnet_layerskip.evaluation.scoring import words
-from espnet_layerskip.recipe.score_table import count_errors
+from espnet_layerskip.evaluation.scoring import count_errors, words
 
 BETTER, SAME, WORSE = "better", "as many errors", "worse"
 

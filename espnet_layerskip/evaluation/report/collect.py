@@ -7,37 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import yaml
 
 from espnet_layerskip.evaluation.cache import DecodingCache
 from espnet_layerskip.evaluation.compare import Comparison
 from espnet_layerskip.evaluation.environment import environment_record, finish_record
+from espnet_layerskip.evaluation.experiment import Experiment
 from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.evaluation.report.changes import WORSE, find_changes
-from espnet_layerskip.evaluation.report.experiment_data import check_experiment, find_data
 from espnet_layerskip.evaluation.report.sweep import Point, failures, points_of, sweep_rows
-from espnet_layerskip.evaluation.report.traces import Trace, log_mel, trace_test_set
+from espnet_layerskip.evaluation.report.traces import Trace, trace_test_set
 from espnet_layerskip.evaluation.report.training_history import History, load_history
 from espnet_layerskip.evaluation.timing import MIN_REPEATS
+from espnet_layerskip.inference.pretrained import MODEL_FILES
 
+TEST_SET = "test"  # the recipe's dump/raw/test
 NUM_TIMED = 12  # utterances of a timed pass: it has some 20 rows and 6 rounds
-
-
-@dataclass(frozen=True)
-class Example:
-    """An utterance to be looked at.
-
-    Attributes:
-        trace: What happened in it.
-        speech: Its samples.
-        feats: Its features (T, F), before normalisation.
-        why: Why it was chosen, a sentence.
-    """
-
-    trace: Trace
-    speech: Speech
-    feats: np.ndarray
-    why: str
 
 
 @dataclass(frozen=True)
@@ -46,35 +31,31 @@ class Material:
 
     Attributes:
         exp: The experiment, as it was named.
-        checkpoint: File name of its weights.
-        sha256: Of that file.
-        chosen: Where its skipping settings come from.
+        experiment: Its model, its checkpoint, and where its settings come from.
         data_dir: The test set.
         speech: Its utterances by name.
-        traces: What the gate did in each.
-        examples: Utterances to be looked at.
+        num_words: Its reference words.
+        traces: What the gate did in each utterance.
+        examples: Utterances to be looked at, each with the reason, a sentence.
         points: Rows that were measured.
         failures: Rows that were not, and why.
         history: Of the training.
         environment: Software, machine, load.
-        num_words: Reference words.
         num_timed: Utterances of a timed pass.
         num_threads: PyTorch threads while timing.
     """
 
     exp: str
-    checkpoint: str
-    sha256: str
-    chosen: str
+    experiment: Experiment
     data_dir: str
     speech: dict[str, Speech]
+    num_words: int
     traces: list[Trace]
-    examples: list[Example]
+    examples: list[tuple[Trace, str]]
     points: list[Point]
     failures: list[str]
     history: History
     environment: dict[str, Any]
-    num_words: int
     num_timed: int
     num_threads: int
 
@@ -99,7 +80,7 @@ def collect(
         model_file: Checkpoint name of ``exp`` and the others.
         utt_ids: Utterances to show; empty = a few informative ones.
         num_threads: PyTorch threads while timing.
-        log: Is told what is going on.
+        log: Takes lines about the progress.
 
     Raises:
         ValueError: For an experiment, data or utterance that cannot be used.
@@ -108,35 +89,28 @@ def collect(
     config = check_experiment(exp, model_file)
     data_dir = data_dir or find_data(exp, config)
     comparison = Comparison(data_dir, DecodingCache(cache_dir), model_file, log)
-    experiment, data = comparison.load(str(exp))
-    unknown = sorted(set(utt_ids) - {s.utt_id for s in data.speech})
-    if unknown:
-        some = ", ".join(s.utt_id for s in data.speech[:3])
-        raise ValueError(f"--utt-id {unknown[0]} is not in {data_dir} (it has {some} ...)")
-    stored, gates = experiment.stored, experiment.encoder.gate_layer_idx
-    rows = sweep_rows(str(exp), stored, gates, others)
-    log(f"tracing {len(data.speech)} utterances")
-    traces = trace_test_set(experiment, data)
+    experiment, data = comparison.load(str(exp)), comparison.data
     speech = {s.utt_id: s for s in data.speech}
-    chosen = choose(traces, utt_ids)
-    examples = [Example(t, speech[t.utt_id], log_mel(experiment, speech[t.utt_id]), why)
-                for t, why in chosen]  # fmt: skip
+    if unknown := sorted(set(utt_ids) - set(speech)):
+        some = ", ".join(list(speech)[:3])
+        raise ValueError(f"--utt-id {unknown[0]} is not in {data_dir} (it has {some} ...)")
+    rows = sweep_rows(str(exp), experiment.settings, experiment.encoder.gate_layer_idx, others)
+    log(f"tracing {len(speech)} utterances")
+    traces = trace_test_set(experiment, data)
     results = comparison.measure(rows, MIN_REPEATS, num_threads, NUM_TIMED)
     return Material(
         exp=str(exp),
-        checkpoint=experiment.checkpoint,
-        sha256=experiment.sha256,
-        chosen=experiment.chosen,
+        experiment=experiment,
         data_dir=str(data_dir),
         speech=speech,
+        num_words=sum(len(text.split()) for text in data.text.values()),
         traces=traces,
-        examples=examples,
+        examples=choose(traces, utt_ids),
         points=points_of(results, str(exp), data.seconds),
         failures=failures(results),
         history=load_history(exp, config.get("max_epoch")),
         environment=finish_record(environment),
-        num_words=sum(len(text.split()) for text in data.text.values()),
-        num_timed=min(NUM_TIMED, len(data.speech)),
+        num_timed=min(NUM_TIMED, len(speech)),
         num_threads=num_threads,
     )
 
@@ -147,21 +121,77 @@ def choose(traces: Sequence[Trace], utt_ids: Sequence[str]) -> list[tuple[Trace,
     The default: one whose text skipping damaged (or changed), the one with the fewest and the
     one with the most skipped frames, and a typical one.
     """
-    by_id = {t.utt_id: t for t in traces}
     if utt_ids:
+        by_id = {t.utt_id: t for t in traces}
         return [(by_id[u], "Asked for by --utt-id.") for u in dict.fromkeys(utt_ids)]
-    chosen: dict[str, tuple[Trace, str]] = {}
-    changes = find_changes(traces)
-    if changes:
+    ordered = sorted(traces, key=lambda t: (t.skip_ratio, t.utt_id))
+    wanted = [
+        (ordered[len(ordered) // 2], "A typical utterance: the median share of skipped frames."),
+        (ordered[0], "The fewest frames skipped."),
+        (ordered[-1], "The most frames skipped."),
+    ]
+    if changes := find_changes(traces):
         damaged = changes[0].effect == WORSE
         why = "Skipping damaged its text." if damaged else "Skipping changed its text."
-        chosen[changes[0].trace.utt_id] = changes[0].trace, why
-    ordered = sorted(traces, key=lambda t: (t.skip_ratio, t.utt_id))
-    for index, why in (
-        (len(ordered) // 2, "A typical utterance: the median share of skipped frames."),
-        (0, "The fewest frames skipped."),
-        (-1, "The most frames skipped."),
-    ):
-        trace = ordered[index]
+        wanted.insert(0, (changes[0].trace, why))
+    chosen: dict[str, tuple[Trace, str]] = {}
+    for trace, why in wanted:
         chosen.setdefault(trace.utt_id, (trace, why))
     return list(chosen.values())
+
+
+def check_experiment(exp: Path, model_file: str | None = None) -> dict[str, Any]:
+    """Return the configuration of an experiment that a report can be made of.
+
+    Raises:
+        ValueError: If it is no experiment, has no gate or no averaged checkpoint yet; says
+            what to do.
+    """
+    config_file = exp / "config.yaml"
+    if not config_file.is_file():
+        raise ValueError(
+            f"{exp} is not an experiment: there is no {config_file}; train it first (stage 11 of "
+            "the recipe), or name the folder that the training wrote"
+        )
+    try:
+        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as e:
+        raise ValueError(f"{config_file} is not a training configuration: {e}") from e
+    if not isinstance(config, dict):
+        raise ValueError(f"{config_file} is not a training configuration: a mapping is needed")
+    if not (config.get("encoder_conf") or {}).get("gate_layer_idx"):
+        raise ValueError(
+            f"{exp} has encoder: {config.get('encoder')} without a gate, so there is nothing to "
+            "report on: give it as --compare, and an experiment with gate_layer_idx as --exp (a "
+            "stock model gets a gate by python -m espnet_layerskip.recipe.add_gate)"
+        )
+    has_model = any((exp / name).is_file() for name in MODEL_FILES)
+    if model_file is None and not has_model and (exp / "checkpoint.pth").is_file():
+        epochs = sorted(p.name for p in exp.glob("*epoch.pth"))
+        raise ValueError(
+            f"{exp}: the training was interrupted, it has no averaged checkpoint yet. Start stage "
+            "11 of the recipe again, it goes on where it stopped; or report on what there is: "
+            f"--model-file {epochs[-1] if epochs else 'FILE.pth'}"
+        )
+    return config
+
+
+def find_data(exp: Path, config: dict[str, Any]) -> Path:
+    """Return the recipe's test set: ``test`` beside the validation data of the training.
+
+    Raises:
+        ValueError: If there is none; asks for ``--data``.
+    """
+    looked = []
+    for entry in config.get("valid_data_path_and_name_and_type") or []:
+        data_dir = Path(entry[0]).parent.parent / TEST_SET
+        absolute = exp.resolve()
+        for root in (Path(), absolute, *absolute.parents):
+            if (root / data_dir / "wav.scp").is_file():
+                return root / data_dir
+        looked.append(str(data_dir))
+    where = f" (looked for {', '.join(sorted(set(looked)))})" if looked else ""
+    raise ValueError(
+        f"{exp}: its configuration does not lead to a test set{where}: give one by --data DIR, a "
+        "folder with wav.scp, text and utt2spk"
+    )

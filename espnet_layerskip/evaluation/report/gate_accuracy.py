@@ -7,83 +7,64 @@ intervals come from a bootstrap over utterances.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from espnet_layerskip.evaluation.report.traces import Trace
 from espnet_layerskip.evaluation.scoring import Interval, paired_bootstrap
 
-THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999)
 NUM_BINS = 10
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """A gate at one threshold, in percent; None where no frame qualifies.
+class Bin(NamedTuple):
+    """Frames whose p(blank) at the gate lies in one of `NUM_BINS` ranges of equal width.
 
     Attributes:
-        threshold: A frame is called blank where p(blank) is above it.
-        precision: Share of the frames called blank that are blank at the final layer.
-        recall: Share of the blank frames of the final layer that are called blank.
-    """
-
-    threshold: float
-    precision: Interval | None
-    recall: Interval | None
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Frames whose gate probability lies between two limits.
-
-    Attributes:
-        low: Lower limit of p(blank).
-        high: Upper limit.
-        count: Frames.
+        num_frames: How many they are.
         mean_prob: Their mean p(blank) at the gate.
         blank: Percentage that is blank at the final layer; None without frames.
     """
 
-    low: float
-    high: float
-    count: int
+    num_frames: int
     mean_prob: float
     blank: Interval | None
 
 
-def gate_accuracy(traces: Sequence[Trace], gate: int, threshold: float) -> Accuracy:
-    """Return precision and recall of gate number ``gate`` (from 0) at a threshold."""
-    called, blank, both = [], [], []
-    for prob, final in _frames(traces, gate):
-        above = prob > threshold
-        called.append(int(above.sum()))
-        blank.append(int(final.sum()))
-        both.append(int((above & final).sum()))
-    return Accuracy(threshold, _share(both, called), _share(both, blank))
+def precision_and_recall(
+    traces: Sequence[Trace], gate: int, threshold: float
+) -> tuple[Interval | None, Interval | None]:
+    """Return both in percent for gate number ``gate`` (from 0); a frame is blank above threshold.
+
+    Precision: share of the frames called blank that are blank at the final layer. Recall: share
+    of the blank frames of the final layer that are called blank. None where no frame qualifies.
+    """
+    frames = [(prob > threshold, final) for prob, final in _frames(traces, gate)]
+    both = [int((called & final).sum()) for called, final in frames]
+    return (
+        _share(both, [int(called.sum()) for called, _ in frames]),
+        _share(both, [int(final.sum()) for _, final in frames]),
+    )
 
 
 def reliability(traces: Sequence[Trace], gate: int) -> list[Bin]:
-    """Return the frames of gate number ``gate`` in bins of equal width."""
+    """Return the frames of gate number ``gate`` in bins, from p(blank) = 0 up."""
     frames = _frames(traces, gate)
     bins = []
     for i in range(NUM_BINS):
-        counts, hits, total = [], [], 0.0
-        for prob, final in frames:
-            inside = np.minimum((prob * NUM_BINS).astype(int), NUM_BINS - 1) == i
-            counts.append(int(inside.sum()))
-            hits.append(int(final[inside].sum()))
-            total += float(prob[inside].sum())
-        n = sum(counts)
-        low, high = i / NUM_BINS, (i + 1) / NUM_BINS
-        bins.append(Bin(low, high, n, total / n if n else (low + high) / 2, _share(hits, counts)))
+        inside = [np.minimum((p * NUM_BINS).astype(int), NUM_BINS - 1) == i for p, _ in frames]
+        probs = np.concatenate([p[use] for (p, _), use in zip(frames, inside, strict=True)])
+        hits = [int(final[use].sum()) for (_, final), use in zip(frames, inside, strict=True)]
+        mean_prob = float(probs.mean()) if len(probs) else (i + 0.5) / NUM_BINS
+        blank = _share(hits, [int(use.sum()) for use in inside])
+        bins.append(Bin(len(probs), mean_prob, blank))
     return bins
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
     """Return the expected calibration error in percent points: |blank - p| over the frames."""
-    n = sum(b.count for b in bins)
-    off = sum(b.count * abs(b.blank.difference - 100 * b.mean_prob) for b in bins if b.blank)
+    n = sum(b.num_frames for b in bins)
+    off = sum(b.num_frames * abs(b.blank.difference - 100 * b.mean_prob) for b in bins if b.blank)
     return off / max(1, n)
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from espnet_layerskip.evaluation.compare import RowResult
 from espnet_layerskip.evaluation.compare_report import compare_records
+from espnet_layerskip.evaluation.grid import THRESHOLDS, grid
 from espnet_layerskip.evaluation.rows import Row, check_names, experiment_rows
-from espnet_layerskip.evaluation.scoring import Interval, paired_bootstrap
-from espnet_layerskip.evaluation.settings import OFF, SkipSettings
-from espnet_layerskip.evaluation.tables import MAX_WER_INCREASE
+from espnet_layerskip.evaluation.scoring import MAX_WER_POINTS, Interval, paired_bootstrap
+from espnet_layerskip.method.settings import OFF, SkipSettings
 
-THRESHOLDS = (0.5, 0.9, 0.99)
-EXTENSIONS = ((0, 0), (1, 1), (2, 2))
+SWEPT = THRESHOLDS[::2]  # fewer than calibrate tries: here every row is timed as well
 OFF_NAME, ON_NAME = "skipping off", "skipping on"
 STOCK_KIND, OFF_KIND, EXIT_KIND, SWEEP_KIND, ON_KIND = "stock", "off", "exit", "sweep", "on"
 
@@ -48,6 +48,23 @@ class Point:
     skip_ratio: float
     record: dict[str, Any]
 
+    @property
+    def is_swept(self) -> bool:
+        """True for our weights at one of the thresholds and extensions, the configured included."""
+        return self.own and self.kind in (SWEEP_KIND, ON_KIND)
+
+    @property
+    def threshold(self) -> float:
+        """Blank threshold, the mean one where gates differ; 1.0 = off."""
+        found = self.settings.blank_threshold or 1.0
+        return fmean(found) if isinstance(found, tuple) else found
+
+    @property
+    def failure(self) -> str:
+        """Why the row is no speed-up; empty if it may be one."""
+        status = str(self.record["status"])
+        return "" if status == "ok" else status.removeprefix("failed: ")
+
 
 def sweep_rows(
     exp: str, stored: SkipSettings, exits: Sequence[int], others: Sequence[str]
@@ -63,17 +80,11 @@ def sweep_rows(
     Raises:
         ValueError: If another experiment cannot be read or two rows have the same name.
     """
-    rows = [Row(OFF_NAME, (exp,), OFF), Row(ON_NAME, (exp,), SkipSettings())]
+    rows = [Row(OFF_NAME, (exp,), OFF), Row(ON_NAME, (exp,))]
     for layer in exits:
-        settings = SkipSettings(threshold=1.0, exit_layer=layer)
-        rows.append(Row(f"stopped at layer {layer}", (exp,), settings))
-    thresholds = {*THRESHOLDS, stored.threshold or 1.0} - {1.0}
-    extensions = {*EXTENSIONS, stored.extension or (0, 0)}
-    for extension in sorted(extensions):
-        for threshold in sorted(thresholds):
-            if (threshold, extension) != (stored.threshold, stored.extension):
-                settings = SkipSettings(threshold, extension)
-                rows.append(Row(_sweep_name(settings), (exp,), settings))
+        stopped = SkipSettings(blank_threshold=1.0, exit_layer=layer)
+        rows.append(Row(f"stopped at layer {layer}", (exp,), stopped))
+    rows += [Row(in_words(s), (exp,), s) for s in grid(stored, SWEPT) if s.over(stored) != stored]
     for spec in others:
         rows += experiment_rows(spec)
     return check_names(rows)
@@ -90,7 +101,7 @@ def points_of(results: Sequence[RowResult], exp: str, audio_seconds: float) -> l
         raise ValueError(f"{exp} could not be decoded: {off.failure}")
     baseline = off.utterance_errors()
     points = []
-    records = compare_records(results, audio_seconds, MAX_WER_INCREASE)
+    records = compare_records(results, audio_seconds, MAX_WER_POINTS)
     for result, record in zip(results, records, strict=True):
         if not result.seeds:
             continue
@@ -121,17 +132,20 @@ def failures(results: Sequence[RowResult]) -> list[str]:
 def sweep_lines(points: Sequence[Point]) -> dict[tuple[int, int], list[Point]]:
     """Return the points of our gate by spike extension, each list by rising threshold."""
     lines: dict[tuple[int, int], list[Point]] = {}
-    for point in points:
-        if point.kind in (SWEEP_KIND, ON_KIND) and point.own and point.settings.extension:
-            lines.setdefault(point.settings.extension, []).append(point)
-    for line in lines.values():
-        line.sort(key=lambda p: p.settings.threshold or 1.0)
+    for point in sorted(points, key=lambda p: p.threshold):
+        if point.is_swept and point.settings.spike_extension:
+            lines.setdefault(point.settings.spike_extension, []).append(point)
     return dict(sorted(lines.items()))
 
 
-def _sweep_name(settings: SkipSettings) -> str:
-    left, right = settings.extension or (0, 0)
-    return f"threshold {settings.threshold:g}, extension {left},{right}"
+def in_words(settings: SkipSettings) -> str:
+    """Return settings for people.
+
+    Example:
+        >>> in_words(SkipSettings(0.9, (1, 1)))
+        'threshold 0.9, extension 1,1'
+    """
+    return settings.describe().replace(" ", ", ").replace("=", " ")
 
 
 def _kind(result: RowResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +12,10 @@ from espnet_layerskip._compat import TooShortUttError
 from espnet_layerskip.decoding.greedy import collapse
 from espnet_layerskip.evaluation.experiment import Experiment
 from espnet_layerskip.evaluation.inputs import Speech, TestSet
-from espnet_layerskip.evaluation.settings import OFF, SkipSettings
 from espnet_layerskip.evaluation.systems import System
-from espnet_layerskip.inference.posteriors import extract_features, log_posteriors
-
-BLANK = 0
+from espnet_layerskip.inference.posteriors import extract_features
+from espnet_layerskip.method.ctc import BLANK
+from espnet_layerskip.method.settings import OFF, SkipSettings
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class GateDecision:
 
     Attributes:
         layer_idx: 1-based layer after which the gate sits.
+        threshold: A frame is blank where p(blank) is above it.
         blank_prob: (T,) float32, what the gate saw.
         seen: (T,) bool, True = the frame reached this gate.
         keep_mask: (T,) bool, True = the frame went on.
     """
 
     layer_idx: int
+    threshold: float
     blank_prob: np.ndarray
     seen: np.ndarray
     keep_mask: np.ndarray
@@ -54,7 +56,6 @@ class Trace:
         final_is_blank: (T,) bool, its decision.
         spikes: (encoder frame, token, probability) of each token found with skipping on.
         num_layers: Layers of the encoder.
-        threshold: Blank threshold of the gates.
         num_repeats: Frames that skip as repeats of a label, for which another frame speaks.
     """
 
@@ -72,7 +73,6 @@ class Trace:
     final_is_blank: np.ndarray
     spikes: list[tuple[int, str, float]]
     num_layers: int
-    threshold: float
     num_repeats: int
 
     @property
@@ -119,66 +119,55 @@ def trace_test_set(experiment: Experiment, data: TestSet) -> list[Trace]:
 
 def log_mel(experiment: Experiment, speech: Speech) -> np.ndarray:
     """Return the frontend's features (T, F), before normalisation."""
-    model = experiment.speech2text.asr_model
-    with torch.no_grad():
-        feats: np.ndarray = extract_features(model, torch.from_numpy(speech.samples)).numpy()
-    return feats
+    with torch.inference_mode():
+        feats = extract_features(experiment.model, torch.from_numpy(speech.samples))
+    return np.asarray(feats)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _trace(on: System, off: System, speech: Speech, ref: str) -> Trace:
-    feats = extract_features(on.model, torch.from_numpy(speech.samples))
-    off.prepare()
-    full, _ = log_posteriors(off.model, [feats])
-    on.prepare()
-    skipped, olens = log_posteriors(on.model, [feats])
-    trace = on.encoder.last_skip
-    assert trace is not None
-    ids = skipped.argmax(-1)
-    [(tokens, frames)] = collapse(ids, olens)
-    [(off_tokens, _)] = collapse(full.argmax(-1), olens)
-    speech2text = on.experiment.speech2text
-    names = speech2text.converter.ids2tokens(tokens)
-    tokenizer = speech2text.tokenizer
-
-    def text(token_ids: list[int]) -> str:
-        found = speech2text.converter.ids2tokens(token_ids)
-        return " ".join(found) if tokenizer is None else str(tokenizer.tokens2text(found))
-
+    batch = on.batch([speech])
+    full, skipped = off.encode(batch), on.encode(batch)
+    [final], [log_probs] = full.log_softmax(off.model.ctc), skipped.log_softmax(on.model.ctc)
+    assert skipped.trace is not None
+    thresholds = on.settings.thresholds(on.encoder.gate_layer_idx)
     gates: list[GateDecision] = []
-    for gate in trace.gates:
-        keep = gate.keep_mask[0].numpy()
+    for gate in skipped.trace.gates:
+        blank_prob, keep = gate.blank_prob[0].numpy(), gate.keep_mask[0].numpy()
         seen = gates[-1].keep_mask if gates else np.ones_like(keep)
-        gates.append(GateDecision(gate.layer_idx, gate.blank_prob[0].numpy(), seen, keep))
-    num_frames = int(olens)
-    hop_seconds = speech.seconds / max(1, feats.size(0) - 1)
-    subsampling = max(1, round(feats.size(0) / num_frames))
+        gates.append(
+            GateDecision(gate.layer_idx, thresholds[gate.layer_idx], blank_prob, seen, keep)
+        )
+    tokenizer = on.speech2text.tokenizer
+    num_feats, num_frames = int(batch[1]), len(log_probs)
+    hop_seconds = speech.seconds / max(1, num_feats - 1)
     return Trace(
         utt_id=speech.utt_id,
         seconds=speech.seconds,
-        frame_seconds=subsampling * hop_seconds,
+        frame_seconds=max(1, round(num_feats / num_frames)) * hop_seconds,
         hop_seconds=hop_seconds,
         ref=ref,
         num_ref_tokens=len(ref if tokenizer is None else list(tokenizer.text2tokens(ref))),
-        text_on=text(tokens),
-        text_off=text(off_tokens),
+        text_on=on.text(skipped),
+        text_off=off.text(full),
         gates=gates,
-        depth=trace.depth(on.num_layers)[0].numpy(),
-        final_blank_prob=full[0, :, BLANK].exp().float().numpy(),
-        final_is_blank=(full[0].argmax(-1) == BLANK).numpy(),
-        spikes=[
-            (frame, name, _peak(skipped[0, :, token], ids[0] == token, frame))
-            for frame, name, token in zip(frames, names, tokens, strict=True)
-        ],
+        depth=skipped.depth(on.num_layers)[0].numpy(),
+        final_blank_prob=final[:, BLANK].exp().float().numpy(),
+        final_is_blank=(final.argmax(-1) == BLANK).numpy(),
+        spikes=_spikes(log_probs, on.speech2text.converter.ids2tokens),
         num_layers=on.num_layers,
-        threshold=float(on.settings.threshold or 1.0),
-        num_repeats=int((trace.spoken_mask & ~trace.keep_mask).sum()),
+        num_repeats=int((skipped.trace.spoken_mask & ~skipped.trace.keep_mask).sum()),
     )
 
 
-def _peak(log_prob: torch.Tensor, same: torch.Tensor, start: int) -> float:
-    """Return the highest probability of a token in the run of frames that begins at start."""
-    end = start
-    while end < len(same) and bool(same[end]):
-        end += 1
-    return float(log_prob[start:end].max().exp())
+def _spikes(
+    log_probs: torch.Tensor, names: Callable[[list[int]], list[str]]
+) -> list[tuple[int, str, float]]:
+    """Return (first frame, name, highest probability) of each token on the best path."""
+    best = log_probs.max(-1)
+    [(tokens, starts)] = collapse(best.indices[None], torch.tensor([len(log_probs)]))
+    spikes = []
+    for start, token, name in zip(starts, tokens, names(tokens), strict=True):
+        run = (best.indices[start:] == token).long().cumprod(0).sum()
+        spikes.append((start, name, float(best.values[start : start + int(run)].max().exp())))
+    return spikes

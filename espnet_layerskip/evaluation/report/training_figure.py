@@ -6,6 +6,7 @@ import re
 
 from espnet_layerskip.evaluation.report import canvas
 from espnet_layerskip.evaluation.report.canvas import Drawing
+from espnet_layerskip.evaluation.report.templates import caption
 from espnet_layerskip.evaluation.report.training_history import History
 
 # Panels in this order; the rest (times, memory, optimizer) is not what training is judged by.
@@ -25,43 +26,33 @@ _WANTED = (
 )
 
 
+@canvas.style()
 def draw_training(history: History, command: str) -> Drawing | None:
     """Draw every curve that the training has; None if it has none."""
     panels = _panels(history)
     if not panels:
         return None
-    with canvas.style():
-        rows = (len(panels) + 1) // 2
-        figure = canvas.new_figure(0.6 + 1.65 * rows)
-        axes = figure.subplots(rows, 2, squeeze=False, sharex=True).ravel()
-        for (key, title), ax in zip(panels, axes, strict=False):
-            for part, color, dash in (
-                ("train", canvas.BLUE, "-"),
-                ("valid", canvas.VERMILLION, "--"),
-            ):
-                curve = history.curves[part].get(key, {})
-                marker = "o" if len(curve) == 1 else None
-                ax.plot(list(curve), list(curve.values()), dash, color=color, marker=marker)
-            ax.set_title(title, fontsize=9)
-            ax.tick_params(labelsize=8)
-            ax.xaxis.get_major_locator().set_params(integer=True)
-        for ax in axes[len(panels) :]:
-            ax.set_visible(False)
-        last_row = axes[max(0, len(panels) - 2) : len(panels)]
-        for ax in last_row:
-            ax.tick_params(labelbottom=True)
-            ax.set_xlabel("epoch")
-        axes[0].plot([], [], color=canvas.BLUE, label="training")
-        axes[0].plot([], [], "--", color=canvas.VERMILLION, label="validation")
-        figure.legend(loc="outside upper left", ncols=2)
-        caption = (
-            "Each panel has its own scale; losses per utterance as ESPnet logs them, error rates "
-            "and shares as fractions. Look for validation curves that rise while training falls "
-            "(overfitting), for the distillation terms going down (the gate's head learns what the "
-            "final one says), and for the CER with skipping on staying near that with it off. From "
-            f"{history.source}. {history.incomplete}"
-        )
-        return canvas.finish(figure, "training", "Training curves", caption.strip(), command)
+    rows = (len(panels) + 1) // 2
+    figure = canvas.new_figure(0.6 + 1.65 * rows)
+    axes = figure.subplots(rows, 2, squeeze=False, sharex=True).ravel()
+    for (key, title), ax in zip(panels, axes, strict=False):
+        for part, color, dash in (("train", canvas.BLUE, "-"), ("valid", canvas.VERMILLION, "--")):
+            curve = history.curves[part].get(key, {})
+            marker = "o" if len(curve) == 1 else None
+            ax.plot(list(curve), list(curve.values()), dash, color=color, marker=marker)
+        ax.set_title(title, fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[max(0, len(panels) - 2) : len(panels)]:  # the last of each column
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel("epoch")
+    axes[0].plot([], [], color=canvas.BLUE, label="training")
+    axes[0].plot([], [], "--", color=canvas.VERMILLION, label="validation")
+    figure.legend(loc="outside upper left", ncols=2)
+    about = caption("training", history=history)
+    return canvas.finish(figure, "training", "Training curves", about, command)
 
 
 def _panels(history: History) -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from espnet_layerskip.evaluation.training_log import parse_log
+
 # train.log is of the last start, train.1.log of the one before it, and so on.
 LOG_NAMES = ("train.log", *(f"train.{i}.log" for i in range(1, 100)))
-_RESULTS = re.compile(r"INFO: (\d+)epoch results: (.*)")
-_PART = re.compile(r"\[(train|valid)\] (.*?)(?=\[(?:train|valid)\] |\[att_plot\]|$)")
-_VALUE = re.compile(r"([\w.]+)=([-+\d.einfa]+)(?=,|$)")
 
 # Beside tensors and plain types: what ESPnet's reporter keeps its statistics in.
 _ALLOWED: list[Any] = [
@@ -76,25 +74,9 @@ def load_history(exp: Path, max_epoch: int | None = None) -> History:
     stats = {}
     for name in reversed(LOG_NAMES):  # the oldest first: a later start wins
         if (exp / name).is_file():
-            stats |= parse_log((exp / name).read_text(encoding="utf-8", errors="replace"))
+            text = (exp / name).read_text(encoding="utf-8", errors="replace")
+            stats |= parse_log(text).results
     return History(_curves(stats), "train.log", max_epoch)
-
-
-def parse_log(text: str) -> dict[int, dict[str, dict[str, float]]]:
-    """Return {epoch: {"train" or "valid": {name: value}}} of ESPnet's "epoch results" lines.
-
-    Example:
-        >>> parse_log("INFO: 3epoch results: [train] loss=2.5, time=1 minute, [valid] cer=0.1")
-        {3: {'train': {'loss': 2.5}, 'valid': {'cer': 0.1}}}
-    """
-    stats = {}
-    for line in text.splitlines():
-        if found := _RESULTS.search(line):
-            stats[int(found[1])] = {
-                part: {name: float(value) for name, value in _VALUE.findall(values)}
-                for part, values in _PART.findall(found[2])
-            }
-    return stats
 
 
 def _reporter_stats(checkpoint: Path) -> Mapping[int, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from espnet_layerskip.evaluation.report import canvas
 from espnet_layerskip.evaluation.report.canvas import Drawing
+from espnet_layerskip.evaluation.report.templates import caption
 from espnet_layerskip.evaluation.report.traces import Trace
 
 INCHES_PER_SECOND = 1.1  # of long utterances; short ones take the page's width
@@ -17,6 +18,7 @@ TOKEN_POINTS = 8  # font size
 _GATE_COLORS = (canvas.VERMILLION, canvas.PURPLE, canvas.GREEN)
 
 
+@canvas.style()
 def draw_utterance(trace: Trace, feats: np.ndarray, name: str, why: str, command: str) -> Drawing:
     """Draw one utterance.
 
@@ -28,56 +30,30 @@ def draw_utterance(trace: Trace, feats: np.ndarray, name: str, why: str, command
         command: What makes the report.
     """
     width = float(np.clip(INCHES_PER_SECOND * trace.seconds, canvas.WIDTH, MAX_WIDTH))
-    with canvas.style():
-        figure = canvas.new_figure(8.2, width)
-        axes = figure.subplots(
-            4, 1, sharex=True, gridspec_kw={"height_ratios": [2.4, 1.8, 1.5, 1.1]}
-        )
-        _features(axes[0], trace, feats)
-        _probabilities(axes[1], trace)
-        _tokens(axes[2], trace, width)
-        _depth(axes[3], trace)
-        axes[0].set_xlim(0.0, trace.seconds)
-        axes[-1].set_xlabel("time (s)")
-        figure.align_ylabels(axes)
-        repeats = (
-            f"{trace.num_repeats} of them repeat a sure label: their peak speaks for them. "
-            if trace.num_repeats
-            else ""
-        )
-        caption = (
-            f"{why} {100 * trace.skip_ratio:.0f} % of its {trace.num_frames} encoder frames skip. "
-            f"{repeats}"
-            "Top: frames under the veil skip, those under the bar run every layer; look for speech "
-            "under the veil, where skipping can do harm. Second: where the gate's line is above "
-            "the dotted threshold but the final layer's (with skipping off) is low, the gate is "
-            "wrong. Third: every token at the frame where it begins. Bottom: layers run."
-        )
-        return canvas.finish(figure, name, f"Utterance {trace.utt_id}", caption, command)
+    figure = canvas.new_figure(8.2, width)
+    axes = figure.subplots(4, 1, sharex=True, height_ratios=[2.4, 1.8, 1.5, 1.1])
+    _features(axes[0], trace, feats)
+    _probabilities(axes[1], trace)
+    _tokens(axes[2], trace, width)
+    _depth(axes[3], trace)
+    axes[0].set_xlim(0.0, trace.seconds)
+    axes[-1].set_xlabel("time (s)")
+    figure.align_ylabels(axes)
+    about = caption("utterance", why=why, trace=trace)
+    return canvas.finish(figure, name, f"Utterance {trace.utt_id}", about, command)
 
 
 def _features(ax: Any, trace: Trace, feats: np.ndarray) -> None:
     top = feats.shape[1]
     low, high = np.percentile(feats, [2.0, 99.5])
-    ax.imshow(
-        feats.T,
-        origin="lower",
-        aspect="auto",
-        cmap="cividis",
-        vmin=low,
-        vmax=high,
-        extent=(0.0, len(feats) * trace.hop_seconds, 0.0, top),
-        interpolation="nearest",
-    )
-    for start, end in _runs(~trace.keep_mask):
-        ax.axvspan(*_seconds(trace, start, end), ymax=0.92, color="white", alpha=0.55, lw=0)
+    extent = (0.0, len(feats) * trace.hop_seconds, 0.0, top)
+    look = {"origin": "lower", "aspect": "auto", "cmap": "cividis", "interpolation": "nearest"}
+    ax.imshow(feats.T, extent=extent, vmin=low, vmax=high, **look)
+    for start, end in _spans(trace, ~trace.keep_mask):
+        ax.axvspan(start, end, ymax=0.92, color="white", alpha=0.55, lw=0)
     ax.set_ylim(0.0, top / 0.92)
-    ax.broken_barh(
-        [_from_and_length(trace, s, e) for s, e in _runs(trace.keep_mask)],
-        (1.03 * top, 0.05 * top),
-        color=canvas.BLUE,
-        lw=0,
-    )
+    bars = [(start, end - start) for start, end in _spans(trace, trace.keep_mask)]
+    ax.broken_barh(bars, (1.03 * top, 0.05 * top), color=canvas.BLUE, lw=0)
     ax.grid(visible=False)
     ax.set_yticks([0, top // 2, top])
     ax.set_ylabel("mel channel")
@@ -90,10 +66,13 @@ def _probabilities(ax: Any, trace: Trace) -> None:
         prob = np.where(gate.seen, gate.blank_prob, np.nan)
         ax.plot(times, prob, color=color, label=f"gate after layer {gate.layer_idx}")
     ax.plot(times, trace.final_blank_prob, color=canvas.BLUE, ls="--", lw=1.2, label="final layer")
-    ax.axhline(trace.threshold, color=canvas.MUTED, ls=":", lw=1.2, label="threshold")
+    for number, threshold in enumerate(sorted({gate.threshold for gate in trace.gates})):
+        label = None if number else "threshold"
+        ax.axhline(threshold, color=canvas.MUTED, ls=":", lw=1.2, label=label)
     ax.set_ylim(-0.05, 1.05)
     ax.set_ylabel("p(blank)")
-    _legend_above(ax)
+    place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+    ax.legend(ncols=3, handlelength=1.6, columnspacing=1.2, **place)
 
 
 def _tokens(ax: Any, trace: Trace, width: float) -> None:
@@ -143,29 +122,12 @@ def stagger(at: Sequence[float], widths: Sequence[float]) -> list[int]:
     return levels
 
 
-def _legend_above(ax: Any) -> None:
-    ax.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.6,
-        columnspacing=1.2,
-    )  # fmt: skip
-
-
 def _centres(trace: Trace) -> np.ndarray:
     return (np.arange(trace.num_frames) + 0.5) * trace.frame_seconds
 
 
-def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Return [start, end) of every run of True."""
+def _spans(trace: Trace, mask: np.ndarray) -> list[tuple[float, float]]:
+    """Return where every run of True begins and ends, in seconds; the last frame fills up."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
-    return [(int(s), int(e)) for s, e in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def _seconds(trace: Trace, start: int, end: int) -> tuple[float, float]:
-    """Return where a run of frames begins and ends; the last frame lasts until the end."""
-    last = trace.seconds if end == trace.num_frames else end * trace.frame_seconds
-    return start * trace.frame_seconds, last
-
-
-def _from_and_length(trace: Trace, start: int, end: int) -> tuple[float, float]:
-    begin, last = _seconds(trace, start, end)
-    return begin, last - begin
+    seconds = np.where(edges == trace.num_frames, trace.seconds, edges * trace.frame_seconds)
+    return [(float(s), float(e)) for s, e in zip(seconds[::2], seconds[1::2], strict=True)]

@@ -52,10 +52,14 @@ def test_a_users_style_changes_nothing(drawing):
         assert mpl.rcParams["font.size"] == 30
 
 
-def test_without_matplotlib(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"pip install 'espnet_layerskip\[figures\]'"):
-        canvas.check_matplotlib()
+@pytest.mark.parametrize("module", ["matplotlib", "jinja2"])
+def test_without_the_libraries_of_the_extra(module, monkeypatch):
+    canvas.check_installed()
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        ValueError, match=rf"{module}.*pip install 'espnet_layerskip\[figures\]'.*{module}"
+    ):
+        canvas.check_installed()
 
 
 def luminance(color):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_layerskip.evaluation.report import canvas, sweep
+from espnet_layerskip.evaluation.report import canvas
 from espnet_layerskip.evaluation.report.cost_figures import (
     draw_changes_of_wer,
     draw_flops,
@@ -21,50 +21,8 @@ from espnet_layerskip.evaluation.report.gate_figures import (
 from espnet_layerskip.evaluation.report.training_figure import draw_training
 from espnet_layerskip.evaluation.report.training_history import History
 from espnet_layerskip.evaluation.report.utterance_figure import draw_utterance, stagger
-from espnet_layerskip.evaluation.scoring import Interval
-from espnet_layerskip.evaluation.settings import SkipSettings
 
-LONG_NAME = "asr_train_asr_layerskip_e_branchformer_raw_en_bpe500_sp_seed12"
 COMMAND = "espnet-layerskip report --exp exp"
-
-
-def point(name, kind, wer=10.0, gflops=1.0, own=True, settings=None, skip_ratio=0.4):
-    return sweep.Point(
-        name=name,
-        kind=kind,
-        own=own,
-        settings=settings or SkipSettings(1.0, (0, 0), "full"),
-        wer=Interval(wer, wer - 2.5, wer + 2.5),
-        change=Interval(wer - 10.0, wer - 11.0, wer - 9.0),
-        gflops=gflops,
-        time_ms=Interval(4 * gflops, 3.9 * gflops, 4.5 * gflops),
-        skip_ratio=skip_ratio,
-        record={},
-    )
-
-
-@pytest.fixture
-def points():
-    swept = [
-        point(
-            f"threshold {t:g}, extension {e},{e}",
-            sweep.SWEEP_KIND,
-            10.0 + 0.1 * i,
-            0.9 + 0.03 * e + 0.01 * i,
-            settings=SkipSettings(t, (e, e), "full"),
-        )
-        for e in range(3)
-        for i, t in enumerate((0.5, 0.8, 0.95, 0.99))
-    ]
-    on = SkipSettings(0.9, (0, 0), "full")
-    return [
-        point(sweep.OFF_NAME, sweep.OFF_KIND, skip_ratio=0.0),
-        point(sweep.ON_NAME, sweep.ON_KIND, 10.1, 0.91, settings=on),
-        point("stopped at layer 4", sweep.EXIT_KIND, 14.0, 0.6),
-        *swept,
-        point("stock twin", sweep.STOCK_KIND, 9.6, 1.02, own=False),
-        point(f"{LONG_NAME}, skipping on", sweep.ON_KIND, 9.9, 0.8, own=False),
-    ]
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
+import dataclasses
+
+import numpy as np
 import pytest
 import yaml
 
-from espnet_layerskip.evaluation.report.experiment_data import check_experiment, find_data
+from espnet_layerskip.evaluation.report.collect import check_experiment, choose, find_data
 
 GATED = {"encoder": "layerskip_conformer", "encoder_conf": {"gate_layer_idx": [4]}}
 
@@ -61,3 +64,28 @@ def test_test_set_of_the_recipe(tmp_path, monkeypatch):
     assert find_data(exp, config).samefile(test_set)
     with pytest.raises(ValueError, match="--data DIR"):
         find_data(exp, {})
+
+
+def test_utterances_to_look_at(trace_maker):
+    def trace(utt_id, text_on, skipped):
+        made = trace_maker(utt_id, text_on=text_on)
+        keep = np.arange(made.num_frames) >= skipped
+        gate = dataclasses.replace(made.gates[0], keep_mask=keep)
+        return dataclasses.replace(made, gates=[gate])
+
+    same = [trace(f"same{n}", "A B", n) for n in (5, 10, 20)]
+    assert [(t.utt_id, why) for t, why in choose(same, [])] == [
+        ("same10", "A typical utterance: the median share of skipped frames."),
+        ("same5", "The fewest frames skipped."),
+        ("same20", "The most frames skipped."),
+    ]
+    damaged = [*same, trace("damaged", "A", 30), trace("worse", "", 7)]
+    assert [(t.utt_id, why) for t, why in choose(damaged, [])] == [
+        ("worse", "Skipping damaged its text."),
+        ("same10", "A typical utterance: the median share of skipped frames."),
+        ("same5", "The fewest frames skipped."),
+        ("damaged", "The most frames skipped."),
+    ]
+    asked = choose(same, ["same20", "same5", "same20"])
+    assert [t.utt_id for t, _ in asked] == ["same20", "same5"]
+    assert [t.utt_id for t, _ in choose(same[:1], [])] == ["same5"]

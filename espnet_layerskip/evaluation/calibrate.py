@@ -1,0 +1,152 @@
+"""Calibrate a model: try settings on a development set, choose one, store it with the model."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_layerskip.evaluation.choose import Trial, choose, find_warnings, make_trial
+from espnet_layerskip.evaluation.decode import decode, one_pass_groups
+from espnet_layerskip.evaluation.environment import environment_record, finish_record
+from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
+from espnet_layerskip.evaluation.grid import settings_to_try
+from espnet_layerskip.evaluation.inputs import TestSet, load_test_set
+from espnet_layerskip.evaluation.scoring import characters, check_hypotheses, score, words
+from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.inference.calibration import Calibration, calibration_file
+from espnet_layerskip.method.settings import SkipSettings, can_skip
+
+PROGRESS_SECONDS = 5.0
+
+
+def calibrate(
+    exp: Path,
+    data_dir: Path,
+    *,
+    metric: str,
+    max_increase: float,
+    command: str,
+    point_estimate: bool = False,
+    thresholds: Sequence[float] | None = None,
+    extensions: Sequence[tuple[int, int]] | None = None,
+    model_file: str | None = None,
+) -> tuple[Calibration, Path]:
+    """Try settings, choose one and write the file; return it with its path.
+
+    Args:
+        exp: Experiment folder.
+        data_dir: Development set.
+        metric: "wer" or "cer".
+        max_increase: Budget in percent of what the metric is at full depth.
+        command: How it can be done again.
+        point_estimate: See `choose`.
+        thresholds, extensions: See `grid`.
+        model_file: Checkpoint name; None = the default one.
+
+    Raises:
+        ValueError: If the model or the data cannot be used.
+    """
+    digest = tables_digest(data_dir)
+    experiment = load_experiment(exp, model_file, blank_threshold=None)
+    check_model(exp, experiment)
+    environment = environment_record()
+    data = load_test_set(data_dir, experiment.speech2text.sample_rate)
+    settings = settings_to_try(experiment, thresholds, extensions)
+    full_depth, *tried = try_all(experiment, data, settings, metric, max_increase)
+    chosen, kept_by = choose(tried, full_depth, point_estimate)
+    found = Calibration(
+        settings=chosen.settings,
+        metric=metric,
+        max_increase=max_increase,
+        kept_by=kept_by,
+        warnings=find_warnings(tried, full_depth, chosen, kept_by, max_increase, len(data.speech)),
+        checkpoint=experiment.checkpoint,
+        sha256=experiment.sha256,
+        data={"name": data_dir.resolve().name, "utterances": len(data.speech), "sha256": digest},
+        full_depth=full_depth.to_json(),
+        chosen=chosen.to_json(),
+        sweep=[trial.to_json() for trial in tried],
+        environment=finish_record(environment),
+        command=command,
+    )
+    path = calibration_file(experiment.speech2text.model_files.model_file)
+    found.save(path)
+    return found, path
+
+
+def tables_digest(data_dir: Path) -> str:
+    """Return the SHA-256 of a data directory's ``wav.scp`` and ``text``.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    total = hashlib.sha256()
+    for name in ("wav.scp", "text"):
+        if not (data_dir / name).is_file():
+            raise ValueError(f"{data_dir}: no such data directory, or no {name} in it")
+        total.update((data_dir / name).read_bytes())
+    return total.hexdigest()
+
+
+def check_model(exp: Path, experiment: Experiment) -> None:
+    """Raise ValueError if there is nothing to calibrate."""
+    if not can_skip(experiment.encoder):
+        raise ValueError(
+            f"{exp}: its encoder, {type(experiment.encoder).__name__}, has no gate, so that there "
+            "is nothing to calibrate"
+        )
+    if experiment.model.postencoder is not None:
+        raise ValueError(f"{exp}: a model with a postencoder cannot be calibrated")
+
+
+def try_all(
+    experiment: Experiment,
+    data: TestSet,
+    settings: Sequence[SkipSettings],
+    metric: str,
+    max_increase: float,
+) -> list[Trial]:
+    """Return what comes of each setting, full depth first.
+
+    Raises:
+        ValueError: If all transcripts of full depth are empty.
+    """
+    progress = Progress(len(data.speech), len(settings))
+    [group] = one_pass_groups([System(experiment, one) for one in settings])
+    decoded = decode(group, data, progress, allow_too_short=True)
+    check_hypotheses(data.text, decoded[0].hyps)
+    split = words if metric == "wer" else characters
+    scores = [score(data.text, one.hyps, split).values() for one in decoded]
+    errors = [[counts.errors for counts in of_one] for of_one in scores]
+    num_ref = [counts.words for counts in scores[0]]
+    return [
+        make_trial(
+            how, wrong, errors[0], num_ref, max_increase, one.skipped.ratio, one.encoder_flops
+        )
+        for how, one, wrong in zip(settings, decoded, errors, strict=True)
+    ]
+
+
+class Progress:
+    """Tells on stderr, about every five seconds, how far the sweep is."""
+
+    def __init__(self, total: int, settings: int):
+        self.total = total
+        self.started = self.told = time.monotonic()
+        print(f"decoding {total} utterances with {settings} settings", file=sys.stderr)
+
+    def __call__(self, done: int) -> None:
+        """Take the number of utterances done."""
+        now = time.monotonic()
+        if now - self.told >= PROGRESS_SECONDS or done == self.total:
+            self.told = now
+            elapsed = now - self.started
+            left = elapsed / done * (self.total - done)
+            print(
+                f"{done} of {self.total} utterances, {elapsed:.0f} s, {left:.0f} s to go",
+                file=sys.stderr,
+                flush=True,
+            )

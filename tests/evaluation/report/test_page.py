@@ -1,0 +1,172 @@
+"""The page of made-up results: what it says, and that nothing in them becomes HTML."""
+
+import dataclasses
+import re
+from types import SimpleNamespace
+
+import jinja2
+import numpy as np
+import pytest
+
+from espnet_layerskip.evaluation.inputs import Speech
+from espnet_layerskip.evaluation.report import page, sweep, templates
+from espnet_layerskip.evaluation.report.canvas import WIDTH, Drawing
+from espnet_layerskip.evaluation.report.collect import Material
+from espnet_layerskip.evaluation.report.training_history import History
+
+HOSTILE = "<script>alert('&\"')</script>"
+NAMES = (
+    *("wer_flops", "wer_time", "wer_change", "skip_ratio"),
+    *("gate_precision_recall", "gate_reliability", "training"),
+)
+
+
+def drawing(name, title="A title", caption="Look here.", width=WIDTH):
+    return Drawing(name, title, caption, "<?xml?><svg width='1' height='1'></svg>", b"", width)
+
+
+@pytest.fixture
+def material(traces, points):
+    traces[0] = dataclasses.replace(traces[0], text_on="A")
+    speech = {t.utt_id: Speech(t.utt_id, np.zeros(800, np.float32), 16000) for t in traces}
+    usual = {"date": "today", "espnet_layerskip": "1", "commit": "abc", "espnet": "2", "torch": "3"}
+    machine = {"python": "4", "cpu": "a CPU", "cores": 4, "usable_cores": 2}
+    return Material(
+        exp="exp/a_name",
+        experiment=SimpleNamespace(checkpoint="a.pth", sha256="f" * 64, chosen="as configured"),
+        data_dir="dump/test",
+        speech=speech,
+        num_words=16,
+        traces=traces,
+        examples=[(traces[0], "Asked for.")],
+        points=points,
+        failures=[],
+        history=History({"train": {}, "valid": {}}, "train.log"),
+        environment={**usual, **machine, "load_before": [0.1] * 3, "load_after": None},
+        num_timed=12,
+        num_threads=1,
+    )
+
+
+def build(material, names=NAMES, **more):
+    drawings = [drawing("utterance_u0", **more), *(drawing(name) for name in names)]
+    return page.build_page(material, drawings, "the command")
+
+
+def shown(text):
+    """The text of a page without tags and runs of white space."""
+    body = text[text.index("<body>") :]
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+def test_the_facts_at_the_top(material):
+    top = shown(build(material)).split("Utterances")[0]
+    for fact in (
+        "Test set dump/test: 8 utterances, 16 words; greedy decoding",
+        "frames skipped 40.0 % threshold 0.9, extension 0,0, context full",
+        "WER, skipping on 10.10 % against off: +0.10 [-0.90, +1.10]",
+        "WER, skipping off 10.00 % interval 7.50 to 12.50",
+        "encoder FLOPs, on against off -9.0 % 1.000 to 0.910 GFLOPs per s of audio",
+        "encoder time, on against off -9.0 % 4.00 to 3.64 ms per s of audio",
+        "WER, stock twin 9.60 % interval 7.10 to 12.10",
+    ):
+        assert fact in top
+    assert "Could not be measured" not in top
+    assert "machine was busy" not in top
+
+
+def test_a_loss_of_accuracy_is_no_saving(material):
+    point = material.points[1]
+    point.record["status"] = "failed: WER +0.50 over full depth"
+    top = shown(build(material)).split("Utterances")[0]
+    assert "encoder time, on against off failed WER +0.50 over full depth" in top
+    assert "4.00 to 3.64" not in top
+    [row] = re.findall(r'<tr><th scope="row">skipping on</th>.*', build(material))
+    assert '<td class="number">failed</td><td>failed: WER +0.50' in row
+
+
+def test_rows_that_were_not_measured(material):
+    points = [p for p in material.points if p.name != sweep.ON_NAME and p.kind != sweep.STOCK_KIND]
+    changed = dataclasses.replace(material, points=points, failures=["skipping on: too slow"])
+    text = shown(build(changed))
+    assert "Could not be measured: skipping on: too slow" in text
+    assert "WER, skipping off 10.00 %" in text
+    assert "WER, skipping on" not in text
+    assert "on against off" not in text
+
+
+def test_notices(material):
+    history = History({"train": {"loss": {3: 1.0}}, "valid": {}}, "train.log", 9)
+    environment = {**material.environment, "load_before": [1.5, 0.0, 0.0]}
+    text = shown(build(dataclasses.replace(material, history=history, environment=environment)))
+    assert "The training stopped after epoch 3 of 9" in text
+    assert "load average 1.5 on 2 cores" in text
+    unknown = {**material.environment, "load_before": None}
+    assert "load average (" in shown(build(dataclasses.replace(material, environment=unknown)))
+
+
+def test_what_skipping_changed(material):
+    text = shown(build(material))
+    assert "changed the text of 1 of 8 utterances: 0 for the better, 0 with as many" in text
+    assert "1 for the worse" in text
+    assert "off: right 7 1 off: wrong 0 0" in text
+    assert "u0: worse reference A B skipping off, word errors: 0 A B" in text
+    assert '<dd>A <span class="wrong">*</span></dd>' in build(material)
+    material.traces[0] = dataclasses.replace(material.traces[0], ref="", text_on="")
+    assert "<dt>skipping on, word errors: 0</dt><dd>(nothing)</dd>" in build(material)
+
+
+def test_without_a_training_figure(material):
+    with_figure, without = build(material), build(material, names=NAMES[:-1])
+    assert "There are no training curves" not in with_figure
+    assert "There are no training curves" in without
+    assert 'id="figure-training"' in with_figure
+
+
+def test_a_wide_figure_can_be_scrolled(material):
+    assert build(material).count('class="drawing wide"') == 0
+    wide = build(material, width=3 * WIDTH)
+    assert wide.count('class="drawing wide" tabindex="0"') == 1
+    assert "min-width: 75rem" in wide
+
+
+def test_audio_is_left_out_where_it_is_too_much(material, monkeypatch):
+    assert build(material).count("<audio ") == 2
+    monkeypatch.setattr(page, "AUDIO_BYTES", 10)
+    text = build(material)
+    assert "<audio " not in text
+    assert text.count("Its audio is left out") == 2
+
+
+def test_nothing_that_comes_in_becomes_html(material):
+    """Names, transcripts, captions, settings: everything is escaped."""
+    trace = dataclasses.replace(material.traces[0], utt_id=HOSTILE, text_on=HOSTILE, ref=HOSTILE)
+    speech = Speech(HOSTILE, np.zeros(800, np.float32), 16000)
+    experiment = SimpleNamespace(checkpoint=HOSTILE, sha256=HOSTILE, chosen=HOSTILE)
+    points = [dataclasses.replace(p, record={**p.record, "status": HOSTILE})
+              for p in material.points]  # fmt: skip
+    points += [dataclasses.replace(points[-1], name=HOSTILE)]
+    hostile = dataclasses.replace(
+        material, exp=f"exp/{HOSTILE}", experiment=experiment, data_dir=HOSTILE,
+        failures=[HOSTILE], points=points, traces=[trace], speech={HOSTILE: speech},
+        examples=[(trace, f"A{HOSTILE}")],
+        environment={**material.environment, "cpu": HOSTILE},
+    )  # fmt: skip
+    drawings = [drawing("utterance_u0", HOSTILE, HOSTILE, 3 * WIDTH), *map(drawing, NAMES)]
+    text = page.build_page(hostile, drawings, HOSTILE)
+    assert "<script" not in text
+    assert "alert('" not in text
+    assert text.count("&lt;script&gt;") > 20
+
+
+def test_a_value_that_the_template_does_not_get_is_an_error():
+    with pytest.raises(jinja2.UndefinedError, match="material"):
+        templates.render_page(name="x")
+    with pytest.raises(jinja2.UndefinedError, match="threads"):
+        templates.caption("wer_time", utterances=3)
+
+
+def test_a_caption_is_one_line_of_plain_text():
+    about = templates.caption("benchmark", where="3 s & <more>")
+    assert about.startswith("Time for one batch of 3 s & <more>: median")
+    assert "\n" not in about
