@@ -20,10 +20,10 @@ STAMP := $(VENV)/.setup-done
 PYTEST_OPTS := -n $(TEST_JOBS) --dist loadfile --durations 10
 SHELL_FILES := $(shell find .ci tools egs2 -type f \( -name "*.sh" -o -path .ci/run \) 2>/dev/null)
 
-.PHONY: always help setup demo test test-new lint format clean clean-venv
+.PHONY: always help setup demo test test-numerics test-new lint format clean clean-venv
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo
 	@echo "Options (make TARGET NAME=value):"
 	@echo "  PYTHON       Python for $(VENV); default: the first of 3.11, 3.12, 3.13 that works"
@@ -65,6 +65,19 @@ demo: setup  ## 8 to 12 minutes: make a corpus, train ESPnet's Conformer and our
 # One thread a process, or the processes of the tests fight for the cores.
 test: setup  ## run all tests (builds the environment first)
 	OMP_NUM_THREADS=1 $(PY) -m pytest $(PYTEST_OPTS) $(PYTEST_ARGS)
+
+# Other kernels and threads add the same numbers in another order. The first run is an old
+# processor, the second a common one with two threads; MKL follows what PyTorch is told.
+# PASSIVE: waiting threads sleep, or they slow the other process of the tests.
+test-numerics: setup  ## run the floating-point tests as other processors would
+	@status=0; \
+	run() { \
+	    echo "$$* pytest -m 'numerics and not slow'"; \
+	    env "$$@" $(PY) -m pytest $(PYTEST_OPTS) -m 'numerics and not slow' $(PYTEST_ARGS) || status=1; \
+	}; \
+	run ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 OMP_NUM_THREADS=1; \
+	run ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE; \
+	exit $${status}
 
 test-new:  ## run the unit tests against ESPnet 202611 too (Python 3.12 or 3.13, in .venv312)
 	@python='$(NEW_PYTHON)'; \

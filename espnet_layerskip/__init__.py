@@ -1,44 +1,49 @@
 """espnet_layerskip: CTC blank triggered dynamic layer-skipping for ESPnet.
 
-Importing the package registers the encoder ``layerskip_conformer`` and the model
-``layerskip`` with ESPnet's ASR task. Set ``ESPNET_LAYERSKIP_NO_REGISTER=1`` to import
-helper modules (data preparation, scoring) without loading ESPnet, which takes seconds.
+After ``import espnet_layerskip`` ESPnet's ASR tasks know the encoders ``layerskip_*`` and the
+model ``layerskip``. The import itself is cheap and changes nothing for other libraries; ESPnet is
+loaded when something of it is used.
 
 Method: Hou et al., "CTC Blank Triggered Dynamic Layer-Skipping for Efficient CTC-based
 Speech Recognition", ASRU 2023, arXiv:2401.02046.
 """
 
-import os
-import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from espnet_layerskip.registry import register_when_imported
 
 __version__ = "0.1.0"
 
-__all__ = ["LayerSkipASRTask", "Speech2Text", "__version__"]
+__all__ = [
+    "LayerSkipASRTask",
+    "SkipSettings",
+    "Speech2Text",
+    "__version__",
+    "add_skipping",
+    "remove_skipping",
+]
 
 if TYPE_CHECKING:
     from espnet_layerskip.inference.speech2text import Speech2Text
+    from espnet_layerskip.method.settings import SkipSettings
+    from espnet_layerskip.patch import add_skipping, remove_skipping
     from espnet_layerskip.training.task import LayerSkipASRTask
 
 _LAZY = {
     "Speech2Text": "espnet_layerskip.inference.speech2text",
+    "SkipSettings": "espnet_layerskip.method.settings",
     "LayerSkipASRTask": "espnet_layerskip.training.task",
+    "add_skipping": "espnet_layerskip.patch",
+    "remove_skipping": "espnet_layerskip.patch",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public classes on first use: they pull in ESPnet's decoding stack."""
+    """Import the public names on first use: most pull in ESPnet."""
     if name in _LAZY:
-        from importlib import import_module
-
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# The console command registers in the verbs that need it: its --help should not take seconds.
-_IS_COMMAND = os.path.basename(sys.argv[0]).startswith("espnet-layerskip")
-
-if os.environ.get("ESPNET_LAYERSKIP_NO_REGISTER", "") != "1" and not _IS_COMMAND:
-    from espnet_layerskip.registry import register
-
-    register()
+register_when_imported()

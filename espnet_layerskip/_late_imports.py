@@ -37,8 +37,12 @@ def import_when_used(name: str) -> None:
             setattr(sys.modules[parent], child, module)
 
 
-# ESPnet imports an English grapheme-to-phoneme converter, BLEU scores and text cleaners for
-# speech synthesis at the top of modules that every program reads. That takes a third of the
-# start, and the first of them downloads where a network can be reached.
-for _name in ("g2p_en", "nltk", "tacotron_cleaner", "tacotron_cleaner.cleaners"):
-    import_when_used(_name)
+def start_sooner() -> None:
+    """Put off what ESPnet imports at the top of modules that every program reads.
+
+    An English grapheme-to-phoneme converter, BLEU scores and text cleaners for speech synthesis
+    take a third of the start, and the first of them downloads where a network can be reached.
+    For programs of ours, in a process of their own: other code may want these modules whole.
+    """
+    for name in ("g2p_en", "nltk", "tacotron_cleaner", "tacotron_cleaner.cleaners"):
+        import_when_used(name)

@@ -1,16 +1,72 @@
 """Registration of our classes with ESPnet's task system (ESPnet has no plugin discovery)."""
 
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+# Modules with tables of encoders and models; ESPnet3 (in the 202611 wheel) has its own copies.
+TASKS = ("espnet2.tasks.asr", "espnet3.systems.esp2_asr.task")
+
 
 def register() -> None:
-    """Add ``layerskip_conformer`` and ``layerskip`` to ESPnet's class choices.
+    """Add our encoders and ``model: layerskip`` to the class choices of ESPnet's ASR tasks.
 
-    Idempotent. After it ``encoder: layerskip_conformer`` and ``model: layerskip`` can be
-    used in any ESPnet ASR configuration.
+    Idempotent; imports ESPnet. After it ``encoder: layerskip_conformer`` (see `ENCODERS`) and
+    ``model: layerskip`` can be used in any ESPnet ASR configuration.
     """
-    from espnet_layerskip._compat import class_choices
-    from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
+    import_module(TASKS[0])
+    from espnet_layerskip.encoders import ENCODERS
     from espnet_layerskip.training.model import LayerSkipASRModel
 
-    for encoders, models in class_choices():
-        encoders.classes["layerskip_conformer"] = LayerSkipConformerEncoder
-        models.classes["layerskip"] = LayerSkipASRModel
+    for task in filter(None, map(sys.modules.get, TASKS)):
+        task.encoder_choices.classes.update(ENCODERS)
+        task.model_choices.classes["layerskip"] = LayerSkipASRModel
+
+
+def register_when_imported() -> None:
+    """Register now if ESPnet's ASR task is imported already, else as soon as it is.
+
+    Importing ESPnet takes seconds, which a command that needs none of it should not spend.
+    """
+    if any(name in sys.modules for name in TASKS):
+        register()
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds ESPnet's tasks where they are, and has them register our classes once imported."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of a task module with a loader that registers; None for others."""
+        if name not in TASKS:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads as another loader does, then registers."""
+
+    def __init__(self, loader: importlib.abc.Loader):
+        self.loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        register()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)

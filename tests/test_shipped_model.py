@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
+import an4
 import espnet_layerskip  # noqa: F401  (registers the encoder and the model with ESPnet)
 from espnet_layerskip._compat import inference_module
 from espnet_layerskip.inference.pretrained import find_model
 from espnet_layerskip.inference.speech2text import load_model
-from espnet_layerskip.recipe import an4
 
 REPO = Path(__file__).parents[1]
 MODEL = REPO / "egs2/an4/asr1/pretrained/an4_layerskip.zip"
@@ -25,7 +25,9 @@ def test_it_is_small_and_carries_a_calibrated_gate() -> None:
     assert MODEL.stat().st_size < 20e6
     model = load_model(MODEL, decoder_type="greedy", blank_threshold="auto")
     assert model.calibration is not None
-    assert model.asr_model.encoder.blank_threshold == model.calibration.blank_threshold == 0.8
+    assert (
+        model.asr_model.encoder.blank_threshold == model.calibration.settings.blank_threshold == 0.8
+    )
 
 
 def test_espnets_own_class_loads_it() -> None:

@@ -21,15 +21,15 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from espnet_layerskip._compat import inference_module
+from espnet_layerskip._late_imports import start_sooner
+from espnet_layerskip.files import read_rows
 from espnet_layerskip.inference.audio import AudioBlocks, Utterance, read_wav_scp
+from espnet_layerskip.inference.options import DECODER_TYPES
 from espnet_layerskip.inference.recognize import recognize
 from espnet_layerskip.inference.result_dir import ResultDir
-from espnet_layerskip.inference.speech2text import Speech2Text
-from espnet_layerskip.method.settings import DECODER_TYPES, PRECISIONS, SKIP_CONTEXTS
+from espnet_layerskip.method.settings import PRECISIONS, SKIP_CONTEXTS
 
 # Arguments of the command that are not arguments of Speech2Text.
 _COMMAND_ONLY = (
@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 def get_parser() -> argparse.ArgumentParser:
     """Return ESPnet's decoding parser with the options of layer skipping."""
+    from espnet_layerskip._compat import inference_module
+
     parser: argparse.ArgumentParser = inference_module().get_parser()
     for action in parser._actions:
         if action.help:  # ESPnet 202611 has a bare % in a help text, which argparse rejects
@@ -158,10 +160,7 @@ def read_utterances(
     utterances = read_wav_scp(triples[0][0])
     if key_file is None:
         return utterances
-    if not Path(key_file).is_file():
-        raise ValueError(f"no such key_file: {key_file}")
-    lines = Path(key_file).read_text(encoding="utf-8").splitlines()
-    keys = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+    keys = list(dict.fromkeys(key for _, key, _ in read_rows(key_file)))
     if not keys:
         raise ValueError(f"key_file {key_file} names no utterance")
     known = {utt.utt_id: utt for utt in utterances}
@@ -177,6 +176,9 @@ def inference(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If the arguments, the model or the input table cannot be used.
     """
+    from espnet_layerskip._compat import inference_module
+    from espnet_layerskip.inference.speech2text import Speech2Text
+
     if args.word_lm_train_config is not None:
         raise ValueError("word_lm_train_config is not supported, as in ESPnet")
     if args.ngpu > 1:
@@ -238,4 +240,5 @@ def main(cmd: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    start_sooner()
     sys.exit(main())

@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from espnet_layerskip.training.task import LayerSkipASRTask
+from espnet_layerskip._late_imports import start_sooner
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return ESPnet's training parser, our encoder and model among its choices."""
+    from espnet_layerskip.training.task import LayerSkipASRTask
+
     parser: argparse.ArgumentParser = LayerSkipASRTask.get_parser()
     return parser
 
@@ -26,8 +28,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     Args:
         cmd: arguments instead of those of the command line.
     """
+    from espnet_layerskip.training.task import LayerSkipASRTask
+
     LayerSkipASRTask.main(cmd=cmd)
 
 
 if __name__ == "__main__":
+    start_sooner()
     main()

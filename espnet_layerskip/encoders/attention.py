@@ -1,13 +1,74 @@
 """Self-attention of frames that were taken out of their sequence."""
 
+from __future__ import annotations
+
+import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from espnet_layerskip._compat import RelPositionMultiHeadedAttention
-from espnet_layerskip.encoders.fast.layout import AttentionBlock
-from espnet_layerskip.method.packing import PackedIndex
+from espnet_layerskip._compat import (
+    FastSelfAttention,
+    MultiHeadedAttention,
+    RelPositionMultiHeadedAttention,
+)
+from espnet_layerskip.method.frames import Frames
+from espnet_layerskip.method.packing import PackedIndex, gather_frames, scatter_frames
+
+Norm = Callable[[torch.Tensor], torch.Tensor]
+
+
+def attend(attention: Any, norm: Norm, h: torch.Tensor, frames: Frames) -> torch.Tensor:
+    """Return the self-attention of the active frames in their context, (B, M, D).
+
+    Args:
+        attention: ESPnet's attention module.
+        norm: The norm before it, for the states of skipped frames; identity if there is none.
+        h: Active frames (B, M, D), normalised.
+        frames: Where these come from.
+    """
+    # ESPnet's module stores its weights (B, H, M, M): with a copy they go when the call ends
+    attention, index = copy.copy(attention), frames.index
+    mask, keys = frames.mask(), h
+    if index is not None and frames.context == "full":
+        mask, keys = frames.valid_mask, over_frozen(norm, h, frames)
+    mask = None if mask is None else mask[:, None, :]
+    if isinstance(attention, FastSelfAttention):  # sums over all frames that it is given
+        out = attention(keys, mask)
+        return out if keys is h or index is None else gather_frames(out, index)
+    attention.use_flash_attn = False  # it needs a mask, and as many keys as queries
+    if frames.pos_emb is None:
+        return attention(h, keys, keys, mask)  # type: ignore[no-any-return]
+    if index is None or frames.context == "packed":
+        pos_emb = slice_pos_emb(attention, frames.pos_emb, h.size(1))
+        return attention(h, h, h, pos_emb, mask)  # type: ignore[no-any-return]
+    full_keys = frames.context == "full"
+    return positional_attention(attention, h, keys, frames.pos_emb, index, mask, full_keys)
+
+
+def over_frozen(norm: Norm, h: torch.Tensor, frames: Frames) -> torch.Tensor:
+    """Return ``h`` (B, M, D) at full length (B, T, D), with skipped frames' states between."""
+    assert frames.frozen is not None
+    assert frames.index is not None
+    return scatter_frames(norm(frames.frozen), h, frames.index)
+
+
+def is_invariant(attention: Any) -> bool:
+    """Return whether an output is independent of padding; ESPnet's "legacy" one is not."""
+    known = (RelPositionMultiHeadedAttention, MultiHeadedAttention, FastSelfAttention)
+    return attention is None or type(attention) in known
+
+
+def check_context(attention: Any, context: str) -> None:
+    """Raise ValueError if an attention type cannot leave gaps between frames."""
+    if context != "packed" and not is_invariant(attention):
+        raise ValueError(
+            f"skip_context: {context} needs rel_pos_type: latest or selfattention_layer_type: "
+            f"selfattn, but the attention is {type(attention).__name__}; "
+            "use skip_context: packed"
+        )
 
 
 def slice_pos_emb(attention: Any, pos_emb: torch.Tensor, length: int) -> torch.Tensor:
@@ -63,22 +124,3 @@ def positional_attention(
         relative = relative.masked_fill(offset[:, None] < 0, 0.0)
     scores = (content + relative) / math.sqrt(attention.d_k)
     return attention.forward_attention(v, scores, mask)  # type: ignore[no-any-return]
-
-
-def relative_scores(q: torch.Tensor, table: torch.Tensor, block: AttentionBlock) -> torch.Tensor:
-    """Return the relative scores (1, H, queries, keys) of one block.
-
-    Args:
-        q: Queries with their positional bias (H, N, d).
-        table: Projected positional table (H, d, 2T-1).
-        block: Rows and columns.
-    """
-    centre = table.size(2) // 2
-    scores = torch.bmm(q[:, block.queries], table[..., centre + block.low : centre + block.high])
-    heads, rows, width = scores.shape
-    if block.columns is not None:
-        return scores.gather(2, block.columns.expand(heads, -1, -1))[None]
-    # row r begins one column before row r - 1: a stride, no copy
-    shape = (1, heads, rows, width - rows + 1)
-    stride = (heads * rows * width, rows * width, width - 1, 1)
-    return scores.as_strided(shape, stride, scores.storage_offset() + rows - 1)

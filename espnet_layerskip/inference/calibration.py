@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.files import write_text
-from espnet_layerskip.method.settings import set_skipping
+from espnet_layerskip.method.settings import SkipSettings, can_skip
 from espnet_layerskip.training.checkpoint import file_digest
 
 FILE_NAME = "calibration.json"
@@ -26,10 +26,7 @@ class Calibration:
     :meth:`espnet_layerskip.evaluation.choose.Trial.to_json` makes them.
 
     Attributes:
-        blank_threshold: The setting to use: threshold in (0, 1], 1.0 = off.
-        spike_extension: Its (left, right) in frames.
-        skip_context: Its context.
-        gate_layer_idx: Its gates.
+        settings: The setting to use, a whole record.
         metric: "wer" or "cer".
         max_increase: The budget: allowed increase of the metric over full depth, in percent of
             the full-depth value (relative) of the same weights.
@@ -46,10 +43,7 @@ class Calibration:
         command: How it was made.
     """
 
-    blank_threshold: float
-    spike_extension: tuple[int, int]
-    skip_context: str
-    gate_layer_idx: tuple[int, ...]
+    settings: SkipSettings
     metric: str
     max_increase: float
     kept_by: str
@@ -66,7 +60,7 @@ class Calibration:
     @property
     def is_off(self) -> bool:
         """True if no frame skips."""
-        return self.blank_threshold >= 1.0
+        return self.settings.full_depth
 
     def describe(self) -> str:
         """Return the setting and what it was chosen by, in one line."""
@@ -74,16 +68,12 @@ class Calibration:
         budget = f"a {self.metric.upper()} increase of {self.max_increase:g} % (relative)"
         if self.is_off:
             return f"off: no setting keeps {budget} {found}"
-        left, right = self.spike_extension
-        return (
-            f"threshold {self.blank_threshold:g}, extension {left},{right}, gates "
-            f"{','.join(map(str, self.gate_layer_idx))}, {self.skip_context}: its {self.kept_by} "
-            f"keeps {budget} {found}"
-        )
+        return f"{self.settings.describe()}: its {self.kept_by} keeps {budget} {found}"
 
     def save(self, path: Path) -> None:
         """Write the file in one step."""
-        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        content = {**asdict(self), "settings": self.settings.to_json()}
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def calibration_file(model_file: Path | str) -> Path:
@@ -99,13 +89,13 @@ def read_calibration(path: Path | str) -> Calibration:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(content, Mapping) and "settings" not in content:
+            content = _from_older(content)
         known = {field.name for field in fields(Calibration)}
         if not isinstance(content, Mapping) or known - content.keys():
             raise ValueError("entries are missing")
         values = {name: content[name] for name in known}
-        for name in ("spike_extension", "gate_layer_idx"):
-            values[name] = tuple(values[name])
-        return Calibration(**values)
+        return Calibration(**values | {"settings": SkipSettings.from_json(values["settings"])})
     except (ValueError, TypeError) as e:
         raise ValueError(
             f"{path} is not a calibration ({e}): delete it, or write it anew with "
@@ -113,63 +103,66 @@ def read_calibration(path: Path | str) -> Calibration:
         ) from e
 
 
+def _from_older(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a file of version 0.1 in today's form: it had the settings among the rest."""
+    names = ("blank_threshold", "spike_extension", "skip_context", "gate_layer_idx")
+    if not set(names) <= content.keys():
+        raise ValueError("entries are missing")
+    settings = {name: content[name] for name in names[:3]}
+    return {**content, "settings": {**settings, "gates_in_use": content["gate_layer_idx"]}}
+
+
 def choose_skipping(
     encoder: Any,
     model_file: Path | str | None,
-    blank_threshold: float | str | None,
-    *others: Any,
+    blank_threshold: Any,
+    settings: SkipSettings,
 ) -> Calibration | None:
     """Set what skips, as calibrated for "auto"; options beside it win.
 
     Args:
         encoder: Any encoder.
         model_file: The checkpoint that was loaded; None = none was.
-        blank_threshold: As of :func:`~espnet_layerskip.method.settings.set_skipping`.
-        others: Its other options; None = not given.
+        blank_threshold: "auto", or anything else: then no calibration is looked for.
+        settings: What was asked for.
 
     Returns:
         The calibration that was read, if any.
 
     Raises:
-        ValueError: If the calibration is damaged or an option does not fit.
+        ValueError: If the calibration is damaged or a setting does not fit.
     """
     found = None
     if blank_threshold == "auto" and model_file is not None:
-        found = use_calibration(encoder, model_file)
-    if found is not None and any(option is not None for option in others):
-        logger.warning("options beside blank_threshold 'auto' win over what was calibrated")
-    set_skipping(encoder, blank_threshold, *others)
+        found = _usable(encoder, Path(model_file))
+    wanted = settings.resolved(encoder)
+    if found is not None:
+        if settings != SkipSettings():
+            logger.warning("options beside blank_threshold 'auto' win over what was calibrated")
+        wanted = settings.over(found.settings).resolved(encoder)
+    if can_skip(encoder):
+        encoder.settings = wanted
     return found
 
 
-def use_calibration(encoder: Any, model_file: Path | str) -> Calibration | None:
-    """Set an encoder as the calibration beside its checkpoint says.
+def _usable(encoder: Any, model_file: Path) -> Calibration | None:
+    """Return the calibration beside a checkpoint.
 
-    Args:
-        encoder: Any encoder; one without a gate is left as it is.
-        model_file: The checkpoint that was loaded.
-
-    Returns:
-        The calibration; None if there is none, or (with a warning) if it is of other weights
-        or other gates: then the encoder is left as it is.
+    None if there is none, or (with a warning) if it is of other weights or other gates.
 
     Raises:
         ValueError: If the file is damaged.
     """
     path = calibration_file(model_file)
-    gates = getattr(encoder, "gate_layer_idx", None)
-    if not gates or not path.is_file():
+    if not can_skip(encoder) or not path.is_file():
         return None
     found = read_calibration(path)
-    if found.sha256 != file_digest(Path(model_file)):
-        reason = f"is of other weights ({found.checkpoint}) than {Path(model_file).name}"
-    elif not set(found.gate_layer_idx) <= set(gates):
-        reason = f"is for gates {list(found.gate_layer_idx)}, the model has {list(gates)}"
+    in_use, gates = list(found.settings.gates_in_use or ()), list(encoder.gate_layer_idx)
+    if found.sha256 != file_digest(model_file):
+        reason = f"is of other weights ({found.checkpoint}) than {model_file.name}"
+    elif not set(in_use) <= set(gates):
+        reason = f"is for gates {in_use}, the model has {gates}"
     else:
-        encoder.blank_threshold = found.blank_threshold
-        encoder.spike_extension = found.spike_extension
-        encoder.skip_context = found.skip_context
-        encoder.gates_in_use = found.gate_layer_idx
         logger.info("calibrated: %s", found.describe())
         return found
     logger.warning(

@@ -1,14 +1,36 @@
-"""An entry of ESPnet's n-best list: the strings and times of a hypothesis."""
+"""What came of an utterance: ESPnet's n-best list, with times, and what was skipped."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from espnet_layerskip.decoding.hypothesis import Hypothesis
+from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.times import word_times
 
 Entry = tuple[str | None, list[str], list[int], Hypothesis]
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """What came of one utterance.
+
+    Attributes:
+        nbest: N-best list of (text, token, token_int, hypothesis).
+        intermediate: Tokens of intermediate CTC layers by layer, where the search gives any.
+        skips: Its encoder frames, and what was skipped of them.
+        encoder_seconds: Time in the encoder; of a batch an equal share.
+    """
+
+    nbest: list[Entry]
+    intermediate: dict[int, list[str]] | None = None
+    skips: SkipCount = field(default_factory=SkipCount)
+    encoder_seconds: float = 0.0
+
+    def for_espnet(self) -> Any:
+        """Return what ESPnet's class returns: ``nbest`` or ``(nbest, intermediate)``."""
+        return self.nbest if self.intermediate is None else (self.nbest, self.intermediate)
 
 
 def make_entry(

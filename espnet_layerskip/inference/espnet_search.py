@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 
 from espnet_layerskip.decoding.align import align
-from espnet_layerskip.decoding.frame_drop import clean_log_probs, drop_frames
+from espnet_layerskip.decoding.frame_drop import OFF, clean_log_probs, drop_frames
 from espnet_layerskip.decoding.hypothesis import Hypothesis
-from espnet_layerskip.inference.posteriors import kept_frames
+from espnet_layerskip.inference.posteriors import lock_of
+from espnet_layerskip.method.frames import Encoded
 
 # It takes audio as a whole, and its time grows with the square: seconds up to which it is tried.
 LONGEST = 120.0
@@ -19,66 +21,126 @@ TOO_LONG = (
 )
 
 
-class DroppingCTC:
-    """Stands in for the CTC head in ESPnet's prefix scorer: drops its blank frames.
-
-    The attention decoder still sees every frame.
+class HeadOfCall:
+    """Stands in for the CTC head in one search: knows what was skipped, drops blank frames.
 
     Args:
-        model: ESPnet ASR model.
-        threshold: See :func:`~.frame_drop.drop_frames`.
+        ctc: The head.
+        encoded: The one utterance (B = 1) that is searched.
+        threshold: See :func:`~.frame_drop.drop_frames`; 1.0 = drop nothing.
     """
 
-    def __init__(self, model: Any, threshold: float):
-        self.model = model
-        self.threshold = threshold
-        self.num_frames = 0  # left of the utterance
+    def __init__(self, ctc: Any, encoded: Encoded, threshold: float = OFF):
+        self.num_frames = 0
+        """Left of the utterance, once the search has asked."""
+        self._ctc, self._encoded, self._threshold = ctc, encoded, threshold
 
     def log_softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
-        """Return log-posteriors (1, M, V) of hidden states (1, T, D), M <= T."""
-        log_probs = clean_log_probs(self.model.ctc.log_softmax(hs_pad))
-        kept = kept_frames(self.model)
-        keep_mask = None if kept is None else kept[0]
-        left = drop_frames(log_probs[0], self.threshold, keep_mask)[0]
-        self.num_frames = len(left)
-        return left[None]
+        """Return log-posteriors (1, M, V) of the utterance, M <= T."""
+        log_probs = self._encoded.log_softmax(self._ctc)
+        if self._threshold < OFF:
+            keep = self._encoded.keep_mask
+            keep_mask = None if keep is None else keep[0]
+            left = drop_frames(clean_log_probs(log_probs)[0], self._threshold, keep_mask)[0]
+            log_probs = left[None]
+        self.num_frames = log_probs.size(1)
+        return log_probs
+
+    def softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
+        """Return posteriors (1, M, V) of the utterance."""
+        return self.log_softmax(hs_pad).exp()
+
+    def argmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
+        """Return the most probable tokens (1, M) of the utterance."""
+        return self.log_softmax(hs_pad).argmax(-1)
 
 
-def drop_in_search(beam_search: Any, model: Any, threshold: float) -> None:
-    """Let the CTC scorer of ESPnet's BeamSearch drop blank frames.
-
-    The search ends one step after hypotheses of as many tokens as frames are left: longer ones are
-    impossible, and ESPnet's scorer fails on them with an index that is out of range.
-
-    Raises:
-        ValueError: If the search has no CTC prefix scorer.
-    """
-    scorer: Any = getattr(beam_search, "part_scorers", {}).get("ctc")
-    if not hasattr(scorer, "ctc"):
+def check_dropping(beam_search: Any) -> None:
+    """Raise ValueError if a search cannot drop blank frames: it has no CTC prefix scorer."""
+    if not hasattr(getattr(beam_search, "part_scorers", {}).get("ctc"), "ctc"):
         raise ValueError(
             "drop_threshold needs ESPnet's label-synchronous search with a CTC scorer: leave it "
             "off with ctc_weight 0, time_sync and partial_ar"
         )
-    scorer.ctc = ctc = DroppingCTC(model, threshold)
-    post_process = beam_search.post_process
-
-    def bounded(i: int, maxlen: int, *rest: Any) -> Any:
-        return post_process(i, min(maxlen, ctc.num_frames + 1), *rest)
-
-    beam_search.post_process = bounded
 
 
-def as_hypothesis(found: Any, token_int: list[int], model: Any, enc: torch.Tensor) -> Hypothesis:
+def search_of_call(beam_search: Any, ctc: Any, head: HeadOfCall, dropping: bool) -> Any:
+    """Return a search for one call: ESPnet's, with another head, whose parameters are shared.
+
+    A search that drops frames ends one step after hypotheses of as many tokens as frames are
+    left: longer ones are impossible, and ESPnet's scorer fails on them with an index that is
+    out of range.
+
+    Args:
+        beam_search: ESPnet's search; stays as it is.
+        ctc: The head in it.
+        head: The one to put in its place.
+        dropping: True if ``head`` drops frames.
+    """
+    search = copy.copy(beam_search)
+    scorers: dict[int, Any] = {}  # a scorer stands in several tables
+
+    def replaced(value: Any) -> Any:
+        if value is ctc:
+            return head
+        if getattr(value, "ctc", None) is ctc:
+            scorer = scorers.setdefault(id(value), copy.copy(value))
+            scorer.__dict__["ctc"] = head
+            return scorer
+        return value
+
+    for name, value in vars(search).items():
+        if isinstance(value, dict):
+            search.__dict__[name] = {key: replaced(v) for key, v in value.items()}
+        else:
+            search.__dict__[name] = replaced(value)
+    if dropping:
+        post_process = search.post_process
+
+        def bounded(i: int, maxlen: int, *rest: Any) -> Any:
+            return post_process(i, min(maxlen, head.num_frames + 1), *rest)
+
+        search.__dict__["post_process"] = bounded
+    return search
+
+
+def search(
+    speech2text: Any, encoded: Encoded, drop_threshold: float
+) -> tuple[list[Hypothesis], dict[int, list[str]] | None]:
+    """Run ESPnet's search over one utterance, on posteriors that know what was skipped.
+
+    Args:
+        speech2text: ESPnet's inference object, or ours; stays as it is.
+        encoded: The utterance (B = 1).
+        drop_threshold: See :func:`~.frame_drop.drop_frames`; 1.0 = drop nothing.
+
+    Returns:
+        The n-best hypotheses, and the tokens of intermediate CTC layers where there are any.
+    """
+    model = speech2text.asr_model
+    ctc = getattr(model, "ctc", None)
+    call = copy.copy(speech2text)  # ESPnet reads the search from its object
+    if speech2text.beam_search is not None and ctc is not None:
+        head = HeadOfCall(ctc, encoded, drop_threshold)
+        dropping = drop_threshold < OFF
+        call.beam_search = search_of_call(speech2text.beam_search, ctc, head, dropping)
+    tokens = None
+    with lock_of(model):
+        found = call._decode_single_sample(encoded.out[0])
+        if encoded.intermediates:
+            tokens = call._decode_interctc(list(encoded.intermediates))
+    log_probs = None if ctc is None else clean_log_probs(encoded.log_softmax(ctc)[0])
+    # ESPnet returns its own hypotheses, with type checks; ours have the times
+    return [_ours(hyp, token_int, log_probs) for _, _, token_int, hyp in found], tokens
+
+
+def _ours(found: Any, token_int: list[int], log_probs: torch.Tensor | None) -> Hypothesis:
     """Return ESPnet's hypothesis as ours, with the frames of its best CTC path.
 
     Args:
         found: ESPnet's; its score is the weighted sum of its scorers.
         token_int: Its token ids.
-        model: ESPnet ASR model; the CTC head must follow the batch that ``enc`` is of.
-        enc: Encoder output (T, D).
+        log_probs: (T, V) of the utterance; None = the model has no CTC head.
     """
-    starts: list[int] = []
-    ends: list[int] = []
-    if getattr(model, "ctc", None) is not None:
-        starts, ends = align(clean_log_probs(model.ctc.log_softmax(enc[None])[0]), token_int)
+    starts, ends = ([], []) if log_probs is None else align(log_probs, token_int)
     return Hypothesis(token_int, starts, ends, float(found.score))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -14,20 +15,35 @@ from espnet_layerskip._compat import TooShortUttError
 from espnet_layerskip.decoding.hypothesis import CTCDecoder, Hypothesis
 from espnet_layerskip.inference.batches import by_length, check_batch_size
 from espnet_layerskip.inference.posteriors import (
+    Clock,
     Posteriors,
+    encode,
     extract_features,
-    kept_frames,
-    log_posteriors,
+    num_layers,
+    split,
 )
 from espnet_layerskip.inference.segments import Segmentation
-from espnet_layerskip.inference.skip_count import SkipCount, count_skips
-from espnet_layerskip.method.walk import LayerSkipMixin
+from espnet_layerskip.inference.skip_count import SkipCount
+from espnet_layerskip.method.settings import SkipSettings
 
 Wave = np.ndarray | torch.Tensor
-Decoded = tuple[list[Hypothesis], SkipCount]
-"""Hypotheses of an utterance, best first, and its count of skipped frames."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found for one utterance.
+
+    Attributes:
+        hyps: Its hypotheses, best first.
+        skips: What its encoder skipped.
+        encoder_seconds: Time in the encoder; of a batch an equal share.
+    """
+
+    hyps: list[Hypothesis] = field(default_factory=lambda: [Hypothesis()])
+    skips: SkipCount = field(default_factory=SkipCount)
+    encoder_seconds: float = 0.0
 
 
 class FrameSynchronous:
@@ -51,25 +67,33 @@ class FrameSynchronous:
         self.decoder = decoder
         self.plan = plan
         self.prepare = prepare
-        # the output of a stock encoder depends on the padding of a batch
-        self.can_batch = isinstance(model.encoder, LayerSkipMixin)
+
+    @property
+    def can_batch(self) -> bool:
+        """False if an output depends on the padding of a batch, as that of a stock encoder does."""
+        return getattr(self.model.encoder, "padding_invariant", False)
 
     def utterances(
-        self, speech: Sequence[Wave], names: Sequence[str], batch_size: int | None
-    ) -> list[Decoded]:
+        self,
+        speech: Sequence[Wave],
+        names: Sequence[str],
+        batch_size: int | None,
+        settings: SkipSettings | None = None,
+    ) -> list[Found]:
         """Decode utterances in batches of similar length.
 
         Args:
             speech: Samples (N_i,) of each.
             names: Of each, for warnings.
             batch_size: Utterances of a batch; None = all in one, and of a long one a segment.
+            settings: See `encode`.
         """
-        out: list[Decoded] = [([Hypothesis()], SkipCount())] * len(speech)
+        out = [Found()] * len(speech)
         feats = {}
         for i, (wave, name) in enumerate(zip(speech, names, strict=True)):
             if self.plan is not None and len(wave) > self.plan.longest_whole:
                 samples = torch.as_tensor(wave).cpu().numpy()
-                out[i] = self.blocks([samples], name, batch_size or 1)
+                out[i] = self.blocks([samples], name, batch_size or 1, settings=settings)
                 continue
             try:
                 feats[i] = extract_features(self.model, self.prepare(wave))
@@ -77,14 +101,16 @@ class FrameSynchronous:
                 _warn(name, e)
         indices = list(feats)
         size = max(1, len(feats)) if batch_size is None else batch_size
-        lengths = [len(feats[i]) for i in indices]
+        lengths, layers = [len(feats[i]) for i in indices], num_layers(self.model)
         for batch in by_length(lengths, size if self.can_batch else min(1, size)):
-            log_probs, olens, keep_mask = self._encode([feats[indices[n]] for n in batch])
-            hyps = self.decoder(log_probs, olens, keep_mask)
-            for n, part, found in zip(
-                batch, _parts(log_probs, olens, keep_mask), hyps, strict=True
-            ):
-                out[indices[n]] = found, self._count(part)
+            clock = Clock()
+            encoded = encode(self.model, [feats[indices[n]] for n in batch], settings, clock)
+            log_probs = encoded.log_softmax(self.model.ctc)
+            found = self.decoder(log_probs, encoded.lens, encoded.keep_mask)
+            parts = split(log_probs, encoded, layers)
+            for n, part, hyps in zip(batch, parts, found, strict=True):
+                share = clock.seconds / len(batch)
+                out[indices[n]] = Found(hyps, part.count(layers), share)
         return out
 
     def blocks(
@@ -93,7 +119,8 @@ class FrameSynchronous:
         name: str,
         batch_size: int,
         preprocess: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> Decoded:
+        settings: SkipSettings | None = None,
+    ) -> Found:
         """Decode one utterance of any length, segment by segment.
 
         Memory does not grow with its length, but for the transcript (greedy: also a label a
@@ -105,44 +132,40 @@ class FrameSynchronous:
             name: Of the utterance, for the warning.
             batch_size: Segments to encode together.
             preprocess: What to do with the samples (N,) of each segment; None = nothing.
+            settings: See `encode`.
         """
         if self.plan is None:
             whole = np.concatenate([np.zeros(0, np.float32), *blocks])
             whole = whole if preprocess is None else preprocess(whole)
-            return self.utterances([whole], [name], 1)[0]
+            return self.utterances([whole], [name], 1, settings)[0]
         waves = (
             self.prepare(samples if preprocess is None else preprocess(samples))
             for samples in self.plan.cut(blocks)
         )
-        parts = self._encoded(waves, check_batch_size(batch_size) if self.can_batch else 1)
+        clock, layers = Clock(), num_layers(self.model)
+        size = check_batch_size(batch_size) if self.can_batch else 1
+        parts = self._encoded(waves, size, settings, clock)
         stream, count = self.decoder.stream(), SkipCount()
         try:
             for part in self.plan.stitch(parts):
                 stream.accept(part.log_probs, part.keep_mask)
-                count += self._count(part)
+                count += part.count(layers)
         except TooShortUttError as e:  # then it is all there is: others are longer than an overlap
             _warn(name, e)
-        return stream.finish(), count
+        return Found(stream.finish(), count, clock.seconds)
 
-    def _encoded(self, waves: Iterator[torch.Tensor], batch_size: int) -> Iterator[Posteriors]:
+    def _encoded(
+        self,
+        waves: Iterator[torch.Tensor],
+        batch_size: int,
+        settings: SkipSettings | None,
+        clock: Clock,
+    ) -> Iterator[Posteriors]:
         while batch := list(islice(waves, batch_size)):
-            yield from _parts(*self._encode([extract_features(self.model, w) for w in batch]))
-
-    def _encode(
-        self, feats: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        log_probs, olens = log_posteriors(self.model, feats)
-        return log_probs, olens, kept_frames(self.model)
-
-    def _count(self, part: Posteriors) -> SkipCount:
-        return count_skips(self.model.encoder, len(part), part.keep_mask)
-
-
-def _parts(
-    log_probs: torch.Tensor, olens: torch.Tensor, keep_mask: torch.Tensor | None
-) -> Iterator[Posteriors]:
-    for i, n in enumerate(olens.tolist()):
-        yield Posteriors(log_probs[i, :n], None if keep_mask is None else keep_mask[i, :n])
+            feats = [extract_features(self.model, wave) for wave in batch]
+            encoded = encode(self.model, feats, settings, clock)
+            log_probs = encoded.log_softmax(self.model.ctc)
+            yield from split(log_probs, encoded, num_layers(self.model))
 
 
 def _warn(name: str, error: TooShortUttError) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet_layerskip._compat import TooShortUttError, check_short_utt
+from espnet_layerskip.encoders.base import LayerSkipEncoder
+from espnet_layerskip.inference.skip_count import SkipCount
+from espnet_layerskip.method.frames import Encoded
+from espnet_layerskip.method.settings import SkipSettings
 
 
 @dataclass(frozen=True)
@@ -20,10 +27,12 @@ class Posteriors:
     Attributes:
         log_probs: (T, V), float, at full length; skipped frames with the gate's decision.
         keep_mask: (T,) bool, False = the frame skipped at a gate; None = no gate decided.
+        depth: (T,) int64, layers that each frame ran; None = all.
     """
 
     log_probs: torch.Tensor
     keep_mask: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Return T."""
@@ -32,7 +41,31 @@ class Posteriors:
     def __getitem__(self, frames: slice) -> Posteriors:
         """Return some of the frames."""
         keep_mask = None if self.keep_mask is None else self.keep_mask[frames]
-        return Posteriors(self.log_probs[frames], keep_mask)
+        depth = None if self.depth is None else self.depth[frames]
+        return Posteriors(self.log_probs[frames], keep_mask, depth)
+
+    def count(self, num_layers: int) -> SkipCount:
+        """Return what was skipped of an encoder with so many layers."""
+        if self.depth is None:
+            return SkipCount(len(self), 0, len(self) * num_layers, len(self) * num_layers)
+        return SkipCount.of(self.depth, num_layers)
+
+
+class Clock:
+    """Adds up the time that a call spends in the encoder, in ``seconds``."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self, device: torch.device) -> Iterator[None]:
+        """Count the time of the block; on a GPU that of the work, not of its start."""
+        wait = torch.cuda.synchronize if device.type == "cuda" else nullcontext
+        wait()
+        began = time.perf_counter()
+        yield
+        wait()
+        self.seconds += time.perf_counter() - began
 
 
 def extract_features(model: Any, wave: torch.Tensor) -> torch.Tensor:
@@ -69,8 +102,13 @@ def extract_features(model: Any, wave: torch.Tensor) -> torch.Tensor:
     return feats[0]  # type: ignore[no-any-return]
 
 
-def log_posteriors(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encode features in one batch and score them with the CTC head.
+def encode(
+    model: Any,
+    feats: Sequence[torch.Tensor],
+    settings: SkipSettings | None = None,
+    clock: Clock | None = None,
+) -> Encoded:
+    """Encode features in one batch.
 
     Each utterance is normalised alone: ``utterance_mvn`` with ``norm_vars`` of ESPnet 202511
     takes a batch's padding into the variance.
@@ -78,54 +116,85 @@ def log_posteriors(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Ten
     Args:
         model: ESPnet ASR model in evaluation mode.
         feats: Features of each utterance (T_i, F).
+        settings: How to skip; what they leave open, and None, is as the encoder's own. Not
+            looked at for a stock encoder.
+        clock: Is told the time of the encoder.
 
     Returns:
-        Log-posteriors (B, T', V) at full length, skipped frames with the gate's blank
-        decision, and lengths (B,) int64.
+        The states at full length, behind the postencoder if the model has one.
     """
+    x, lens = prepare(model, feats)
+    with (clock or Clock()).running(x.device):
+        encoded = run_encoder(model, x, lens, settings)
+    return postencode(model, encoded)
+
+
+def prepare(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the encoder takes, (B, T, F) and lengths (B,); see `encode`."""
     lens = torch.tensor([f.size(0) for f in feats], device=feats[0].device)
     if model.normalize is not None:
         feats = [  # a copy: ESPnet normalises in place
             model.normalize(f[None].clone(), n[None])[0][0]
             for f, n in zip(feats, lens, strict=True)
         ]
-    with _normalised_features_as_input(model):
-        out, olens = model.encode(pad_sequence(list(feats), batch_first=True), lens)
-    out = out[0] if isinstance(out, tuple) else out
-    with following_head(model):
-        return model.ctc.log_softmax(out), olens
+    x = pad_sequence(list(feats), batch_first=True)
+    if model.preencoder is not None:
+        x, lens = model.preencoder(x, lens)
+    return x, lens
 
 
-def kept_frames(model: Any) -> torch.Tensor | None:
-    """Return the (B, T') bool of the encoder's last batch, False = the frame skipped at a gate.
+def run_encoder(
+    model: Any, x: torch.Tensor, lens: torch.Tensor, settings: SkipSettings | None = None
+) -> Encoded:
+    """Run the encoder alone, ours or stock, on what `prepare` returned; see `encode`."""
+    encoder = model.encoder
+    if isinstance(encoder, LayerSkipEncoder):
+        return encoder.run(x, lens, model.ctc, settings)
+    # as ESPnetASRModel.encode decides
+    options = ("interctc_use_conditioning", "ctc_trim")
+    head = {"ctc": model.ctc} if any(getattr(encoder, name, False) for name in options) else {}
+    with lock_of(model):
+        found, olens, _ = encoder(x, lens, **head)
+    out, states = found if isinstance(found, tuple) else (found, ())
+    return Encoded(out, olens, tuple(states))
 
-    None where no gate decided: stock encoders, skipping off, an early exit.
+
+def postencode(model: Any, encoded: Encoded) -> Encoded:
+    """Return the states behind the model's postencoder, if it has one."""
+    if model.postencoder is None:
+        return encoded
+    out, lens = model.postencoder(encoded.out, encoded.lens)
+    return replace(encoded, out=out, lens=lens)
+
+
+_LOCKS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+def lock_of(model: Any) -> threading.RLock:
+    """Return the lock of a model: ESPnet's own modules and its search note things down as they run.
+
+    Our encoders need none.
     """
-    trace = getattr(model.encoder, "last_skip", None)
-    return None if trace is None else trace.keep_mask  # type: ignore[no-any-return]
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(model, threading.RLock())  # type: ignore[no-any-return]
 
 
-@contextmanager
-def following_head(model: Any) -> Iterator[None]:
-    """Inside the block the CTC head scores what the encoder's last batch was.
+def num_layers(model: Any) -> int:
+    """Return the number of encoder layers L; 0 for an encoder of another kind."""
+    return len(getattr(model.encoder, "encoders", ()))
 
-    Skipped frames keep the gate's blank decision, and after an early exit it is the head
-    of that layer. Nothing changes for a stock encoder.
+
+def split(log_probs: torch.Tensor, encoded: Encoded, layers: int) -> list[Posteriors]:
+    """Return the posteriors of each utterance, cut to its own length.
+
+    Args:
+        log_probs: (B, T', V) of ``encoded``.
+        encoded: A batch.
+        layers: Number of encoder layers L.
     """
-    with ExitStack() as stack:
-        if hasattr(model.ctc, "layer"):
-            stack.enter_context(model.ctc.layer(getattr(model.encoder, "exit_layer", None)))
-        if hasattr(model.ctc, "skipped"):
-            stack.enter_context(model.ctc.skipped(getattr(model.encoder, "last_skip", None)))
-        yield
-
-
-@contextmanager
-def _normalised_features_as_input(model: Any) -> Iterator[None]:
-    """Inside the block ``model.encode`` takes normalised features (B, T, F), not samples."""
-    frontend, normalize = model.frontend, model.normalize
-    model.frontend = model.normalize = None
-    try:
-        yield
-    finally:
-        model.frontend, model.normalize = frontend, normalize
+    depth, keep_mask = encoded.depth(layers), encoded.keep_mask
+    return [
+        Posteriors(log_probs[i, :n], None if keep_mask is None else keep_mask[i, :n], depth[i, :n])
+        for i, n in enumerate(encoded.lens.tolist())
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from espnet_layerskip.inference.batches import by_length, check_batch_size
 from espnet_layerskip.inference.skip_count import SkipCount
 
 if TYPE_CHECKING:
+    from espnet_layerskip.inference.entry import Recognized
     from espnet_layerskip.inference.speech2text import Speech2Text
 
 logger = logging.getLogger(__name__)
@@ -25,23 +26,29 @@ BATCHES_AHEAD = 8
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one utterance.
+    """What came of one utterance of a list.
 
     Attributes:
         utt_id: Its name.
-        nbest: N-best list of (text, token, token_int, hypothesis); empty if it failed.
-        intermediate: Tokens of intermediate CTC layers by layer, if the search gave any.
-        skips: Its frames and skipped frames.
+        found: Its transcript and what was skipped; None if it failed.
         seconds: Length of its audio.
         error: Why it failed, one line; None if it did not.
     """
 
     utt_id: str
-    nbest: list[Any] = field(default_factory=list)
-    intermediate: dict[int, list[str]] = field(default_factory=dict)
-    skips: SkipCount = field(default_factory=SkipCount)
+    found: Recognized | None = None
     seconds: float = 0.0
     error: str | None = None
+
+    @property
+    def nbest(self) -> list[Any]:
+        """N-best list of (text, token, token_int, hypothesis); empty if it failed."""
+        return [] if self.found is None else self.found.nbest
+
+    @property
+    def skips(self) -> SkipCount:
+        """Its frames and skipped frames; none if it failed."""
+        return SkipCount() if self.found is None else self.found.skips
 
 
 def recognize(
@@ -101,19 +108,18 @@ def _decode_long(
             yield block
 
     try:
-        nbest = speech2text.decode_blocks(
+        found = speech2text.recognize_blocks(
             counted(), utt_id, batch_size, partial(speech2text.preprocess, utt_id)
         )
     except Exception as e:  # as in _decode
         logger.debug("traceback", exc_info=True)
         return _failed(utt_id, e)
-    [skips] = speech2text.last_skips
-    return Result(utt_id, nbest, {}, skips, num_samples / speech2text.sample_rate)
+    return Result(utt_id, found, num_samples / speech2text.sample_rate)
 
 
 def _decode(speech2text: Speech2Text, batch: dict[str, np.ndarray]) -> list[Result]:
     try:
-        decoded = speech2text.decode_batch(list(batch.values()), list(batch))
+        found = speech2text.recognize(list(batch.values()), list(batch))
     except Exception as e:  # whatever it is, it must not cost the other utterances
         if len(batch) == 1:
             [utt_id] = batch
@@ -125,14 +131,10 @@ def _decode(speech2text: Speech2Text, batch: dict[str, np.ndarray]) -> list[Resu
             for utt_id, wave in batch.items()
             for result in _decode(speech2text, {utt_id: wave})
         ]
-    out = []
-    for (utt_id, wave), nbest, skips in zip(
-        batch.items(), decoded, speech2text.last_skips, strict=True
-    ):
-        nbest, intermediate = nbest if isinstance(nbest, tuple) else (nbest, {})
-        seconds = len(wave) / speech2text.sample_rate
-        out.append(Result(utt_id, nbest, intermediate or {}, skips, seconds))
-    return out
+    return [
+        Result(utt_id, one, len(wave) / speech2text.sample_rate)
+        for (utt_id, wave), one in zip(batch.items(), found, strict=True)
+    ]
 
 
 def _failed(utt_id: str, error: Exception) -> Result:

@@ -56,7 +56,8 @@ class ResultDir:
             self._line(f"{directory}/score", utt_id, str(hyp.score))
             if text is not None:
                 self._line(f"{directory}/text", utt_id, text)
-        for layer_idx, tokens in result.intermediate.items():
+        intermediate = None if result.found is None else result.found.intermediate
+        for layer_idx, tokens in (intermediate or {}).items():
             name = f"1best_recog/encoder_interctc_layer{layer_idx}.txt"
             self._line(name, utt_id, " ".join(tokens))
         skips = result.skips

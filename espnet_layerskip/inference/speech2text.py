@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,25 +18,25 @@ from espnet_layerskip.decoding import CTCDecoder, Hypothesis, make_decoder
 from espnet_layerskip.decoding.frame_drop import OFF, choose_drop_threshold
 from espnet_layerskip.inference import espnet_search
 from espnet_layerskip.inference.calibration import choose_skipping
-from espnet_layerskip.inference.encoder_clock import EncoderClock
-from espnet_layerskip.inference.entry import Entry, make_entry
+from espnet_layerskip.inference.entry import Entry, Recognized, make_entry
 from espnet_layerskip.inference.espnet_arguments import (
     espnet_arguments,
     take_search_arguments,
     training_config,
 )
-from espnet_layerskip.inference.frame_sync import Decoded, FrameSynchronous, Wave
-from espnet_layerskip.inference.posteriors import extract_features, following_head, kept_frames
+from espnet_layerskip.inference.frame_sync import Found, FrameSynchronous, Wave
+from espnet_layerskip.inference.options import DECODER_TYPES, quantize_dynamic, set_fast_form
+from espnet_layerskip.inference.posteriors import (
+    Clock,
+    encode,
+    extract_features,
+    num_layers,
+)
 from espnet_layerskip.inference.pretrained import ModelFiles, download_model, find_model
 from espnet_layerskip.inference.segments import make_segmentation
-from espnet_layerskip.inference.skip_count import SkipCount, count_skips
+from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.times import frame_samples, sample_rate
-from espnet_layerskip.method.settings import (
-    DECODER_TYPES,
-    check_choice,
-    quantize_dynamic,
-    set_fast_form,
-)
+from espnet_layerskip.method.settings import SkipSettings, check_choice
 from espnet_layerskip.registry import register
 from espnet_layerskip.training.checkpoint import load_checkpoint
 
@@ -43,15 +45,17 @@ register()
 ESPnetSpeech2Text: Any = inference_module().Speech2Text
 
 logger = logging.getLogger(__name__)
+_COUNTING = threading.Lock()
 
 
 class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
     """ESPnet's Speech2Text for skipping and for stock models.
 
     Calling it with one utterance returns ESPnet's n-best list
-    ``[(text, token, token_int, hypothesis), ...]``. After each call ``last_skips`` holds
-    one :class:`SkipCount` an utterance, and ``encoder_seconds`` has grown by the time that
-    the encoder took.
+    ``[(text, token, token_int, hypothesis), ...]``; ``recognize`` returns what was skipped
+    too. Several threads may call one object at once. ``last_skips`` holds a
+    :class:`SkipCount` for each utterance of the call that ended last, ``encoder_seconds`` the
+    time of all calls.
 
     Differences from ESPnet: the checkpoint has to fit the model in every key and holds
     tensors only; an utterance too short for the subsampling gives an empty transcript and
@@ -129,9 +133,12 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             self.asr_model.encoder,
             asr_model_file,
             blank_threshold,
-            spike_extension,
-            skip_context,
-            exit_layer,
+            SkipSettings(
+                blank_threshold=blank_threshold,  # type: ignore[arg-type]
+                spike_extension=spike_extension,  # type: ignore[arg-type]
+                skip_context=skip_context,
+                exit_layer=exit_layer,  # type: ignore[arg-type]
+            ),
         )
         if quantize:
             quantize_dynamic(self.asr_model, kwargs)
@@ -157,16 +164,11 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
                 self.asr_model, self.ctc_decoder, self._segmentation, self._on_device
             )
         elif self.drop_threshold < OFF:
-            espnet_search.drop_in_search(self.beam_search, self.asr_model, self.drop_threshold)
+            espnet_search.check_dropping(self.beam_search)
         self.model_files: ModelFiles | None = None  # keeps what was unpacked from a zip
         self.last_skips: list[SkipCount] = []
-        self._clock = EncoderClock(self.asr_model.encoder)
+        self.encoder_seconds = 0.0
         self._preprocess: Any = None
-
-    @property
-    def encoder_seconds(self) -> float:
-        """Time spent in the encoder since construction, in seconds."""
-        return self._clock.seconds
 
     @property
     def sample_rate(self) -> int:
@@ -226,17 +228,39 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         Returns:
             For each utterance its n-best list.
         """
+        return [r.for_espnet() for r in self.recognize(speech, utt_ids, batch_size)]
+
+    @torch.inference_mode()
+    def recognize(
+        self,
+        speech: Sequence[Wave],
+        utt_ids: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        settings: SkipSettings | None = None,
+    ) -> list[Recognized]:
+        """Transcribe several utterances; as ``decode_batch``, and tell what was skipped.
+
+        Args:
+            speech: As of ``decode_batch``.
+            utt_ids: As of ``decode_batch``.
+            batch_size: As of ``decode_batch``.
+            settings: How to skip in this call; what they leave open, and None, is as the
+                encoder's own.
+
+        Raises:
+            ValueError: For samples of another shape, audio too long for ESPnet's search, or
+                settings that do not fit.
+        """
         names = utt_ids or [f"utterance {i} of the batch" for i in range(len(speech))]
         for wave, name in zip(speech, names, strict=True):
             if wave.ndim != 1:
                 raise ValueError(f"{name}: samples (N,) are needed, got {tuple(wave.shape)}")
         if self.ctc_decoder is not None:
-            return self._results(self._frame_sync.utterances(speech, names, batch_size))
-        found = [self._search(wave, name) for wave, name in zip(speech, names, strict=True)]
-        self.last_skips = [count for _, count in found]
-        return [result for result, _ in found]
+            found = self._frame_sync.utterances(speech, names, batch_size, settings)
+            return self._count([self._recognized(one) for one in found])
+        pairs = zip(speech, names, strict=True)
+        return self._count([self._search(wave, name, settings) for wave, name in pairs])
 
-    @torch.inference_mode()
     def decode_blocks(
         self,
         blocks: Iterable[np.ndarray],
@@ -244,20 +268,34 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         batch_size: int = 1,
         prepare: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> list[Entry]:
-        """Transcribe one utterance of any length in bounded memory; returns its n-best list.
+        """Return the n-best list of ``recognize_blocks``."""
+        return self.recognize_blocks(blocks, utt_id, batch_size, prepare).nbest
+
+    @torch.inference_mode()
+    def recognize_blocks(
+        self,
+        blocks: Iterable[np.ndarray],
+        utt_id: str = "utterance",
+        batch_size: int = 1,
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+        settings: SkipSettings | None = None,
+    ) -> Recognized:
+        """Transcribe one utterance of any length in bounded memory.
 
         Args:
             blocks: Its samples (N_i,), one after the other, float in [-1, 1].
             utt_id: Its name for errors and warnings.
             batch_size: Segments to encode together.
             prepare: What to do with the samples of each segment, as ``preprocess`` does.
+            settings: As of ``recognize``.
 
         Raises:
             ValueError: With ESPnet's search.
         """
         if self.ctc_decoder is None:
             raise ValueError(f"{utt_id} {espnet_search.TOO_LONG}")
-        return self._results([self._frame_sync.blocks(blocks, utt_id, batch_size, prepare)])[0]
+        found = self._frame_sync.blocks(blocks, utt_id, batch_size, prepare, settings)
+        return self._count([self._recognized(found)])[0]
 
     def batch_decode(self, speech: Any, speech_lengths: Any = None) -> list[Any]:
         """Transcribe a list, or a padded array (B, N) with lengths, as ESPnet 202611 does."""
@@ -289,24 +327,44 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             return load_model(model_tag, kwargs.pop("asr_model_file", None), **kwargs)
         return Speech2Text(**{**kwargs, **download_model(str(model_tag))})
 
-    def _results(self, decoded: Sequence[Decoded]) -> list[list[Entry]]:
-        self.last_skips = [count for _, count in decoded]
-        return [[self.entry(hyp) for hyp in hyps[: self.nbest]] for hyps, _ in decoded]
+    def with_encoder(self, encoder: Any) -> Speech2Text:
+        """Return one with another encoder, which shares everything else with this one."""
+        found = copy.copy(self)
+        found.asr_model = copy.copy(self.asr_model)
+        found.asr_model._modules = {**self.asr_model._modules, "encoder": encoder}
+        if found.ctc_decoder is not None:
+            found._frame_sync = FrameSynchronous(
+                found.asr_model, found.ctc_decoder, found._segmentation, found._on_device
+            )
+        return found
 
-    def _search(self, wave: Wave, name: str) -> tuple[Any, SkipCount]:
-        """Run ESPnet's search over one utterance."""
+    def _recognized(self, found: Found) -> Recognized:
+        nbest = [self.entry(hyp) for hyp in found.hyps[: self.nbest]]
+        return Recognized(nbest, None, found.skips, found.encoder_seconds)
+
+    def _count(self, results: list[Recognized]) -> list[Recognized]:
+        """Note what a call has skipped and taken, for those who want to know afterwards."""
+        with _COUNTING:
+            self.last_skips = [result.skips for result in results]
+            self.encoder_seconds += sum(result.encoder_seconds for result in results)
+        return results
+
+    def _search(self, wave: Wave, name: str, settings: SkipSettings | None) -> Recognized:
+        """Run ESPnet's search over one utterance, on posteriors that know what skipped."""
         if len(wave) > self.longest_whole * self.sample_rate:
             raise ValueError(f"{name} {espnet_search.TOO_LONG}")
+        model = self.asr_model
         try:
-            samples = self._on_device(wave)
-            extract_features(self.asr_model, samples)
+            feats = extract_features(model, self._on_device(wave))
         except TooShortUttError as e:
             logger.warning("%s %s: its transcript is empty", name, e)
-            return [("", [], [], Hypothesis())], SkipCount()
-        found = super().__call__(samples)
-        # ESPnet returns its own hypotheses, with type checks; ours have the times
-        result = (self._ours, found[1]) if isinstance(found, tuple) else self._ours
-        return result, self._searched
+            return Recognized([("", [], [], Hypothesis())])
+        clock = Clock()
+        encoded = encode(model, [feats], settings, clock)
+        hyps, tokens = espnet_search.search(self, encoded, self.drop_threshold)
+        layers = num_layers(model)
+        skips = SkipCount.of(encoded.depth(layers)[0, : int(encoded.lens[0])], layers)
+        return Recognized([self.entry(hyp) for hyp in hyps], tokens, skips, clock.seconds)
 
     def _on_device(self, wave: Wave) -> torch.Tensor:
         return torch.as_tensor(wave).to(self.device, getattr(torch, self.dtype))
@@ -315,19 +373,6 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         """Return the four of ESPnet's n-best list; the hypothesis with its strings and times."""
         token_type = getattr(self.asr_train_args, "token_type", None)
         return make_entry(hyp, self.converter, self.tokenizer, self.frame_seconds, token_type)
-
-    def _decode_single_sample(self, enc: torch.Tensor) -> Any:
-        """ESPnet's search over one utterance (T, D), on posteriors that know what skipped."""
-        kept = kept_frames(self.asr_model)
-        keep_mask = None if kept is None else kept[0]
-        self._searched = count_skips(self.asr_model.encoder, enc.size(0), keep_mask)
-        with following_head(self.asr_model):
-            found = super()._decode_single_sample(enc)
-            self._ours = [
-                self.entry(espnet_search.as_hypothesis(hyp, token_int, self.asr_model, enc))
-                for _, _, token_int, hyp in found
-            ]
-            return found
 
 
 def load_model(

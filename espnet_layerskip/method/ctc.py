@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 
 from espnet_layerskip._compat import CTC
 from espnet_layerskip.method.blank_regularized import blank_regularized_ctc_loss
-
-if TYPE_CHECKING:
-    from espnet_layerskip.method.frames import SkipTrace
+from espnet_layerskip.method.trace import SkipTrace
 
 BLANK = 0  # ESPnet's CTC blank is token 0
 HEAD_TYPES = ("plain", "factorized")
@@ -41,7 +38,7 @@ class LayerSkipCTC(CTC):
     """ESPnet's CTC head with a factorized form and heads for intermediate layers.
 
     ``ctc_lo`` keeps its name and shape, so checkpoints, ``--init_param`` and k2 decoding
-    work on. With ``own_head_layers`` each of these layers has a projection of its own,
+    keep working. With ``own_head_layers`` each of these layers has a projection of its own,
     ``interctc_lo.<layer>``; the others share ``ctc_lo``.
 
     Args:
@@ -52,8 +49,8 @@ class LayerSkipCTC(CTC):
         reduce: As in ESPnet: True = batch average, False = one loss per utterance.
         zero_infinity: Zero the loss of utterances that have too few frames.
         head_type: "plain" (softmax over V) or "factorized" (sigmoid blank, label softmax).
-            Both start at p(blank) = 0.5 on average; ESPnet's own starts at 1/V and leaves
-            the first stage of CTC training much later.
+            Both start at p(blank) = 0.5 on average; ESPnet's own starts at 1/V,
+            and its training takes much longer to find the labels.
         own_head_layers: 1-based encoder layers with a head of their own.
         self_loop_penalty: Price in the loss of every frame by which a label is longer than
             one (Yang et al., 2305.11558), >= 0; 0.0 = CTC.
@@ -94,39 +91,10 @@ class LayerSkipCTC(CTC):
             for proj in (self.ctc_lo, *self.interctc_lo.values()):
                 torch.nn.init.zeros_(proj.bias)
                 torch.nn.init.constant_(proj.bias[BLANK : BLANK + 1], math.log(odim - 1))
-        self._layer_idx: int | None = None
-        self._trace: SkipTrace | None = None
 
-    @contextmanager
-    def layer(self, layer_idx: int | None) -> Iterator[None]:
-        """Use the head of an intermediate layer (1-based) inside the block; None = final."""
-        previous, self._layer_idx = self._layer_idx, layer_idx
-        try:
-            yield
-        finally:
-            self._layer_idx = previous
-
-    @contextmanager
-    def skipped(self, trace: SkipTrace | None) -> Iterator[None]:
-        """Inside the block, frames that skipped keep the gate's blank decision.
-
-        ``softmax``, ``log_softmax`` and ``argmax`` then project only the frames that went
-        through every layer, and the repeats of such frames. Another frame has the blank
-        probability that the gate saw (the last one that it came to); its remaining mass is
-        uniform over the labels.
-
-        Args:
-            trace: Of the same batch as the ``hs_pad`` given inside; None changes nothing.
-        """
-        previous, self._trace = self._trace, trace
-        try:
-            yield
-        finally:
-            self._trace = previous
-
-    def projection(self) -> torch.nn.Linear:
-        """Return the output projection of the selected layer."""
-        key = str(self._layer_idx)
+    def projection(self, layer_idx: int | None = None) -> torch.nn.Linear:
+        """Return the output projection of a layer (1-based); None = the final one."""
+        key = str(layer_idx)
         # ModuleDict has no .get()
         proj = self.interctc_lo[key] if key in self.interctc_lo else self.ctc_lo  # noqa: SIM401
         return cast(torch.nn.Linear, proj)
@@ -140,42 +108,65 @@ class LayerSkipCTC(CTC):
             hs_pad: Hidden states (B, T, D).
             layer_idx: 1-based layer they come from; None = final.
         """
-        with self.layer(layer_idx):
-            proj = self.projection()
+        proj = self.projection(layer_idx)
         if self.head_type == "factorized":
             logit = F.linear(hs_pad, proj.weight[:1], proj.bias[:1])
             return logit.float().sigmoid().squeeze(-1)
         logits: torch.Tensor = proj(hs_pad)
         return logits.float().softmax(-1)[..., BLANK]
 
-    def log_softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
-        """Return log-probabilities (B, T, V) of hidden states (B, T, D)."""
-        if self._trace is None:
-            return self._log_probs(self.projection()(hs_pad))
-        keep = self._trace.spoken_mask
-        if keep.shape != hs_pad.shape[:2]:
-            raise ValueError(
-                f"the skip trace is of a batch of shape {tuple(keep.shape)}, but the hidden "
-                f"states have {tuple(hs_pad.shape[:2])}: give the trace of the same forward"
-            )
-        kept = self._log_probs(self.projection()(hs_pad[keep]))
-        blank = self._trace.blank_prob().to(kept.dtype).clamp(max=1.0 - 1e-6)
+    def log_softmax(
+        self,
+        hs_pad: torch.Tensor,
+        layer_idx: int | None = None,
+        trace: SkipTrace | None = None,
+    ) -> torch.Tensor:
+        """Return log-probabilities (B, T, V).
+
+        With a trace only frames that went through every layer, and repeats of such frames, are
+        projected. Every other frame gets the blank probability that the last gate it reached
+        saw; the rest of its mass is spread evenly over the labels.
+
+        Args:
+            hs_pad: Hidden states (B, T, D).
+            layer_idx: 1-based layer they come from; None = final.
+            trace: What was skipped in the same forward; None = nothing.
+
+        Raises:
+            ValueError: If the trace is of another batch.
+        """
+        proj = self.projection(layer_idx)
+        if trace is None:
+            return self._log_probs(proj(hs_pad))
+        keep = _spoken(trace, hs_pad)
+        kept = self._log_probs(proj(hs_pad[keep]))
+        blank = trace.blank_prob().to(kept.dtype).clamp(max=1.0 - 1e-6)
         out = ((1.0 - blank) / (kept.size(-1) - 1)).log()[..., None].repeat(1, 1, kept.size(-1))
         out[..., BLANK] = blank.log()
         out[keep] = kept
         return out
 
-    def softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
-        """Return probabilities (B, T, V) of hidden states (B, T, D)."""
-        return self.log_softmax(hs_pad).exp()
+    def softmax(
+        self,
+        hs_pad: torch.Tensor,
+        layer_idx: int | None = None,
+        trace: SkipTrace | None = None,
+    ) -> torch.Tensor:
+        """Return probabilities (B, T, V); see `log_softmax`."""
+        return self.log_softmax(hs_pad, layer_idx, trace).exp()
 
-    def argmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
-        """Return the most probable token (B, T), int64, of hidden states (B, T, D)."""
-        if self._trace is None:
-            return self.log_softmax(hs_pad).argmax(-1)
-        keep = self._trace.spoken_mask
+    def argmax(
+        self,
+        hs_pad: torch.Tensor,
+        layer_idx: int | None = None,
+        trace: SkipTrace | None = None,
+    ) -> torch.Tensor:
+        """Return the most probable tokens (B, T), int64; see `log_softmax`."""
+        if trace is None:
+            return self.log_softmax(hs_pad, layer_idx).argmax(-1)
+        keep = _spoken(trace, hs_pad)
         best = hs_pad.new_full(keep.shape, BLANK, dtype=torch.long)
-        best[keep] = self._log_probs(self.projection()(hs_pad[keep])).argmax(-1)
+        best[keep] = self._log_probs(self.projection(layer_idx)(hs_pad[keep])).argmax(-1)
         return best
 
     def forward(
@@ -184,6 +175,7 @@ class LayerSkipCTC(CTC):
         hlens: torch.Tensor,
         ys_pad: torch.Tensor,
         ys_lens: torch.Tensor,
+        layer_idx: int | None = None,
     ) -> torch.Tensor:
         """Return the CTC loss; with a ``self_loop_penalty`` the blank-regularised one.
 
@@ -192,12 +184,13 @@ class LayerSkipCTC(CTC):
             hlens: Their lengths (B,).
             ys_pad: Token ids (B, L), padding is ignored.
             ys_lens: Their lengths (B,).
+            layer_idx: 1-based layer the states come from; None = final.
 
         Returns:
             Scalar (sum over utterances / B) or, with ``reduce=False``, (B,) losses / B as
             ESPnet does.
         """
-        logits = self.projection()(self.dropout(hs_pad))
+        logits = self.projection(layer_idx)(self.dropout(hs_pad))
         log_probs = self._log_probs(logits).float().transpose(0, 1)
         ys_true = torch.cat([ys_pad[i, :n] for i, n in enumerate(ys_lens)])
         if self.self_loop_penalty:
@@ -213,3 +206,46 @@ class LayerSkipCTC(CTC):
         if self.head_type == "factorized":
             return factorized_log_probs(logits)
         return logits.log_softmax(-1)
+
+
+def _spoken(trace: SkipTrace, hs_pad: torch.Tensor) -> torch.Tensor:
+    keep = trace.spoken_mask
+    if keep.shape != hs_pad.shape[:2]:
+        raise ValueError(
+            f"the skip trace is of a batch of shape {tuple(keep.shape)}, but the hidden "
+            f"states have {tuple(hs_pad.shape[:2])}: pass the trace of the same forward"
+        )
+    return keep
+
+
+# What the method asks of a head. ESPnet's own has one projection and ignores traces.
+
+
+def head_blank_prob(ctc: Any, h: torch.Tensor, layer_idx: int) -> torch.Tensor:
+    """Return p(blank) (B, T) float32 of states (B, T, D), by our head or by ESPnet's own."""
+    if isinstance(ctc, LayerSkipCTC):
+        return ctc.blank_prob(h, layer_idx)
+    return ctc.softmax(h)[..., BLANK].float()  # type: ignore[no-any-return]
+
+
+def head_softmax(ctc: Any, h: torch.Tensor, layer_idx: int) -> torch.Tensor:
+    """Return the token probabilities (B, T, V) of states (B, T, D), as `head_blank_prob`."""
+    return ctc.softmax(h, layer_idx) if isinstance(ctc, LayerSkipCTC) else ctc.softmax(h)  # type: ignore[no-any-return]
+
+
+def head_log_softmax(
+    ctc: Any, h: torch.Tensor, layer_idx: int | None, trace: SkipTrace | None
+) -> torch.Tensor:
+    """Return log-probabilities (B, T, V) of states (B, T, D), as `head_blank_prob`."""
+    if isinstance(ctc, LayerSkipCTC):
+        return ctc.log_softmax(h, layer_idx, trace)
+    return ctc.log_softmax(h)  # type: ignore[no-any-return]
+
+
+def head_argmax(
+    ctc: Any, h: torch.Tensor, layer_idx: int | None, trace: SkipTrace | None
+) -> torch.Tensor:
+    """Return the most probable tokens (B, T) of states (B, T, D), as `head_blank_prob`."""
+    if isinstance(ctc, LayerSkipCTC):
+        return ctc.argmax(h, layer_idx, trace)
+    return ctc.argmax(h)  # type: ignore[no-any-return]

@@ -1,99 +1,18 @@
-"""The frames of a batch on their way through the layers, and the trace of what was skipped."""
+"""The frames of a batch on their way through the layers, and the result of a pass."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from espnet_layerskip.method.ctc import head_argmax, head_log_softmax
 from espnet_layerskip.method.packing import PackedIndex, gather_frames, pack_index, scatter_frames
-
-
-@dataclass(frozen=True)
-class GateTrace:
-    """What one gate saw and decided.
-
-    Attributes:
-        layer_idx: 1-based layer after which the gate sits.
-        keep_mask: (B, T) bool, True = the frame went on.
-        blank_prob: (B, T) float32, p(blank); a frame dropped by an earlier gate keeps the
-            value which that gate saw.
-        speaker: (B, T) int64, the frame whose state each frame gets in the end: of a repeat
-            that was dropped, here or before, one of its run that went on, of any other frame
-            itself; None = the gate keeps repeats.
-    """
-
-    layer_idx: int
-    keep_mask: torch.Tensor
-    blank_prob: torch.Tensor
-    speaker: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class SkipTrace:
-    """Which frames of a batch skipped layers, in encoder frames.
-
-    Attributes:
-        valid_mask: (B, T) bool, True = real frame.
-        gates: One GateTrace a gate, from the lowest layer up; at least one.
-    """
-
-    valid_mask: torch.Tensor
-    gates: list[GateTrace]
-
-    @property
-    def keep_mask(self) -> torch.Tensor:
-        """(B, T) bool, True = the frame went through every layer."""
-        return self.gates[-1].keep_mask
-
-    @property
-    def spoken_mask(self) -> torch.Tensor:
-        """(B, T) bool, True = the frame's output is that of a frame which ran every layer."""
-        speaker = self.gates[-1].speaker
-        return self.keep_mask if speaker is None else self.keep_mask.gather(1, speaker)
-
-    def blank_prob(self) -> torch.Tensor:
-        """Return p(blank) (B, T) that the last gate to see each frame gave it, float32.
-
-        That of a dropped repeat is that of its speaker.
-        """
-        gate = self.gates[-1]
-        return gate.blank_prob if gate.speaker is None else gate.blank_prob.gather(1, gate.speaker)
-
-    def depth(self, num_layers: int) -> torch.Tensor:
-        """Return how many layers each frame ran, (B, T) int64; 0 on padding."""
-        depth = torch.full_like(self.keep_mask, num_layers, dtype=torch.long)
-        for gate in reversed(self.gates):
-            depth = depth.masked_fill(~gate.keep_mask, gate.layer_idx)
-        return depth.masked_fill(~self.valid_mask, 0)
-
-    def num_frames(self) -> int:
-        """Return the number of real frames."""
-        return int(self.valid_mask.sum())
-
-    def num_skipped(self) -> int:
-        """Return the number of real frames that skipped at least one layer."""
-        return int((self.valid_mask & ~self.keep_mask).sum())
-
-    def skip_ratio(self) -> float:
-        """Return the share of real frames that skipped at least one layer."""
-        return self.num_skipped() / max(1, self.num_frames())
-
-    def utterance(self, row: int) -> SkipTrace:
-        """Return the trace of one utterance, cut to its own length: (1, T_row)."""
-        cut = (slice(row, row + 1), slice(0, int(self.valid_mask[row].sum())))
-        gates = [
-            GateTrace(
-                g.layer_idx,
-                g.keep_mask[cut],
-                g.blank_prob[cut],
-                None if g.speaker is None else g.speaker[cut],
-            )
-            for g in self.gates
-        ]
-        return SkipTrace(self.valid_mask[cut], gates)
+from espnet_layerskip.method.trace import GateTrace, SkipTrace
 
 
 @dataclass
@@ -105,12 +24,11 @@ class Frames:
         pos_emb: ESPnet's positional embedding of the full length, or None.
         valid_mask: (B, T) bool, or None where nothing is padded.
         index: Where the active frames sit in the full length; None = all are active.
-        frozen: (B, T, D) states at the last gate, which skipped frames keep; None before.
-        speaker: As in GateTrace, of the last gate.
+        frozen: (B, T, D) states at the last gate, which skipped frames keep; None before one.
         context: What a kept frame sees of the others: packed, packed_original or full.
-        flat: The active frames are one row (1, N, D), utterance after utterance and
-            without padding, as the layers of the fast path take them.
-        layout: What the fast path knows of the rows; for its layers to set and to read.
+        flat: The active frames are one row (1, N, D), utterance after utterance and without
+            padding, as the layers of the fast form take them.
+        layout: The fast form's own notes about the rows, set and read by its layers.
     """
 
     x: torch.Tensor
@@ -118,7 +36,6 @@ class Frames:
     valid_mask: torch.Tensor | None
     index: PackedIndex | None = None
     frozen: torch.Tensor | None = None
-    speaker: torch.Tensor | None = None
     context: str = "packed"
     flat: bool = False
     layout: Any = field(default=None, repr=False)
@@ -133,21 +50,10 @@ class Frames:
 
     def mask(self) -> torch.Tensor | None:
         """Return (B, M) bool of the active frames, True = may be attended; None = all."""
-        if self.index is None:
-            return self.valid_mask
-        return self._mask
+        return self.valid_mask if self.index is None else self._mask
 
     def full(self) -> torch.Tensor:
-        """Return the states at full length (B, T, D).
-
-        Skipped frames as they were frozen, but for repeats: they have the state of their speaker.
-        """
-        states = self._unpacked()
-        if self.speaker is None:
-            return states
-        return states.gather(1, self.speaker[..., None].expand_as(states))
-
-    def _unpacked(self) -> torch.Tensor:
+        """Return the states at full length (B, T, D); skipped frames as they were frozen."""
         if self.index is None:
             return self.x.view(self.shape)
         assert self.frozen is not None
@@ -159,10 +65,9 @@ class Frames:
             return values.view(base.shape)
         return scatter_frames(base[..., None], values[..., None], self.index).squeeze(-1)
 
-    def keep(self, keep_mask: torch.Tensor, speaker: torch.Tensor | None = None) -> None:
-        """Freeze the present states and go on with the frames of ``keep_mask`` (B, T)."""
-        self.frozen = self._unpacked()
-        self.speaker = speaker
+    def keep(self, keep_mask: torch.Tensor) -> None:
+        """Freeze the current states and continue with the frames of ``keep_mask`` (B, T)."""
+        self.frozen = self.full()
         self.index = pack_index(keep_mask, self.flat)
         self.layout = None
         self.x = gather_frames(self.frozen, self.index)
@@ -176,28 +81,113 @@ class LayerState:
     Attributes:
         frames: The frames that go on.
         valid_mask: (B, T) bool, True = real frame.
+        layers: All layers of the encoder, in the form that the frames have (see `Frames.flat`).
         layer_idx: Layers run so far: the 1-based number of the last one.
-        traces: What the gates on the way decided.
+        gates: What the gates on the way decided.
     """
 
     frames: Frames
     valid_mask: torch.Tensor
+    layers: Sequence[Any]
     layer_idx: int = 0
-    traces: list[GateTrace] = field(default_factory=list)
-
-    @property
-    def keep_mask(self) -> torch.Tensor:
-        """(B, T) bool, True = the frame is still on its way."""
-        return self.traces[-1].keep_mask if self.traces else self.valid_mask
+    gates: list[GateTrace] = field(default_factory=list)
 
     def drop(self, trace: GateTrace) -> None:
         """Let a gate's decision take effect."""
-        if not bool((trace.keep_mask == self.keep_mask).all()):
-            self.frames.keep(trace.keep_mask, trace.speaker)
-        self.traces.append(trace)
+        before = self.gates[-1].keep_mask if self.gates else self.valid_mask
+        if not bool((trace.keep_mask == before).all()):
+            self.frames.keep(trace.keep_mask)
+        self.gates.append(trace)
+
+    def full(self) -> torch.Tensor:
+        """Return the states at full length (B, T, D); a repeat has its speaker's."""
+        states = self.frames.full()
+        speaker = self.gates[-1].speaker if self.gates else None
+        if speaker is None:
+            return states
+        return states.gather(1, speaker[..., None].expand_as(states))
 
     def fork(self) -> LayerState:
-        """Return a copy that can go another way; no tensor is copied or changed."""
-        return LayerState(
-            copy.copy(self.frames), self.valid_mask, self.layer_idx, list(self.traces)
-        )
+        """Return a copy that can continue differently; tensors are shared, never changed."""
+        frames, gates = copy.copy(self.frames), list(self.gates)
+        return LayerState(frames, self.valid_mask, self.layers, self.layer_idx, gates)
+
+    def trace(self) -> SkipTrace | None:
+        """Return what was skipped so far; None where no gate decided."""
+        return SkipTrace(self.valid_mask, tuple(self.gates)) if self.gates else None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The result of an encoder pass, at full length: a skipped frame has its state at the gate.
+
+    Attributes:
+        out: Normalised states (B, T', D).
+        lens: Their lengths (B,) int64.
+        intermediates: (layer_idx, normalised states (B, T', D)) of intermediate layers.
+        trace: What the gates decided; None where none did.
+        exit_layer: Layer after which every frame stopped; None = the last one.
+    """
+
+    out: torch.Tensor
+    lens: torch.Tensor
+    intermediates: tuple[tuple[int, torch.Tensor], ...] = ()
+    trace: SkipTrace | None = None
+    exit_layer: int | None = None
+
+    @property
+    def keep_mask(self) -> torch.Tensor | None:
+        """(B, T') bool, False = the frame skipped at a gate; None where no gate decided."""
+        return None if self.trace is None else self.trace.keep_mask
+
+    def depth(self, num_layers: int) -> torch.Tensor:
+        """Return how many of the layers each frame ran, (B, T') int64; 0 on padding."""
+        if self.trace is not None:
+            return self.trace.depth(num_layers)
+        run = num_layers if self.exit_layer is None else self.exit_layer
+        place = torch.arange(self.out.size(1), device=self.out.device)
+        return run * (place < self.lens.to(place.device)[:, None]).long()
+
+    def for_espnet(self) -> Any:
+        """Return the first value of an ESPnet encoder: ``out`` or ``(out, intermediates)``."""
+        return (self.out, list(self.intermediates)) if self.intermediates else self.out
+
+    def log_softmax(self, ctc: Any) -> torch.Tensor:
+        """Return log-probabilities (B, T', V) by a CTC head, ours or ESPnet's.
+
+        With our head, frames that skipped keep the gate's blank decision. After an early exit
+        the head of that layer is used.
+        """
+        return head_log_softmax(ctc, self.out, self.exit_layer, self.trace)
+
+    def argmax(self, ctc: Any) -> torch.Tensor:
+        """Return the most probable tokens (B, T') int64; see `log_softmax`."""
+        return head_argmax(ctc, self.out, self.exit_layer, self.trace)
+
+
+def join(parts: Sequence[Encoded]) -> Encoded:
+    """Return utterances that were encoded one at a time, (1, T_i, D), as one padded batch."""
+
+    def rows(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return pad_sequence([t[0] for t in tensors], batch_first=True)
+
+    def gate(gates: Sequence[GateTrace]) -> GateTrace:
+        speaker = None
+        if gates[0].speaker is not None:
+            speaker = rows([g.speaker for g in gates if g.speaker is not None])
+        masks, probs = [g.keep_mask for g in gates], [g.blank_prob for g in gates]
+        return GateTrace(gates[0].layer_idx, rows(masks), rows(probs), speaker)
+
+    traces = [part.trace for part in parts if part.trace is not None]
+    trace = None
+    if traces:
+        by_gate = zip(*(t.gates for t in traces), strict=True)
+        trace = SkipTrace(rows([t.valid_mask for t in traces]), tuple(gate(g) for g in by_gate))
+    states = zip(*(part.intermediates for part in parts), strict=True)
+    return Encoded(
+        rows([part.out for part in parts]),
+        torch.cat([part.lens for part in parts]),
+        tuple((same[0][0], rows([h for _, h in same])) for same in states),
+        trace,
+        parts[0].exit_layer,
+    )

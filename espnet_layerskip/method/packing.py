@@ -1,8 +1,8 @@
 """Moving frames: gather the kept ones into a shorter tensor, scatter them back.
 
-Pure functions, ragged in a batch: each utterance keeps its own number of frames and the
-packed tensor is as long as the longest of them. Whole rows are copied, by their number in
-the batch laid end to end. A flat index drops padding as well: the kept frames of all
+Pure functions. Each utterance of a batch keeps its own number of frames, and the packed tensor
+is as long as the longest one. Whole rows are copied; a row's number is its place in the batch
+laid end to end. A flat index drops padding as well: the kept frames of all
 utterances follow one another in a single row of the packed tensor.
 """
 

@@ -1,111 +1,186 @@
-"""Parsing of the skipping options, the same for commands, YAML files and Python callers."""
+"""SkipSettings: the one record of how an encoder skips. No PyTorch: commands check it first."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-DECODER_TYPES = ("espnet", "greedy", "prefix_beam", "ngram")
 SKIP_CONTEXTS = ("packed", "packed_original", "full")
 PRECISIONS = ("float32", "bfloat16", "int8")
-OFF = 1.0
 
-logger = logging.getLogger(__name__)
+# KEY of KEY=VALUE and the attribute that it sets, in the order in which they are printed.
+KEYS = {
+    "threshold": "blank_threshold",
+    "extension": "spike_extension",
+    "context": "skip_context",
+    "exit": "exit_layer",
+    "gates": "gates_in_use",
+    "repeats": "repeat_threshold",
+    "fallback": "min_spike_ratio",
+}
+# Values that are not printed.
+_USUAL = {"repeats": 1.0, "fallback": 0.02}
+# Names in calibration files of version 0.1.
+_OLD_KEYS = {key: name for key, name in KEYS.items() if key != "exit"}
 
 
-def parse_blank_threshold(
-    value: str | float | bool | None, name: str = "blank_threshold"
-) -> float | None:
-    """Return the threshold to set, or None to keep what the model has.
+@dataclass(frozen=True)
+class SkipSettings:
+    """How an encoder skips; None keeps what the model has (except for ``exit_layer``).
 
-    Args:
-        value: "auto" or None (keep), "off" (1.0; YAML reads a bare ``off`` as False), or a
-            number in (0, 1].
-        name: Of the option, for the error.
+    Configurations, command lines, calibration files, rows of tables and the attributes of an
+    encoder all read and write this record. Values may be given as they are or as text: "auto" is
+    None, "off" is 1.0 for a threshold, lists are "A,B".
+
+    Attributes:
+        blank_threshold: A frame skips where p(blank) > this; in (0, 1], 1.0 = off. One number
+            for all gates, or one for each gate layer of the encoder, from the lowest up.
+        spike_extension: Frames (left, right) of each spike that run too.
+        skip_context: What a kept frame sees of the others in the upper layers: "packed",
+            "packed_original" or "full".
+        gates_in_use: Gate layers that decide, at least one.
+        repeat_threshold: Of neighbouring frames with the same most probable label, each with a
+            probability above this, only the peak runs on; in (0, 1], 1.0 = off.
+        min_spike_ratio: An utterance with fewer spikes per frame runs at full depth; in [0, 1].
+        exit_layer: Gate layer after which every frame stops, whatever the gates say; None = no
+            early exit.
 
     Raises:
-        ValueError: For anything else.
+        ValueError: For a value that cannot be read or is out of its range.
 
     Example:
-        >>> [parse_blank_threshold(value) for value in ("auto", "off", "0.9")]
-        [None, 1.0, 0.9]
+        >>> SkipSettings(blank_threshold="off", spike_extension="1,2").describe()
+        'threshold=1 extension=1,2'
     """
-    if value is None or value == "auto":
-        return None
-    if value == "off" or value is False:
+
+    blank_threshold: float | tuple[float, ...] | None = None
+    spike_extension: tuple[int, int] | None = None
+    skip_context: str | None = None
+    gates_in_use: tuple[int, ...] | None = None
+    repeat_threshold: float | None = None
+    min_spike_ratio: float | None = None
+    exit_layer: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, read in _READERS.items():
+            object.__setattr__(self, name, read(getattr(self, name)))
+
+    def over(self, base: SkipSettings) -> SkipSettings:
+        """Return these settings, with what they leave open taken from ``base``.
+
+        Example:
+            >>> SkipSettings(blank_threshold=0.8).over(SkipSettings(0.9, (1, 1))).describe()
+            'threshold=0.8 extension=1,1'
+        """
+        open_ones = (f.name for f in fields(self) if getattr(self, f.name) is None)
+        return replace(self, **{n: getattr(base, n) for n in open_ones if n != "exit_layer"})
+
+    def resolved(self, encoder: Any) -> SkipSettings:
+        """Return the complete record for an encoder; OFF for one without gates.
+
+        Raises:
+            ValueError: If it does not fit the encoder's gates.
+        """
+        if can_skip(encoder):
+            return self.over(encoder.settings).checked(encoder.gate_layer_idx)
+        if any(
+            value is not None and value != getattr(OFF, name)
+            for name, value in asdict(self).items()
+        ):
+            raise ValueError(
+                f"the settings {self.describe()!r} need gates, but the encoder is a "
+                f"{type(encoder).__name__} without a gate: train with encoder: layerskip_... and "
+                "gate_layer_idx: [K], add gates with add_skipping, or leave the settings out"
+            )
         return OFF
-    try:
-        threshold = float(value) if value is not True else float("nan")
-    except ValueError:
-        threshold = float("nan")
-    if not 0.0 < threshold <= 1.0:
-        raise ValueError(f"{name} must be 'auto', 'off' or a number in (0, 1], but got {value!r}")
-    return threshold
+
+    def checked(self, gate_layer_idx: Sequence[int]) -> SkipSettings:
+        """Return these settings if they fit an encoder with gates after these layers.
+
+        Raises:
+            ValueError: If they name other gates, or have another number of thresholds.
+        """
+        layers = sorted(gate_layer_idx)
+        if isinstance(self.blank_threshold, tuple) and len(self.blank_threshold) != len(layers):
+            raise ValueError(
+                f"blank_threshold must be one number, or one for each of the gate layers {layers}, "
+                f"but got {list(self.blank_threshold)}"
+            )
+        in_use = self.gates_in_use
+        if in_use is not None and (not set(in_use) <= set(layers) or (layers and not in_use)):
+            raise ValueError(
+                f"gates_in_use must be some of the gate layers {layers}, at least one "
+                f"(blank_threshold 1.0 turns all off), but got {list(in_use)}"
+            )
+        if self.exit_layer is not None and self.exit_layer not in layers:
+            raise ValueError(
+                f"exit_layer must be None or one of the gate layers {layers}, which have a trained "
+                f"head, but got {self.exit_layer!r}"
+            )
+        return self
+
+    def thresholds(self, gate_layer_idx: Sequence[int]) -> dict[int, float]:
+        """Return the threshold of each gate that decides, by layer; for a complete record."""
+        layers = sorted(gate_layer_idx)
+        values = self.blank_threshold
+        by_gate = values if isinstance(values, tuple) else (values,) * len(layers)
+        in_use = layers if self.gates_in_use is None else self.gates_in_use
+        return {k: p for k, p in zip(layers, by_gate, strict=True) if k in in_use and p is not None}
+
+    @property
+    def full_depth(self) -> bool:
+        """True if every frame runs every layer; for a complete record."""
+        one = self.blank_threshold
+        every = one if isinstance(one, tuple) else (one,)
+        return all(threshold == 1.0 for threshold in every) and self.exit_layer is None
+
+    def describe(self) -> str:
+        """Return the settings as they are written on the command line, KEY=VALUE KEY=VALUE."""
+        parts = []
+        for key, name in KEYS.items():
+            value = getattr(self, name)
+            if value is None or value == _USUAL.get(key):
+                continue
+            parts.append(f"{key}={_text(value)}")
+        return " ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain types by attribute; `from_json` reads them."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> SkipSettings:
+        """Undo `to_json`; other keys are ignored, those of older calibration files are read."""
+        names = {f.name: f.name for f in fields(SkipSettings)}
+        found: dict[str, Any] = {_OLD_KEYS.get(k, names.get(k, "")): v for k, v in data.items()}
+        found.pop("", None)
+        return SkipSettings(**found)
+
+    @staticmethod
+    def from_items(items: Iterable[str]) -> SkipSettings:
+        """Read ``threshold=0.9 extension=1,1 context=packed exit=4 gates=4,8 repeats=0.5``.
+
+        Raises:
+            ValueError: For an unknown key, a key given twice or a value that cannot be read.
+        """
+        texts: dict[str, str] = {}
+        for item in items:
+            key, sign, value = item.partition("=")
+            if key not in KEYS or not sign:
+                raise ValueError(
+                    f"setting {item!r} is not known: write KEY=VALUE with a KEY of {tuple(KEYS)}"
+                )
+            if KEYS[key] in texts:
+                raise ValueError(f"setting {key} is given twice ({item!r}): give it once")
+            texts[KEYS[key]] = value
+        return SkipSettings(**texts)  # type: ignore[arg-type]
 
 
-def parse_spike_extension(value: str | Sequence[int] | None) -> tuple[int, int] | None:
-    """Return (left, right) in frames, or None to keep the model's own.
-
-    Args:
-        value: "L,R", a pair of integers >= 0, or None.
-
-    Raises:
-        ValueError: For anything else.
-
-    Example:
-        >>> parse_spike_extension("1,2")
-        (1, 2)
-    """
-    if value is None:
-        return None
-    parts = value.replace(" ", "").split(",") if isinstance(value, str) else list(value)
-    try:
-        left, right = (int(part) for part in parts)
-    except (TypeError, ValueError):
-        left = right = -1
-    if left < 0 or right < 0:
-        raise ValueError(
-            f"spike_extension must be two frame counts 'L,R', both >= 0, but got {value!r}"
-        )
-    return left, right
-
-
-def parse_gates(value: str | None) -> tuple[int, ...] | None:
-    """Return the gate layers to use, or None for all that the model has.
-
-    Args:
-        value: "K" or "K,K,...", or None.
-
-    Raises:
-        ValueError: For anything else.
-
-    Example:
-        >>> parse_gates("8,4")
-        (4, 8)
-    """
-    if value is None:
-        return None
-    try:
-        return tuple(sorted({int(part) for part in value.split(",")}))
-    except ValueError:
-        message = f"gates must be layer numbers 'K' or 'K,K,...', but got {value!r}"
-        raise ValueError(message) from None
-
-
-def parse_exit_layer(value: str | int | None) -> int | None:
-    """Return the layer after which every frame stops, or None for no early exit.
-
-    Raises:
-        ValueError: For anything but an integer, "none" or None.
-    """
-    if value is None or value == "none":
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        message = f"exit_layer must be a layer number or 'none', but got {value!r}"
-        raise ValueError(message) from None
+def can_skip(encoder: Any) -> bool:
+    """Return whether an encoder has at least one gate."""
+    return bool(getattr(encoder, "gate_layer_idx", None))
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
@@ -119,92 +194,122 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
-def set_skipping(
-    encoder: Any,
-    blank_threshold: str | float | None = None,
-    spike_extension: str | Sequence[int] | None = None,
-    skip_context: str | None = None,
-    exit_layer: str | int | None = None,
-) -> None:
-    """Set the skipping options of an encoder; None keeps what it has.
+def read_threshold(value: Any, name: str = "blank_threshold") -> float | tuple[float, ...] | None:
+    """Return a threshold, or None to keep what the model has.
 
     Args:
-        encoder: A layerskip encoder; on any other only "off" and None can be asked for.
-        blank_threshold: See :func:`parse_blank_threshold`.
-        spike_extension: See :func:`parse_spike_extension`.
-        skip_context: One of SKIP_CONTEXTS.
-        exit_layer: See :func:`parse_exit_layer`.
+        value: A number in (0, 1], or text; "off" (YAML reads a bare ``off`` as False) is 1.0,
+            "auto" and None keep; several ("P,P" or a list) are one for each gate.
+        name: Of the option, for the error.
 
     Raises:
-        ValueError: For a wrong value, or if the encoder has no gate.
+        ValueError: For anything else.
+
+    Example:
+        >>> [read_threshold(value) for value in ("auto", "off", 0.9, "0.9,0.95")]
+        [None, 1.0, 0.9, (0.9, 0.95)]
     """
-    threshold = parse_blank_threshold(blank_threshold)
-    values = {
-        "blank_threshold": threshold,
-        "spike_extension": parse_spike_extension(spike_extension),
-        "skip_context": skip_context and check_choice("skip_context", skip_context, SKIP_CONTEXTS),
-        "exit_layer": parse_exit_layer(exit_layer),
-    }
-    given = [name for name, value in values.items() if value is not None]
-    if threshold == OFF:
-        given.remove("blank_threshold")
-    if given and not getattr(encoder, "gate_layer_idx", None):
+    if value is None or value == "auto":
+        return None
+    parts = value.split(",") if isinstance(value, str) else value
+    parts = parts if isinstance(parts, list | tuple) else [parts]
+    numbers = tuple(1.0 if part == "off" or part is False else _number(part) for part in parts)
+    if not numbers or not all(0.0 < number <= 1.0 for number in numbers):
         raise ValueError(
-            f"{', '.join(given)} cannot be set: the encoder is a {type(encoder).__name__} without "
-            "a gate; train it with encoder: layerskip_conformer and gate_layer_idx: [K]"
+            f"{name} must be a number in (0, 1] (1.0 = off), 'off' or 'auto', but got {value!r}"
         )
-    if getattr(encoder, "gate_layer_idx", None):
-        for name, value in values.items():
-            if value is not None:
-                setattr(encoder, name, value)
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
-def set_fast_form(encoder: Any, precision: str = "float32", optimize: bool = True) -> None:
-    """Let an encoder run in its fast form, if it has one.
+def read_extension(value: Any, name: str = "spike_extension") -> tuple[int, int] | None:
+    """Return (left, right) in frames, or None to keep what the model has.
 
     Args:
-        encoder: Any encoder in evaluation mode.
-        precision: One of PRECISIONS.
-        optimize: False = the plain form, which is float32.
+        value: A pair of integers >= 0, "L,R", or None.
+        name: Of the option, for the error.
 
     Raises:
-        ValueError: If another precision than float32 is asked for and cannot be had.
+        ValueError: For anything else.
     """
-    check_choice("precision", precision, PRECISIONS)
-    exact = precision == "float32"
-    if not exact and not (optimize and hasattr(encoder, "optimize_for_inference")):
+    if value is None:
+        return None
+    pair = _integers(value)
+    if pair is None or len(pair) != 2 or min(pair) < 0:
         raise ValueError(
-            f"precision {precision} needs a layerskip encoder and its fast form, but got a "
-            f"{type(encoder).__name__} with optimize={optimize}"
+            f"{name} must be two integers >= 0, [left, right] in frames or 'L,R', but got {value!r}"
         )
-    if optimize and hasattr(encoder, "optimize_for_inference"):
-        try:
-            encoder.optimize_for_inference(precision)
-        except ValueError as e:
-            if not exact:
-                raise
-            logger.info("the encoder runs in its plain form: %s", e)
+    return pair[0], pair[1]
 
 
-def quantize_dynamic(model: Any, espnet_arguments: Mapping[str, Any]) -> None:
-    """Quantize encoder and decoder in place, as ESPnet's ``quantize_asr_model`` does.
+def _read_context(value: Any) -> str | None:
+    return check_choice("skip_context", value, SKIP_CONTEXTS) if value else None
 
-    The CTC head and the search keep their modules.
 
-    Args:
-        model: ESPnet ASR model.
-        espnet_arguments: Those of ESPnet's Speech2Text: ``quantize_modules`` (names of classes
-            of torch.nn) and ``quantize_dtype``.
-    """
-    import torch
+def _read_gates(value: Any) -> tuple[int, ...] | None:
+    found = None if value is None else _integers(value)
+    if value is not None and found is None:
+        raise ValueError(f"gates must be layer numbers 'K' or 'K,K,...', but got {value!r}")
+    return None if found is None else tuple(sorted(set(found)))
 
-    modules = espnet_arguments.get("quantize_modules", ["Linear"])
-    dtype = espnet_arguments.get("quantize_dtype", "qint8")
-    for module in (model.encoder, model.decoder):
-        if module is not None:
-            torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
-                module,
-                qconfig_spec={getattr(torch.nn, name) for name in modules},
-                dtype=getattr(torch, dtype),
-                inplace=True,
-            )
+
+def _read_repeats(value: Any) -> float | None:
+    found = read_threshold(value, "repeat_threshold")
+    if isinstance(found, tuple):
+        raise ValueError(f"repeat_threshold must be one number in (0, 1], but got {value!r}")
+    return found
+
+
+def _read_ratio(value: Any) -> float | None:
+    if value is not None and not 0.0 <= _number(value) <= 1.0:
+        raise ValueError(f"min_spike_ratio must be in [0, 1], but got {value!r}")
+    return None if value is None else float(value)
+
+
+def _read_exit(value: Any) -> int | None:
+    if value is None or value == "none":
+        return None
+    found = _integers([value])
+    if found is None:
+        raise ValueError(f"exit_layer must be a layer number or 'none', but got {value!r}")
+    return found[0]
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "blank_threshold": read_threshold,
+    "spike_extension": read_extension,
+    "skip_context": _read_context,
+    "gates_in_use": _read_gates,
+    "repeat_threshold": _read_repeats,
+    "min_spike_ratio": _read_ratio,
+    "exit_layer": _read_exit,
+}
+
+
+def _number(value: Any) -> float:
+    try:
+        return math.nan if value is True else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _integers(value: Any) -> tuple[int, ...] | None:
+    """Return the integers of a list or of "A,B"; None if there is anything else among them."""
+    parts = value.replace(" ", "").split(",") if isinstance(value, str) else value
+    try:
+        numbers = tuple(int(part) for part in parts)
+    except (TypeError, ValueError):
+        return None
+    same = all(
+        isinstance(p, str) or (type(p) is int and p == n)
+        for p, n in zip(parts, numbers, strict=True)
+    )
+    return numbers if same else None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(_text(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+OFF = SkipSettings(blank_threshold=1.0)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from espnet_layerskip._compat import CTC, ESPnetASRModel
+from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.method.ctc import BLANK, LayerSkipCTC
-from espnet_layerskip.method.frames import SkipTrace
-from espnet_layerskip.method.gate import check_extension
-from espnet_layerskip.method.walk import LayerSkipMixin
+from espnet_layerskip.method.frames import Encoded
+from espnet_layerskip.method.settings import check_choice, read_extension
 from espnet_layerskip.training.consistency import consistency_loss, two_views
 from espnet_layerskip.training.distillation import (
     FRAME_SELECTIONS,
@@ -95,8 +96,8 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         kd_frames: str = "all",
         kd_spike_extension: Sequence[int] = (1, 1),
     ):
-        _check_choice("interctc_head", interctc_head, INTERCTC_HEADS)
-        _check_choice("kd_frames", kd_frames, FRAME_SELECTIONS)
+        check_choice("interctc_head", interctc_head, INTERCTC_HEADS)
+        check_choice("kd_frames", kd_frames, FRAME_SELECTIONS)
         for name, value in (
             ("consistency_weight", consistency_weight),
             ("kd_blank_weight", kd_blank_weight),
@@ -109,7 +110,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
                 "consistency_weight compares two views frame by frame: set specaug_conf "
                 "apply_time_warp: false, which would move their frames apart"
             )
-        if not isinstance(encoder, LayerSkipMixin):
+        if not isinstance(encoder, LayerSkipEncoder):
             raise ValueError(
                 "model: layerskip needs an encoder with skipping (encoder: layerskip_conformer), "
                 f"but got {type(encoder).__name__}; use model: espnet with a stock encoder"
@@ -122,6 +123,11 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
                 f"it is token {list(token_list).index(sym_blank)}"
             )
         own = encoder.gate_layer_idx if interctc_head == "own" else ()
+        if own and not (interctc_weight > 0.0 or kd_blank_weight > 0.0 or kd_label_weight > 0.0):
+            raise ValueError(
+                "interctc_head: own needs interctc_weight, kd_blank_weight or kd_label_weight "
+                "above 0: nothing else trains the heads of the gates"
+            )
         super().__init__(
             vocab_size=vocab_size,
             token_list=token_list,
@@ -156,8 +162,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         self.kd_blank_weight = kd_blank_weight
         self.kd_label_weight = kd_label_weight
         self.kd_frames = kd_frames
-        self.kd_spike_extension = check_extension(list(kd_spike_extension))
-        self._encoded: tuple[torch.Tensor, dict[int, torch.Tensor], torch.Tensor] | None = None
+        self.kd_spike_extension = read_extension(kd_spike_extension, "kd_spike_extension") or (0, 0)
 
     def forward(
         self,
@@ -183,98 +188,60 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
             )
             kwargs = {k: two_views(v)[0] if torch.is_tensor(v) else v for k, v in kwargs.items()}
         # In validation the loss and the teacher need full depth; skipping is scored apart.
-        with self.encoder.mode(skip=None if self.training else False, intermediates=True):
-            loss, stats, weight = super().forward(
-                speech, speech_lengths, text, text_lengths, **kwargs
-            )
-        assert self._encoded is not None
-        out, intermediates, olens = self._encoded
-        trace, self._encoded = self.encoder.last_skip, None
-        kd_loss, kd_stats = self._distil(out, intermediates, olens, trace)
+        call = _Call(self, skip=None if self.training else False, intermediates=True)
+        loss, stats, weight = call.forward(speech, speech_lengths, text, text_lengths, **kwargs)
+        encoded = call.encoded
+        kd_loss, kd_stats = self._distil(encoded)
         stats.update(kd_stats)
         if kd_loss is not None:
             loss = loss + kd_loss
             stats["loss"] = loss.detach()
         if views:
-            consistency = self._consistency(out, olens, trace)
+            _, final = _final_frames(encoded)
+            consistency = consistency_loss(self.ctc.log_softmax(encoded.out), final)
             loss = loss + self.consistency_weight * consistency
             stats["loss_consistency"] = consistency.detach()
             stats["loss"] = loss.detach()
-        if self.training and trace is not None:
-            stats["skip_ratio"] = loss.new_tensor(trace.skip_ratio())
+        if self.training and encoded.trace is not None:
+            stats["skip_ratio"] = loss.new_tensor(encoded.trace.skip_ratio())
         if not self.training and self.encoder.gate_layer_idx:
             stats.update(self._validate_skipping(speech, speech_lengths, text, loss))
         return loss, stats, weight
 
-    def encode(
-        self, speech: torch.Tensor, speech_lengths: torch.Tensor
-    ) -> tuple[Any, torch.Tensor]:
-        """Frontend and encoder, as in ESPnet; remembers the outputs for the losses."""
-        encoder_out, olens = super().encode(speech, speech_lengths)
-        if isinstance(encoder_out, tuple):
-            self._encoded = (encoder_out[0], dict(encoder_out[1]), olens)
-        elif self.training:
-            self._encoded = (encoder_out, {}, olens)
-        return encoder_out, olens
-
-    def _calc_ctc_loss(
-        self,
-        encoder_out: torch.Tensor,
-        encoder_out_lens: torch.Tensor,
-        ys_pad: torch.Tensor,
-        ys_pad_lens: torch.Tensor,
-    ) -> tuple[torch.Tensor, float | None]:
-        """ESPnet's CTC loss and CER, through the head of the layer that is given."""
-        intermediates = self._encoded[1] if self._encoded is not None else {}
-        layer_idx = next((i for i, h in intermediates.items() if h is encoder_out), None)
-        with self.ctc.layer(layer_idx):
-            return super()._calc_ctc_loss(  # type: ignore[no-any-return]
-                encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
-            )
-
-    def _distil(
-        self,
-        out: torch.Tensor,
-        intermediates: dict[int, torch.Tensor],
-        olens: torch.Tensor,
-        trace: SkipTrace | None,
-    ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
+    def _distil(self, encoded: Encoded) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
         """Return the weighted distillation loss (None = off) and the terms for the log."""
-        gates = [i for i in self.encoder.gate_layer_idx if i in intermediates]
+        states = dict(encoded.intermediates)
+        gates = [i for i in self.encoder.gate_layer_idx if i in states]
         stats: dict[str, torch.Tensor] = {}
         if not gates:
             return None, stats
         kd_on = self.kd_blank_weight > 0.0 or self.kd_label_weight > 0.0
-        valid, taught = _final_frames(out, olens, trace)
+        valid, taught = _final_frames(encoded)
         with torch.no_grad():
-            teacher = self.ctc.log_softmax(out)
+            teacher = self.ctc.log_softmax(encoded.out)
         frames = select_frames(teacher, taught, self.kd_frames, self.kd_spike_extension)
-        total = out.new_zeros(())
+        total = encoded.out.new_zeros(())
         for layer_idx in gates:
-            with self.ctc.layer(layer_idx), torch.set_grad_enabled(kd_on and self.training):
-                student = self.ctc.log_softmax(intermediates[layer_idx])
+            with torch.set_grad_enabled(kd_on and self.training):
+                student = self.ctc.log_softmax(states[layer_idx], layer_idx)
             blank, label = (
-                (term * frames).sum() / out.size(0) for term in distillation_terms(teacher, student)
+                (term * frames).sum() / teacher.size(0)
+                for term in distillation_terms(teacher, student)
             )
             total = total + self.kd_blank_weight * blank + self.kd_label_weight * label
             stats[f"loss_kd_blank_layer{layer_idx}"] = blank.detach()
             stats[f"loss_kd_label_layer{layer_idx}"] = label.detach()
-            if trace is None:
+            if encoded.trace is None:
                 stats.update(self._gate_accuracy(layer_idx, teacher, student, valid))
         return (total / len(gates) if kd_on else None), stats
-
-    def _consistency(
-        self, out: torch.Tensor, olens: torch.Tensor, trace: SkipTrace | None
-    ) -> torch.Tensor:
-        """Return the consistency of the two views' final distributions."""
-        _, final = _final_frames(out, olens, trace)
-        return consistency_loss(self.ctc.log_softmax(out), final)
 
     def _gate_accuracy(
         self, layer_idx: int, teacher: torch.Tensor, student: torch.Tensor, valid: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Precision and recall of "p(blank) > threshold" against the final blank decision."""
-        gated = (student.detach()[..., BLANK].exp() > self.encoder.blank_threshold) & valid
+        thresholds = self.encoder.settings.thresholds(self.encoder.gate_layer_idx)
+        threshold = thresholds.get(layer_idx, 1.0)
+        gated = (student.detach()[..., BLANK].exp() > threshold) & valid
         blank = (teacher.argmax(-1) == BLANK) & valid
         hits = (gated & blank).sum().float()
         return {
@@ -290,25 +257,84 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         loss: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Return skip ratio and CER of a validation batch with skipping on."""
-        with self.encoder.mode(skip=True):
-            out, _ = self.encode(speech, speech_lengths)
-        trace = self.encoder.last_skip
+        call = _Call(self, skip=True, intermediates=False)
+        call.encode(speech, speech_lengths)
+        trace = call.encoded.trace
         stats = {"skip_ratio": loss.new_tensor(trace.skip_ratio() if trace is not None else 0.0)}
         if self.error_calculator is not None:
-            with self.ctc.skipped(trace):
-                tokens = self.ctc.argmax(out)
+            tokens = call.encoded.argmax(self.ctc)
             cer = self.error_calculator(tokens.cpu(), text.cpu(), is_ctc=True)
             if cer is not None:
                 stats["cer_ctc_skip"] = loss.new_tensor(cer)
         return stats
 
 
-def _final_frames(
-    out: torch.Tensor, olens: torch.Tensor, trace: SkipTrace | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+class _Call(LayerSkipASRModel):
+    """A model for one call: it shares all parameters, and the result of the pass stays on it.
+
+    ESPnet's ``forward`` hands on the states of the encoder, but not what was skipped.
+
+    Args:
+        model: Whose parameters are used.
+        options: Those of the encoder's ``run``.
+    """
+
+    encoded: Encoded
+
+    def __init__(self, model: LayerSkipASRModel, **options: Any):
+        self.__dict__.update(model.__dict__)
+        self.__dict__["encoder"] = _Pass(self, model.encoder, options)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what ESPnet's model does."""
+        return ESPnetASRModel.forward(self, *args, **kwargs)
+
+    def encode(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+    ) -> tuple[Any, torch.Tensor]:
+        """Frontend and encoder, as in ESPnet; notes the result."""
+        found, olens = super().encode(speech, speech_lengths)
+        out = found[0] if isinstance(found, tuple) else found  # behind a postencoder another
+        self.__dict__["encoded"] = replace(self.encoded, out=out, lens=olens)
+        return found, olens
+
+    def _calc_ctc_loss(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, float | None]:
+        """CTC loss and CER as ESPnet's, through the head of the layer that is given."""
+        layer_idx = next((k for k, h in self.encoded.intermediates if h is encoder_out), None)
+        loss = self.ctc(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens, layer_idx)
+        cer = None
+        if not self.training and self.error_calculator is not None:
+            tokens = self.ctc.argmax(encoder_out, layer_idx)
+            cer = self.error_calculator(tokens.cpu(), ys_pad.cpu(), is_ctc=True)
+        return loss, cer
+
+
+class _Pass:
+    """An encoder for one call, as ESPnet's ``encode`` calls it."""
+
+    def __init__(self, call: _Call, encoder: Any, options: dict[str, Any]):
+        self.call, self.encoder, self.options = call, encoder, options
+
+    def __call__(self, xs_pad: torch.Tensor, ilens: torch.Tensor, ctc: Any = None) -> Any:
+        found = self.encoder.run(xs_pad, ilens, ctc, **self.options)
+        self.call.__dict__["encoded"] = found
+        return found.for_espnet(), found.lens, None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.encoder, name)
+
+
+def _final_frames(encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the real frames and those of them with a final distribution, both (B, T) bool."""
-    valid = torch.arange(out.size(1), device=out.device) < olens.to(out.device)[:, None]
-    return valid, valid if trace is None else trace.keep_mask  # a skipped frame has none
+    length, olens = encoded.out.size(1), encoded.lens.to(encoded.out.device)
+    valid = torch.arange(length, device=olens.device) < olens[:, None]
+    return valid, valid if encoded.keep_mask is None else encoded.keep_mask
 
 
 def head_like(
@@ -333,8 +359,3 @@ def head_like(
         own_head_layers=own_head_layers,
         self_loop_penalty=self_loop_penalty,
     )
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {tuple(choices)}, but got {value!r}")

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+_SAVE = torch.save
+_WHOLE = threading.local()
+_INSIDE: list[int] = []  # threads in a block; the last one out puts torch.save back
+_LOCK = threading.Lock()
+
 
 @contextlib.contextmanager
 def whole_files() -> Iterator[None]:
-    """Make ``torch.save`` write beside the file, then rename: a reader sees the old or the new."""
-    save = torch.save
+    """Make ``torch.save`` write beside the file, then rename: a reader sees the old or the new.
 
-    def save_in_one_step(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
-        if not isinstance(f, (str, os.PathLike)):
-            save(obj, f, *args, **kwargs)
-            return
-        partial = f"{os.fspath(f)}.{os.getpid()}.partial"
-        save(obj, partial, *args, **kwargs)
-        os.replace(partial, f)
-
-    torch.save = save_in_one_step
+    ESPnet's trainer saves with ``torch.save`` and has no seam for another way. Only what this
+    thread saves inside the block is changed.
+    """
+    before = getattr(_WHOLE, "on", False)
+    with _LOCK:
+        _INSIDE.append(threading.get_ident())
+        torch.save = _save
+    _WHOLE.on = True
     try:
         yield
     finally:
-        torch.save = save
+        _WHOLE.on = before
+        with _LOCK:
+            _INSIDE.remove(threading.get_ident())
+            if not _INSIDE:
+                torch.save = _SAVE
+
+
+def _save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
+    if not getattr(_WHOLE, "on", False) or not isinstance(f, (str, os.PathLike)):
+        _SAVE(obj, f, *args, **kwargs)
+        return
+    partial = f"{os.fspath(f)}.{os.getpid()}.partial"
+    _SAVE(obj, partial, *args, **kwargs)
+    os.replace(partial, f)
 
 
 def mend(exp: Path) -> None:

@@ -14,6 +14,8 @@ from espnet_layerskip.decoding.frame_drop import (
 )
 from tests.decoding.ctc_reference import all_sequences
 
+pytestmark = pytest.mark.numerics
+
 
 def random_posteriors(seed, num_frames, vocab, sharpness=4.0, blank_bias=3.0):
     """Peaked posteriors in which blank often wins, as a trained CTC head gives them."""

@@ -86,11 +86,11 @@ def test_the_same_numbers_as_kenlm(arpa):
         one, other = ours.start(), theirs.start()
         for word in rng.choices(["a", "b", "c"], k=5):
             assert ours.vector(one, ["a", "b", "c"]) == pytest.approx(
-                theirs.vector(other, ["a", "b", "c"]), abs=1e-4
+                theirs.vector(other, ["a", "b", "c"]), rel=1e-5
             )
             (p, one), (q, other) = ours.score(one, word), theirs.score(other, word)
-            assert p == pytest.approx(q, abs=1e-4)
-    assert ours.unigram("a") == pytest.approx(theirs.unigram("a"), abs=1e-4)
+            assert p == pytest.approx(q, rel=1e-5)
+    assert ours.unigram("a") == pytest.approx(theirs.unigram("a"), rel=1e-5)
 
 
 def posteriors(seed, num_frames, vocab):

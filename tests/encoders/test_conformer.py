@@ -2,8 +2,14 @@ import pytest
 import torch
 
 from espnet_layerskip._compat import CTC, TooShortUttError
-from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
+from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder, batch_norm
+from espnet_layerskip.method.gate import BlankGate
+from espnet_layerskip.method.packing import pack_index
+from espnet_layerskip.method.settings import SkipSettings
 from tests.support.encoders import CONF
+from tests.support.numerics import assert_all_same, assert_same, relative_error
+
+pytestmark = pytest.mark.numerics
 
 CONTEXTS = ["packed", "packed_original", "full"]
 GATED = {"gate_layer_idx": [2], "blank_threshold": 0.5, "spike_extension": [0, 0]}
@@ -34,21 +40,21 @@ def test_off_is_the_stock_encoder(make_encoder, options):
     stock, ours = make_encoder(packed if gated else None, **options)
     x, lens = features(size=options.get("input_size", 20)), torch.tensor([90, 90])
     (expected, expected_lens, _), (out, out_lens, _) = stock(x, lens), ours(x, lens)
-    assert torch.allclose(out, expected, atol=1e-6)
+    assert_same(out, expected, rtol=1e-6)
     assert torch.equal(out_lens, expected_lens)
-    assert ours.last_skip is None
+    assert ours.run(x, lens).trace is None
 
 
 def test_off_is_the_stock_encoder_in_training_with_gradients(make_encoder):
     changes = dict.fromkeys(("dropout_rate", "positional_dropout_rate"), 0.0)
     stock, ours = make_encoder({"blank_threshold": 1.0, "gate_layer_idx": [2]}, **changes)
-    x, lens = features(), torch.tensor([90, 90])
+    x, lens = features().double(), torch.tensor([90, 90])
+    weight, grads = features(2, 21, 16, seed=5).double(), []
     for encoder in (stock, ours):
-        out = encoder.train()(x, lens)[0]
-        (out[0] if isinstance(out, tuple) else out).square().sum().backward()
-    grads = dict(stock.named_parameters())
-    for name, parameter in ours.named_parameters():
-        assert torch.allclose(parameter.grad, grads[name].grad, rtol=1e-4, atol=1e-5), name
+        out = encoder.double().train()(x, lens)[0]
+        ((out[0] if isinstance(out, tuple) else out) * weight).sum().backward()
+        grads.append({name: p.grad for name, p in encoder.named_parameters()})
+    assert_all_same(grads[1], grads[0])
 
 
 def test_stock_intermediates_and_conditioning(make_encoder):
@@ -58,13 +64,12 @@ def test_stock_intermediates_and_conditioning(make_encoder):
     stock.conditioning_layer = ours.conditioning_layer = layer
     x, lens = features(), torch.tensor([90, 90])
     (expected, inter), _, _ = stock(x, lens, ctc=head)
-    with ours.mode(intermediates=True):
-        (out, ours_inter), _, _ = ours(x, lens, ctc=head)
-    assert torch.allclose(out, expected, atol=1e-6)
-    ours_inter = dict(ours_inter)
+    encoded = ours.run(x, lens, head, intermediates=True)
+    assert_same(encoded.out, expected, rtol=1e-6)
+    ours_inter = dict(encoded.intermediates)
     assert sorted(ours_inter) == [1, 2, 3]
     for layer_idx, h in inter:
-        assert torch.allclose(ours_inter[layer_idx], h, atol=1e-6)
+        assert_same(ours_inter[layer_idx], h, rtol=1e-6)
 
 
 def test_return_all_hs_is_the_stock_answer(make_encoder):
@@ -72,8 +77,9 @@ def test_return_all_hs_is_the_stock_answer(make_encoder):
     x, lens = features(), torch.tensor([90, 90])
     (expected, states), _, _ = stock(x, lens, return_all_hs=True)
     (out, ours_states), _, _ = ours(x, lens, return_all_hs=True)
-    assert torch.allclose(out, expected, atol=1e-6)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(states, ours_states, strict=True))
+    assert_same(out, expected, rtol=1e-6)
+    for ours_state, state in zip(ours_states, states, strict=True):
+        assert_same(ours_state, state, rtol=1e-6)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
@@ -81,30 +87,30 @@ def test_return_all_hs_is_the_stock_answer(make_encoder):
 def test_alone_equals_batched(make_encoder, ctc, context, gates):
     _, ours = make_encoder({**GATED, "gate_layer_idx": gates, "skip_context": context})
     x, lens = features(3), torch.tensor([90, 62, 35])
-    out, olens, _ = ours(x, lens, ctc=ctc)
-    trace = ours.last_skip
-    assert 0.1 < trace.skip_ratio() < 0.95
+    batch = ours.run(x, lens, ctc)
+    assert 0.1 < batch.trace.skip_ratio() < 0.95
     for row, length in enumerate(lens.tolist()):
-        alone, alone_len, _ = ours(x[row : row + 1, :length], lens[row : row + 1], ctc=ctc)
-        n = int(alone_len)
-        assert n == int(olens[row]) == alone.size(1)
-        assert torch.equal(trace.utterance(row).keep_mask, ours.last_skip.keep_mask)
-        assert torch.allclose(out[row, :n], alone[0], atol=1e-5)
+        alone = ours.run(x[row : row + 1, :length], lens[row : row + 1], ctc)
+        n = int(alone.lens)
+        assert n == int(batch.lens[row]) == alone.out.size(1)
+        assert torch.equal(batch.trace.utterance(row).keep_mask, alone.keep_mask)
+        assert_same(batch.out[row, :n], alone.out[0])
 
 
 def test_alone_against_batched_would_be_seen_to_differ(make_encoder, ctc, monkeypatch):
     """Negative control: without our masking of padding the comparison above fails."""
     _, ours = make_encoder({**GATED, "blank_threshold": 1.0})
     x, lens = features(2), torch.tensor([90, 62])
-    run = LayerSkipConformerEncoder.run_layers
+    subsample = LayerSkipConformerEncoder.subsample
 
-    def unmasked(self, x, pos_emb, valid_mask, ctc, return_all_hs=False):
-        return run(self, x, pos_emb, torch.ones_like(valid_mask), ctc, return_all_hs)
+    def unmasked(self, xs_pad, lens):
+        x, pos_emb, olens = subsample(self, xs_pad, lens)
+        return x, pos_emb, torch.full_like(olens, x.size(1))
 
     alone = ours(x[1:, :62], lens[1:], ctc=ctc)[0]
-    monkeypatch.setattr(LayerSkipConformerEncoder, "run_layers", unmasked)
+    monkeypatch.setattr(LayerSkipConformerEncoder, "subsample", unmasked)
     batched = ours(x, lens, ctc=ctc)[0][1:, : alone.size(1)]
-    assert (alone - batched).abs().max() > 1e-3
+    assert relative_error(batched, alone) > 1e-3
 
 
 def masked_reference(ours, x, lens, ctc):
@@ -170,9 +176,9 @@ def reference_layer(ours, layer, h, pos_emb, active, context):
 @pytest.mark.parametrize("gates", [[2], [1, 3]])
 def test_fast_path_equals_the_slow_reference(make_encoder, ctc, context, gates):
     skip = {**GATED, "gate_layer_idx": gates, "skip_context": context, "min_spike_ratio": 0.0}
-    _, ours = make_encoder(skip)
-    x, lens = features(2, 60), torch.tensor([60, 44])
-    weight = torch.randn(2, 14, 16, generator=torch.Generator().manual_seed(5))
+    ours, ctc = make_encoder(skip)[1].double(), ctc.double()
+    x, lens = features(2, 60).double(), torch.tensor([60, 44])
+    weight = features(2, 14, 16, seed=5).double()
     values, grads = [], []
     for run in (lambda: ours(x, lens, ctc=ctc)[0], lambda: masked_reference(ours, x, lens, ctc)):
         ours.zero_grad()
@@ -181,10 +187,9 @@ def test_fast_path_equals_the_slow_reference(make_encoder, ctc, context, gates):
         values.append(out[valid])
         (out * weight * valid[..., None]).sum().backward()
         grads.append({n: p.grad.clone() for n, p in ours.named_parameters()})
-    assert 0.1 < ours.last_skip.skip_ratio() < 0.9
-    assert torch.allclose(values[0], values[1], atol=1e-5)
-    for name, grad in grads[0].items():
-        assert torch.allclose(grad, grads[1][name], rtol=1e-3, atol=1e-4), name
+    assert 0.1 < ours.run(x, lens, ctc).trace.skip_ratio() < 0.9
+    assert_same(*values)
+    assert_all_same(*grads)
 
 
 def test_contexts_differ(make_encoder, ctc):
@@ -194,18 +199,22 @@ def test_contexts_differ(make_encoder, ctc):
         ours.skip_context = context
         outs.append(ours(features(1), torch.tensor([90]), ctc=ctc)[0])
     for a, b in ((0, 1), (1, 2), (0, 2)):
-        assert (outs[a] - outs[b]).abs().max() > 1e-3
+        assert relative_error(outs[a], outs[b]) > 1e-3
 
 
 def test_skipped_frames_keep_the_state_of_their_gate(make_encoder, ctc):
     _, ours = make_encoder(GATED)
     x, lens = features(1), torch.tensor([90])
-    out = ours(x, lens, ctc=ctc)[0]
-    keep = ours.last_skip.keep_mask
+    encoded = ours.run(x, lens, ctc)
+    out, keep = encoded.out, encoded.keep_mask
+    at_gate = ours.run(x, lens, ctc, SkipSettings(exit_layer=2))
+    assert at_gate.exit_layer == 2
+    assert at_gate.depth(4).tolist() == [[2] * out.size(1)]
     ours.exit_layer = 2
-    at_gate = ours(x, lens, ctc=ctc)[0]
-    assert torch.allclose(out[~keep], at_gate[~keep], atol=1e-6)
-    assert (out[keep] - at_gate[keep]).abs().max() > 1e-2
+    assert torch.equal(at_gate.out, ours(x, lens, ctc=ctc)[0])
+    at_gate = at_gate.out
+    assert_same(out[~keep], at_gate[~keep], rtol=1e-6)
+    assert relative_error(out[keep], at_gate[keep]) > 1e-2
 
 
 def test_upper_layers_see_fewer_frames(make_encoder, ctc):
@@ -214,8 +223,8 @@ def test_upper_layers_see_fewer_frames(make_encoder, ctc):
     lengths = []
     for layer in ours.encoders:
         layer.feed_forward.register_forward_hook(lambda _m, args, _o: lengths.append(args[0].shape))
-    ours(features(3), torch.tensor([90, 62, 35]), ctc=ctc)
-    longest = int(ours.last_skip.keep_mask.sum(1).max())
+    encoded = ours.run(features(3), torch.tensor([90, 62, 35]), ctc)
+    longest = int(encoded.keep_mask.sum(1).max())
     assert [shape[1] for shape in lengths] == [21, 21, longest, longest]
     assert longest < 21
 
@@ -227,15 +236,16 @@ def test_all_blank_no_blank_and_nan(make_encoder, ctc, context):
     full = make_encoder()[1](x, lens)[0]
     with torch.no_grad():
         ctc.ctc_lo.bias[0] = 1e4  # everything is blank
-        out = ours(x, lens, ctc=ctc)[0]
-        assert ours.last_skip.skip_ratio() == 1.0
-        assert out.isfinite().all()
+        encoded = ours.run(x, lens, ctc)
+        assert encoded.trace.skip_ratio() == 1.0
+        assert encoded.out.isfinite().all()
         ours.min_spike_ratio = 0.02  # the fallback: full depth
-        assert torch.allclose(ours(x, lens, ctc=ctc)[0], full, atol=1e-6)
+        assert_same(ours(x, lens, ctc=ctc)[0], full)
         for bias in (-1e4, torch.nan):  # nothing is blank; a broken head
             ctc.ctc_lo.bias[0] = bias
-            assert torch.allclose(ours(x, lens, ctc=ctc)[0], full, atol=1e-6)
-            assert ours.last_skip.skip_ratio() == 0.0
+            encoded = ours.run(x, lens, ctc)
+            assert_same(encoded.out, full)
+            assert encoded.trace.skip_ratio() == 0.0
 
 
 def test_one_frame_and_an_empty_row(make_encoder, ctc):
@@ -251,8 +261,8 @@ def test_one_frame_and_an_empty_row(make_encoder, ctc):
 
 def test_stock_head_drives_the_gate_too(make_encoder):
     _, ours = make_encoder({**GATED, "blank_threshold": 0.12})
-    ours(features(), torch.tensor([90, 90]), ctc=CTC(9, 16).eval())
-    assert 0.0 < ours.last_skip.skip_ratio() < 1.0
+    encoded = ours.run(features(), torch.tensor([90, 90]), CTC(9, 16).eval())
+    assert 0.0 < encoded.trace.skip_ratio() < 1.0
 
 
 def test_training_draws_batches_and_extensions(make_encoder, ctc):
@@ -262,23 +272,21 @@ def test_training_draws_batches_and_extensions(make_encoder, ctc):
     ratios = set()
     torch.manual_seed(0)
     for _ in range(20):
-        (out, inter), _, _ = ours(features(), torch.tensor([90, 90]), ctc=ctc)
-        assert [i for i, _ in inter] == [2]
-        ratios.add(ours.last_skip is not None)
-        out.sum().backward()
+        encoded = ours.run(features(), torch.tensor([90, 90]), ctc)
+        assert [i for i, _ in encoded.intermediates] == [2]
+        ratios.add(encoded.trace is not None)
+        encoded.out.sum().backward()
     assert ratios == {True, False}
-    with ours.mode(skip=False):
-        ours(features(), torch.tensor([90, 90]), ctc=ctc)
-    assert ours.last_skip is None
+    assert ours.run(features(), torch.tensor([90, 90]), ctc, skip=False).trace is None
 
 
 def test_bf16_autocast(make_encoder, ctc):
     _, ours = make_encoder(GATED)
     ours.train_skip_prob = 1.0
     with torch.autocast("cpu", torch.bfloat16):
-        out = ours.train()(features(), torch.tensor([90, 70]), ctc=ctc)[0][0]
-        out.float().sum().backward()
-    assert ours.last_skip.skip_ratio() > 0.0
+        encoded = ours.train().run(features(), torch.tensor([90, 70]), ctc)
+        encoded.out.float().sum().backward()
+    assert encoded.trace.skip_ratio() > 0.0
     assert all(p.grad.isfinite().all() for p in ours.parameters())
 
 
@@ -289,7 +297,7 @@ def test_bf16_autocast(make_encoder, ctc):
         ({"gate_layer_idx": [0]}, r"between 1 and 3 .*got \[0\]"),
         (
             {"gate_layer_idx": [2], "skip_context": "all"},
-            "'packed', 'packed_original', 'full'.*'all'",
+            "one of packed, packed_original, full, but got 'all'",
         ),
         ({"gate_layer_idx": [2], "ctc_trim": True}, "gate_layer_idx and ctc_trim"),
         ({"gate_layer_idx": [2], "positionwise_layer_type": "conv1d"}, "positionwise_layer_type"),
@@ -313,8 +321,7 @@ def test_bad_settings_at_inference(make_encoder):
 
 def test_trace_tells_the_depth_of_each_frame(make_encoder, ctc):
     _, ours = make_encoder({**GATED, "gate_layer_idx": [1, 3]})
-    ours(features(2), torch.tensor([90, 62]), ctc=ctc)
-    trace = ours.last_skip
+    trace = ours.run(features(2), torch.tensor([90, 62]), ctc).trace
     depth = trace.depth(4)
     assert set(depth[trace.valid_mask].tolist()) <= {1, 3, 4}
     assert (depth[~trace.valid_mask] == 0).all()
@@ -323,3 +330,85 @@ def test_trace_tells_the_depth_of_each_frame(make_encoder, ctc):
     assert not (second.keep_mask & ~first.keep_mask).any()
     dropped = trace.valid_mask & ~first.keep_mask
     assert torch.equal(trace.blank_prob()[dropped], first.blank_prob[dropped])
+
+
+def test_legacy_attention_with_gates_does_not_see_the_batch(make_encoder, ctc):
+    """Its output depends on padding, so utterances of a batch go through it one at a time."""
+    _, ours = make_encoder({**GATED, "skip_context": "packed"}, rel_pos_type="legacy")
+    assert not ours.padding_invariant
+    x, lens = features(3), torch.tensor([90, 62, 35])
+    batch = ours.run(x, lens, ctc, intermediates=True)
+    assert 0.1 < batch.trace.skip_ratio() < 0.95
+    for row, length in enumerate(lens.tolist()):
+        alone = ours.run(x[row : row + 1, :length], lens[row : row + 1], ctc, intermediates=True)
+        n = int(alone.lens)
+        assert torch.equal(batch.trace.utterance(row).keep_mask, alone.keep_mask)
+        assert torch.equal(batch.out[row, :n], alone.out[0])
+        assert torch.equal(batch.intermediates[0][1][row, :n], alone.intermediates[0][1][0])
+    together = ours.run(x, lens, ctc, skip=False).out[1, :14]
+    alone = ours.run(x[1:2, :62], lens[1:2], ctc, skip=False).out[0]
+    assert relative_error(together, alone) > 1e-3  # negative control
+
+
+class Keep(BlankGate):
+    """Lets the first frame of a batch go on, or none."""
+
+    kept = 1
+
+    def __call__(self, blank_prob, valid_mask):
+        keep = torch.zeros_like(valid_mask)
+        keep[0, : self.kept] = True
+        return keep
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_training_batch_in_which_one_frame_is_kept(make_encoder, ctc, monkeypatch, context, kept):
+    """BatchNorm has no variance of one frame, and no mean of none."""
+    _, ours = make_encoder({**GATED, "skip_context": context, "train_skip_prob": 1.0})
+    monkeypatch.setattr(Keep, "kept", kept)
+    monkeypatch.setattr(ours, "gates", lambda settings, skip=None: {2: Keep()})
+    encoded = ours.train().run(features(2), torch.tensor([90, 70]), ctc)
+    encoded.out.sum().backward()
+    assert int(encoded.keep_mask.sum()) == kept
+    assert encoded.out.isfinite().all()
+    norms = [m for m in ours.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    assert all(m.running_mean.isfinite().all() for m in norms)
+    assert all(m.running_var.isfinite().all() for m in norms)
+
+
+def test_single_frame_batch_norm_is_that_of_evaluation():
+    norm = torch.nn.BatchNorm1d(3)
+    norm.running_mean.uniform_(), norm.running_var.uniform_(0.5, 1.5)
+    before = norm.running_mean.clone()
+    index = pack_index(torch.tensor([[False, True, False]]))
+    z = torch.randn(1, 3, 1)
+    out = batch_norm(norm.train(), z, index)
+    assert torch.equal(norm.running_mean, before)
+    assert_same(out, norm.eval()(z))
+    with pytest.raises(ValueError, match="Expected more than 1 value"):
+        norm.train()(z)
+
+
+def test_attributes_read_and_write_the_record(make_encoder):
+    _, ours = make_encoder({**GATED, "gate_layer_idx": [1, 3]})
+    assert ours.settings == SkipSettings(0.5, (0, 0), "full", (1, 3), 1.0, 0.02)
+    ours.blank_threshold, ours.gates_in_use = 0.7, [3]
+    assert ours.settings.blank_threshold == 0.7
+    assert ours.gates_in_use == (3,)
+    ours.exit_layer = 3
+    ours.spike_extension = [1, 2]
+    assert ours.settings == SkipSettings(0.7, (1, 2), "full", (3,), 1.0, 0.02, exit_layer=3)
+    ours.settings = SkipSettings(skip_context="packed").over(ours.settings)
+    assert (ours.skip_context, ours.exit_layer) == ("packed", None)
+
+
+def test_a_call_leaves_nothing_behind(make_encoder, ctc):
+    _, ours = make_encoder(GATED)
+    before = {id(m): set(vars(m)) for m in (ours, ctc, *ours.modules())}
+    x, lens = features(), torch.tensor([90, 62])
+    first = ours.run(x, lens, ctc).out
+    ours.run(x[:1], lens[:1], ctc, SkipSettings(0.9, (1, 1), "packed", exit_layer=2))
+    assert torch.equal(ours.run(x, lens, ctc).out, first)
+    assert all(set(vars(m)) == before[id(m)] for m in (ours, ctc, *ours.modules()))
+    assert all(getattr(layer.self_attn, "attn", None) is None for layer in ours.encoders)

@@ -37,6 +37,7 @@ def test_exact_scores_are_the_default():
     assert get_parser().parse_args([*required, "--decoder", "greedy"]).decoder_type == "greedy"
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_espnets_layout(models, corpus, waves, tmp_path, batch_size):
     options = ["--decoder", "greedy", "--batch_size", str(batch_size)]
@@ -51,7 +52,7 @@ def test_espnets_layout(models, corpus, waves, tmp_path, batch_size):
         assert table(tmp_path / "1best_recog/token")[f"utt{i}"] == " ".join(token)
         assert table(tmp_path / "1best_recog/token_int")[f"utt{i}"] == " ".join(map(str, token_int))
         assert float(table(tmp_path / "1best_recog/score")[f"utt{i}"]) == pytest.approx(
-            hyp.score, abs=1e-3
+            hyp.score, rel=1e-4
         )
         count = model.last_skips[0]
         expected = f"{count.num_frames} {count.num_skipped}"
@@ -134,8 +135,8 @@ def test_options_of_a_yaml_file(models, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--blank_threshold", "2"], r"blank_threshold must be 'auto', 'off' or a number"),
-        (["--key_file", "none.scp"], "no such key_file: none.scp"),
+        (["--blank_threshold", "2"], r"blank_threshold must be a number in"),
+        (["--key_file", "none.scp"], "none.scp: no such file"),
         (["--data_path_and_name_and_type", "t,text,text"], "one triple 'wav.scp,speech,sound'"),
         (["--ngpu", "2"], "ngpu must be 0 or 1"),
         (["--enh_s2t_task", "true"], "enh_s2t_task is not supported here"),

@@ -9,9 +9,10 @@ from espnet_layerskip.evaluation.calibration_page import calibration_page
 from espnet_layerskip.inference.calibration import (
     Calibration,
     calibration_file,
+    choose_skipping,
     read_calibration,
-    use_calibration,
 )
+from espnet_layerskip.method.settings import OFF, SkipSettings
 from espnet_layerskip.training.checkpoint import file_digest
 
 
@@ -38,10 +39,7 @@ def weights(tmp_path):
 @pytest.fixture
 def calibration(weights):
     return Calibration(
-        blank_threshold=0.95,
-        spike_extension=(0, 1),
-        skip_context="packed",
-        gate_layer_idx=(4,),
+        settings=SkipSettings(0.95, (0, 1), "packed", (4,)),
         metric="wer",
         max_increase=1.0,
         kept_by="upper bound",
@@ -58,13 +56,12 @@ def calibration(weights):
 
 
 def encoder(gates=(2, 4)):
-    return SimpleNamespace(
-        gate_layer_idx=list(gates),
-        gates_in_use=list(gates),
-        blank_threshold=0.9,
-        spike_extension=(1, 1),
-        skip_context="full",
-    )
+    settings = SkipSettings(0.9, (1, 1), "full", gates, 1.0, 0.02)
+    return SimpleNamespace(gate_layer_idx=list(gates), settings=settings)
+
+
+def use_calibration(encoder, weights, **settings):
+    return choose_skipping(encoder, weights, "auto", SkipSettings(**settings))
 
 
 def test_file_round_trip(calibration, weights):
@@ -79,10 +76,28 @@ def test_it_is_used_where_it_fits(calibration, weights):
     assert use_calibration(model, weights) is None, "there is none yet"
     calibration.save(calibration_file(weights))
     assert use_calibration(model, weights) == calibration
-    assert (model.blank_threshold, model.spike_extension) == (0.95, (0, 1))
-    assert (model.skip_context, model.gates_in_use) == ("packed", (4,))
+    assert model.settings == SkipSettings(0.95, (0, 1), "packed", (4,), 1.0, 0.02)
     assert model.gate_layer_idx == [2, 4]
     assert use_calibration(SimpleNamespace(), weights) is None
+    assert choose_skipping(model, weights, 0.5, SkipSettings(0.5)) is None, "it was not asked for"
+    assert model.settings.blank_threshold == 0.5
+
+
+def test_an_option_beside_auto_wins(calibration, weights, caplog):
+    calibration.save(calibration_file(weights))
+    model = encoder()
+    assert use_calibration(model, weights, spike_extension="2,2") == calibration
+    assert model.settings == SkipSettings(0.95, (2, 2), "packed", (4,), 1.0, 0.02)
+    assert "win over what was calibrated" in caplog.text
+
+
+def test_a_file_of_version_0_1_is_read(calibration, weights):
+    content = json.loads(json.dumps(dataclasses.asdict(calibration)))
+    del content["settings"]
+    content |= {"blank_threshold": 0.95, "spike_extension": [0, 1], "skip_context": "packed"}
+    content["gate_layer_idx"] = [4]  # meant the gates in use
+    calibration_file(weights).write_text(json.dumps(content))
+    assert read_calibration(calibration_file(weights)) == calibration
 
 
 def test_other_weights_or_gates_are_warned_of_and_change_nothing(calibration, weights, caplog):
@@ -108,15 +123,16 @@ def test_a_damaged_file_is_named(weights, content):
 
 def test_a_later_version_may_add_entries(calibration, weights):
     path = calibration_file(weights)
-    path.write_text(json.dumps({**dataclasses.asdict(calibration), "new": 1}))
+    calibration.save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "new": 1}))
     assert read_calibration(path) == calibration
 
 
 def test_described_for_people(calibration):
     line = calibration.describe()
-    assert "threshold 0.95, extension 0,1, gates 4, packed: its upper bound keeps" in line
+    assert "threshold=0.95 extension=0,1 context=packed gates=4: its upper bound keeps" in line
     assert "a WER increase of 1 % (relative) on 100 utterances of dev" in line
-    off = dataclasses.replace(calibration, blank_threshold=1.0, kept_by="nothing")
+    off = dataclasses.replace(calibration, settings=OFF, kept_by="nothing")
     assert off.is_off
     assert off.describe().startswith("off: no setting keeps")
     page = calibration_page(calibration)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from espnet_layerskip.inference.audio import AudioError, Utterance
+from espnet_layerskip.inference.entry import Recognized
 from espnet_layerskip.inference.recognize import recognize
 from espnet_layerskip.inference.skip_count import SkipCount
 
@@ -18,18 +19,19 @@ class Fake:
     def preprocess(self, utt_id, samples):
         return samples
 
-    def decode_batch(self, waves, utt_ids):
+    def recognize(self, waves, utt_ids):
         self.batches.append(list(utt_ids))
         if any((wave < 0).any() for wave in waves):
             raise RuntimeError("a negative\nsample")
-        self.last_skips = [SkipCount(len(wave), 1) for wave in waves]
-        return [[(str(len(wave)), [], [], None)] for wave in waves]
+        return [
+            Recognized([(str(len(wave)), [], [], None)], None, SkipCount(len(wave), 1))
+            for wave in waves
+        ]
 
-    def decode_blocks(self, blocks, utt_id, batch_size, prepare):
+    def recognize_blocks(self, blocks, utt_id, batch_size, prepare):
         self.batches.append([utt_id])
         whole = prepare(np.concatenate(list(blocks)))
-        self.last_skips = [SkipCount(len(whole), 2)]
-        return [(f"long {len(whole)}", [], [], None)]
+        return Recognized([(f"long {len(whole)}", [], [], None)], None, SkipCount(len(whole), 2))
 
 
 class Audio:

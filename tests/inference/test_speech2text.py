@@ -1,12 +1,15 @@
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_layerskip.inference.posteriors import extract_features, log_posteriors
+from espnet_layerskip.inference.posteriors import encode, extract_features
 from espnet_layerskip.inference.speech2text import ESPnetSpeech2Text, Speech2Text, load_model
+from espnet_layerskip.method.settings import OFF, SkipSettings
+from tests.support.numerics import assert_same, relative_error
 
 
 @pytest.fixture(scope="module")
@@ -14,10 +17,16 @@ def greedy(models):
     return load_model(models["skip"], decoder_type="greedy")
 
 
+def log_posteriors(model, feats):
+    encoded = encode(model, feats)
+    return encoded.log_softmax(model.ctc), encoded.lens
+
+
 def strings(results):
     return [(nbest[0][0], nbest[0][2]) for nbest in results]
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("kind", ["skip", "stock", "hybrid"])
 @pytest.mark.parametrize("decoder_type", ["greedy", "espnet"])
 def test_alone_equals_batched(models, waves, kind, decoder_type):
@@ -41,23 +50,23 @@ def test_alone_equals_batched(models, waves, kind, decoder_type):
     assert strings(model.batch_decode(padded, lengths)) == strings(alone)
 
 
+@pytest.mark.numerics
 @torch.no_grad()
 def test_posteriors_alone_equal_batched(greedy, waves):
     model = greedy.asr_model
     feats = [extract_features(model, torch.from_numpy(wave)) for wave in waves]
     batch, lens = log_posteriors(model, feats)
     padded = pad_sequence([torch.from_numpy(w) for w in waves], True)
-    raw, _ = model.encode(padded, torch.tensor([len(w) for w in waves]))
-    trace = model.encoder.last_skip
-    with model.ctc.skipped(trace):
-        raw_batch = model.ctc.log_softmax(raw)
+    raw_feats, raw_lens = model._extract_feats(padded, torch.tensor([len(w) for w in waves]))
+    raw_feats, raw_lens = model.normalize(raw_feats, raw_lens)
+    raw_batch = model.encoder.run(raw_feats, raw_lens, model.ctc).log_softmax(model.ctc)
     worst = 0.0
     for row, raw_row, n, feat in zip(batch, raw_batch, lens, feats, strict=True):
         alone, _ = log_posteriors(model, [feat])
         assert row[:n].shape == alone[0].shape
-        assert (row[:n] - alone[0]).abs().max() <= 1e-5
+        assert_same(row[:n], alone[0], rtol=1e-5)
         shared = min(n, raw_row.size(0))
-        worst = max(worst, float((raw_row[:shared] - alone[0][:shared]).abs().max()))
+        worst = max(worst, relative_error(raw_row[:shared], alone[0][:shared]))
     assert worst > 1e-3  # negative control: samples padded before the STFT do not give the same
 
 
@@ -69,6 +78,7 @@ class NormalisedWithPadding(torch.nn.Module):
         return x / (x.pow(2).sum(1, keepdim=True) / lens[:, None, None]).sqrt(), lens
 
 
+@pytest.mark.numerics
 @torch.no_grad()
 def test_normalisation_does_not_see_the_padding(models, waves):
     model = load_model(models["skip"], decoder_type="greedy").asr_model
@@ -78,7 +88,7 @@ def test_normalisation_does_not_see_the_padding(models, waves):
     before = [feat.clone() for feat in feats]
     batch, lens = log_posteriors(model, feats)
     for row, n, feat in zip(batch, lens, feats, strict=True):
-        assert (row[:n] - log_posteriors(model, [feat])[0][0]).abs().max() <= 1e-5
+        assert_same(row[:n], log_posteriors(model, [feat])[0][0], rtol=1e-5)
     assert all(map(torch.equal, feats, before))
     assert type(model.normalize) is NormalisedWithPadding
 
@@ -97,16 +107,108 @@ def test_the_search_sees_the_skipped_posteriors(models, waves, monkeypatch):
     ctc, seen = model.asr_model.ctc, []
     plain = ctc.log_softmax
 
-    def spy(hs_pad):
-        seen.append(ctc._trace)
-        return plain(hs_pad)
+    def spy(hs_pad, layer_idx=None, trace=None):
+        seen.append(trace)
+        return plain(hs_pad, layer_idx, trace)
 
     monkeypatch.setattr(ctc, "log_softmax", spy)
     model(waves[0])
-    assert seen[-1] is model.asr_model.encoder.last_skip is not None
-    assert ctc._trace is None  # and not beyond the search
+    assert seen[-1].num_skipped() == model.last_skips[0].num_skipped > 0
+    assert model.beam_search.scorers["ctc"].ctc is ctc  # and not beyond the search
 
 
+@pytest.mark.parametrize("threads", [2, 8])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("skip", {"decoder_type": "greedy"}),
+        ("skip", {"decoder_type": "greedy", "optimize": False}),
+        ("skip", {"decoder_type": "prefix_beam"}),
+        ("skip", {"drop_threshold": 0.9, "beam_size": 2}),
+        ("hybrid", {"beam_size": 2}),
+        ("stock", {"decoder_type": "greedy"}),
+    ],
+    ids=str,
+)
+def test_threads_on_one_object(models, waves, threads, kind, options):
+    """Two calls at once give what one after the other gives, also with settings of their own."""
+    model = load_model(models[kind], **options)
+    ways = [None] if kind == "stock" else [None, OFF, SkipSettings(0.4, (0, 0))]
+    jobs = [(wave, settings) for wave in waves for settings in ways] * (24 // len(ways))
+
+    def transcribe(job):
+        [one] = model.recognize([job[0]], settings=job[1])
+        return [entry[:3] for entry in one.nbest], one.skips
+
+    expected = [transcribe(job) for job in jobs[: len(waves) * len(ways)]]
+    assert len({str(text) for text, _ in expected}) > 1
+    before = set(vars(model)), set(vars(model.asr_model.encoder)), set(vars(model.asr_model.ctc))
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(transcribe, jobs))
+    assert all(one == expected[i % len(expected)] for i, one in enumerate(found))
+    assert strings([model(waves[0])]) == [tuple(expected[0][0][0][i] for i in (0, 2))]
+    after = set(vars(model)), set(vars(model.asr_model.encoder)), set(vars(model.asr_model.ctc))
+    assert after == before
+
+
+def test_validation_in_a_thread_beside_decoding(models, waves):
+    """One model: a training's validation and a recognizer, each as without the other."""
+    model = load_model(models["skip"], decoder_type="greedy", optimize=False)
+    text = torch.tensor([[3, 4, 5]])
+
+    def validate(wave):
+        with torch.no_grad():
+            samples = torch.from_numpy(wave)[None]
+            lens, text_lens = torch.tensor([len(wave)]), torch.tensor([3])
+            stats = model.asr_model(samples, lens, text.clone(), text_lens)[1]
+        return float(stats["loss"]), float(stats["skip_ratio"])
+
+    def transcribe(wave):
+        return strings([model(wave)])
+
+    jobs = [(f, wave) for wave in waves for f in (validate, transcribe)] * 6
+    expected = [f(wave) for f, wave in jobs[: 2 * len(waves)]]
+    assert any(ratio > 0 for _, ratio in expected[::2])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda job: job[0](job[1]), jobs))
+    for i, one in enumerate(found):
+        wanted = expected[i % len(expected)]
+        assert one == (pytest.approx(wanted, rel=1e-5) if i % 2 == 0 else wanted)
+
+
+def test_no_batches_where_padding_is_seen(models, waves, monkeypatch):
+    """As with rel_pos_type: legacy, at full depth too."""
+    model = load_model(models["skip"], decoder_type="greedy", optimize=False)
+    encoder, sizes = model.asr_model.encoder, []
+    run = encoder.run
+    monkeypatch.setattr(
+        encoder, "run", lambda x, *args, **kwargs: sizes.append(len(x)) or run(x, *args, **kwargs)
+    )
+    model.decode_batch(waves)
+    assert sizes == [len(waves)]
+    monkeypatch.setattr(type(encoder), "padding_invariant", False)
+    model.decode_batch(waves)
+    assert sizes == [len(waves)] + [1] * len(waves)
+
+
+def test_settings_of_a_call(models, waves):
+    model = load_model(models["skip"], decoder_type="greedy")
+    configured, off, early = (
+        model.recognize(waves, settings=settings)
+        for settings in (None, OFF, SkipSettings(exit_layer=1))
+    )
+    assert sum(one.skips.num_skipped for one in configured) > 0
+    assert sum(one.skips.num_skipped for one in off) == 0
+    assert all(one.skips.layers_run == one.skips.num_frames for one in early)
+    assert strings([one.nbest for one in off]) == strings(
+        load_model(models["skip"], decoder_type="greedy", blank_threshold="off").decode_batch(waves)
+    )
+    assert strings([one.nbest for one in configured]) == strings(model.decode_batch(waves))
+    with pytest.raises(ValueError, match="one of the gate layers"):
+        model.recognize(waves, settings=SkipSettings(exit_layer=3))
+
+
+@pytest.mark.numerics
 def test_stock_model_and_espnets_own_class_agree(models, waves):
     config, checkpoint = (
         models["stock"] / "config.yaml",
@@ -222,18 +324,20 @@ def test_rate(greedy):
         greedy.asr_train_args.frontend_conf["fs"] = 16000
 
 
+@pytest.mark.numerics
 def test_the_encoder_runs_in_its_fast_form(models, waves):
     """By default, with the plain form's posteriors; not where it was turned off."""
     fast, plain = load_model(models["skip"]), load_model(models["skip"], optimize=False)
-    assert fast.asr_model.encoder.fast_layers() is not None
-    assert plain.asr_model.encoder.fast_layers() is None
+    assert fast.asr_model.encoder.fast_form() is not None
+    assert plain.asr_model.encoder.fast_form() is None
     with torch.no_grad():
         feats = [extract_features(plain.asr_model, torch.from_numpy(wave)) for wave in waves]
         (a, lens), (b, _) = (log_posteriors(m.asr_model, feats) for m in (fast, plain))
     for row, expected, n in zip(a, b, lens, strict=True):
-        assert (row[:n] - expected[:n]).abs().max() <= 1e-5
+        assert_same(row[:n], expected[:n], rtol=1e-5)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_precision(models, waves, precision):
     rough, exact = (

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_layerskip.method.gate import BlankGate, GateView
+from espnet_layerskip.method.gate import BlankGate
+from espnet_layerskip.method.repeats import RepeatGate
 
 probs = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=30), min_size=1, max_size=4)
 
@@ -74,13 +75,13 @@ def test_extension_does_not_reach_into_padding():
     assert BlankGate(0.9, (0, 3))(prob, valid).tolist() == [[False, True, False, False]]
 
 
-@pytest.mark.parametrize("value", [0.0, -0.1, 1.01, "0.9", True, None])
+@pytest.mark.parametrize("value", [0.0, -0.1, 1.01, "1.9", True])
 def test_threshold_out_of_range(value):
     with pytest.raises(ValueError, match=r"blank_threshold must be a number in \(0, 1\].*got"):
         BlankGate(value)
 
 
-@pytest.mark.parametrize("value", [(1,), (1, -1), (1, 2, 3), (0.5, 1), "11", 1])
+@pytest.mark.parametrize("value", [(1,), (1, -1), (1, 2, 3), (0.5, 1), "11", 1, (True, 1)])
 def test_extension_out_of_range(value):
     with pytest.raises(ValueError, match="spike_extension must be two integers >= 0.*got"):
         BlankGate(0.9, value)
@@ -120,11 +121,12 @@ frame = st.tuples(
     st.integers(0, 1),
 )
 def test_repeats_are_their_definition_for_each_utterance_of_a_batch(rows, threshold, left, right):
-    gate = BlankGate(0.9, (left, right), 0.0, threshold)
+    gate = RepeatGate(0.9, (left, right), 0.0, threshold)
     (label, valid), (prob, _), (blank, _) = (
         padded([[f[i] for f in r] for r in rows]) for i in range(3)
     )
-    keep, peak = gate.decide(GateView(blank, label.long(), prob), valid)
+    trace = gate.decide(4, (blank, label.long(), prob), valid, None)
+    keep, peak = trace.keep_mask, trace.speaker
     for i, row in enumerate(rows):
         labels, probs, blanks = (list(column) for column in zip(*row, strict=True))
         spikes, peaks = reference_peaks(labels, torch.tensor(probs).tolist(), blanks, gate)
@@ -140,17 +142,28 @@ def test_repeats_are_their_definition_for_each_utterance_of_a_batch(rows, thresh
 
 
 def test_repeats_count_for_the_fallback():
-    gate = BlankGate(0.9, (0, 0), 0.5, 0.5)
-    view = GateView(torch.zeros(1, 4), torch.ones(1, 4).long(), torch.full((1, 4), 0.9))
-    keep, peak = gate.decide(view, torch.ones(1, 4, dtype=torch.bool))
-    assert keep.tolist() == [[True, False, False, False]]
-    assert peak.tolist() == [[0, 0, 0, 0]]
+    gate = RepeatGate(0.9, (0, 0), 0.5, 0.5)
+    seen = torch.zeros(1, 4), torch.ones(1, 4).long(), torch.full((1, 4), 0.9)
+    trace = gate.decide(2, seen, torch.ones(1, 4, dtype=torch.bool), None)
+    assert trace.keep_mask.tolist() == [[True, False, False, False]]
+    assert trace.speaker.tolist() == [[0, 0, 0, 0]]
 
 
-def test_repeats_are_kept_without_a_threshold():
+def test_repeats_are_kept_by_a_blank_gate():
     gate = BlankGate(0.9, (0, 0), 0.0)
-    keep, peak = gate.decide(GateView(torch.zeros(1, 4)), torch.ones(1, 4, dtype=torch.bool))
-    assert keep.all()
-    assert peak is None
+    trace = gate.decide(2, (torch.zeros(1, 4),), torch.ones(1, 4, dtype=torch.bool), None)
+    assert trace.keep_mask.all()
+    assert trace.speaker is None
     with pytest.raises(ValueError, match=r"repeat_threshold must be a number in \(0, 1\].*got 2"):
-        BlankGate(repeat_threshold=2)
+        RepeatGate(repeat_threshold=2)
+
+
+def test_what_an_earlier_gate_dropped_stays_dropped():
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    for gate in (BlankGate(0.9, (1, 1), 0.0), RepeatGate(0.9, (1, 1), 0.0, 0.5)):
+        seen = torch.zeros(1, 4), torch.tensor([[1, 2, 3, 4]]), torch.full((1, 4), 0.9)
+        before = BlankGate(0.9, (0, 0), 0.0).decide(
+            2, (torch.tensor([[0.1, 0.95, 0.1, 0.95]]),), valid, None
+        )
+        after = gate.decide(4, seen[: 3 if isinstance(gate, RepeatGate) else 1], valid, before)
+        assert after.keep_mask.tolist() == before.keep_mask.tolist() == [[True, False, True, False]]

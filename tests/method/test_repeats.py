@@ -7,6 +7,9 @@ import torch
 
 from espnet_layerskip.method.ctc import LayerSkipCTC
 from tests.support.encoders import CONF
+from tests.support.numerics import assert_same
+
+pytestmark = pytest.mark.numerics
 
 REPEATS = {
     "gate_layer_idx": [2],
@@ -44,10 +47,9 @@ def test_repeats_have_the_state_of_their_speaker(make_encoder, ctc, context, gat
     _, ours = make_encoder(conf)
     _, blanks_only = make_encoder({**conf, "repeat_threshold": 1.0})
     x, lens = features(), torch.tensor([90, 62, 35])
-    blanks_only(x, lens, ctc=ctc)
-    out, olens, _ = ours(x, lens, ctc=ctc)
-    trace = ours.last_skip
-    assert trace.skip_ratio() > blanks_only.last_skip.skip_ratio() + 0.1
+    encoded = ours.run(x, lens, ctc)
+    out, olens, trace = encoded.out, encoded.lens, encoded.trace
+    assert trace.skip_ratio() > blanks_only.run(x, lens, ctc).trace.skip_ratio() + 0.1
     speaker = trace.gates[-1].speaker
     place = torch.arange(out.size(1)).expand_as(speaker)
     repeats = (speaker != place) & trace.valid_mask
@@ -59,24 +61,23 @@ def test_repeats_have_the_state_of_their_speaker(make_encoder, ctc, context, gat
         between = range(t, int(speaker[row, t]), 1 if speaker[row, t] > t else -1)
         assert all(speaker[row, s] == speaker[row, t] for s in between)
     for row, length in enumerate(lens.tolist()):  # alone as in the batch
-        alone = ours(x[row : row + 1, :length], lens[row : row + 1], ctc=ctc)[0]
-        assert torch.allclose(out[row, : int(olens[row])], alone[0], atol=1e-5)
+        alone = ours.run(x[row : row + 1, :length], lens[row : row + 1], ctc)
+        assert_same(out[row, : int(olens[row])], alone.out[0])
         cut = trace.utterance(row)
-        assert torch.equal(cut.keep_mask, ours.last_skip.keep_mask)
-        assert torch.equal(cut.gates[-1].speaker, ours.last_skip.gates[-1].speaker)
+        assert torch.equal(cut.keep_mask, alone.trace.keep_mask)
+        assert torch.equal(cut.gates[-1].speaker, alone.trace.gates[-1].speaker)
 
 
 @pytest.mark.parametrize("gates", [[2], [1, 3]])
 def test_the_head_speaks_for_repeats_as_for_their_speaker(make_encoder, ctc, gates):
     _, ours = make_encoder({**REPEATS, "gate_layer_idx": gates})
-    out, _, _ = ours(features(), torch.tensor([90, 62, 35]), ctc=ctc)
-    trace = ours.last_skip
-    with ctc.skipped(trace):
-        log_probs, best = ctc.log_softmax(out), ctc.argmax(out)
+    encoded = ours.run(features(), torch.tensor([90, 62, 35]), ctc)
+    out, trace = encoded.out, encoded.trace
+    log_probs, best = encoded.log_softmax(ctc), encoded.argmax(ctc)
     speaker = trace.gates[-1].speaker
-    assert torch.equal(log_probs, log_probs.gather(1, speaker[..., None].expand_as(log_probs)))
+    assert_same(log_probs, log_probs.gather(1, speaker[..., None].expand_as(log_probs)), rtol=1e-6)
     assert torch.equal(best, best.gather(1, speaker))
-    assert torch.allclose(log_probs[trace.spoken_mask], ctc.log_softmax(out)[trace.spoken_mask])
+    assert_same(log_probs[trace.spoken_mask], ctc.log_softmax(out)[trace.spoken_mask])
     gone = trace.valid_mask & ~trace.spoken_mask
     assert gone.any()
     assert (best[gone] == 0).all()
@@ -89,18 +90,17 @@ def test_fast_form_with_repeats(make_encoder, ctc, context):
     fast = copy.deepcopy(ours)
     fast.optimize_for_inference()
     x, lens = features(), torch.tensor([90, 62, 35])
-    expected, olens, _ = ours(x, lens, ctc=ctc)
-    out = fast(x, lens, ctc=ctc)[0]
-    for row, n in enumerate(olens.tolist()):
-        assert torch.allclose(out[row, :n], expected[row, :n], atol=1e-5)
-    assert torch.equal(ours.last_skip.keep_mask, fast.last_skip.keep_mask)
+    expected, found = ours.run(x, lens, ctc), fast.run(x, lens, ctc)
+    for row, n in enumerate(expected.lens.tolist()):
+        assert_same(found.out[row, :n], expected.out[row, :n])
+    assert torch.equal(expected.keep_mask, found.keep_mask)
 
 
 def test_gradients_reach_the_peak_from_its_repeats(make_encoder, ctc):
     _, ours = make_encoder({**REPEATS, "train_skip_prob": 1.0}, dropout_rate=0.0)
     ours.train()
-    (out, _), _, _ = ours(features(1), torch.tensor([90]), ctc=ctc)
-    speaker = ours.last_skip.gates[-1].speaker[0]
+    encoded = ours.run(features(1), torch.tensor([90]), ctc)
+    out, speaker = encoded.out, encoded.trace.gates[-1].speaker[0]
     repeat = int((speaker != torch.arange(speaker.numel())).nonzero()[0])
     top = ours.encoders[-1].norm_ff.weight
     (grad,) = torch.autograd.grad(out[0, repeat].pow(3).sum(), top)

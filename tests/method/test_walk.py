@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from espnet_layerskip.method.gate import BlankGate
+from espnet_layerskip.method.settings import OFF, SkipSettings
+from espnet_layerskip.method.walk import advance, decide, look
+
+pytestmark = pytest.mark.numerics
 
 SKIP = {"blank_threshold": 0.5, "spike_extension": [0, 0], "min_spike_ratio": 0.0}
+GATE = BlankGate(0.5, (0, 0), 0.0)
 
 
 @pytest.fixture
@@ -16,60 +21,69 @@ def batch():
 
 @pytest.mark.parametrize("context", ["packed", "packed_original", "full"])
 @pytest.mark.parametrize("gates", [[2], [1, 3]])
-def test_going_on_from_a_gate_is_the_forward(make_encoder, ctc, batch, context, gates):
+def test_going_on_from_a_gate_is_the_whole_pass(make_encoder, ctc, batch, context, gates):
     _, encoder = make_encoder({**SKIP, "gate_layer_idx": gates, "skip_context": context})
     with torch.no_grad():
-        expected, _, _ = encoder(*batch, ctc=ctc)
-        trace = encoder.last_skip
-        assert 0 < trace.num_skipped() < trace.num_frames()
-        with encoder.stopped_at(gates[0]) as states:
-            encoder(*batch, ctc=ctc)
-        assert encoder.exit_layer is None
-        [state] = states
-        assert (state.layer_idx, state.traces) == (gates[0], [])
-        active = dict.fromkeys(gates, BlankGate(0.5, (0, 0), 0.0))
+        expected = encoder.run(*batch, ctc)
+        assert 0 < expected.trace.num_skipped() < expected.trace.num_frames()
+        state, olens = encoder.start(*batch, encoder.settings)
+        advance(encoder, state, {}, ctc, stop=gates[0])
+        assert (state.layer_idx, state.gates) == (gates[0], [])
         for _ in range(2):  # a fork leaves the state as it was
             way = state.fork()
-            encoder.run_from(way, active, ctc)
-            assert torch.equal(encoder.output(way), expected)
-            assert torch.equal(encoder.last_skip.keep_mask, trace.keep_mask)
-            assert torch.equal(encoder.last_skip.blank_prob(), trace.blank_prob())
+            advance(encoder, way, dict.fromkeys(gates, GATE), ctc)
+            found = encoder.finish(way, olens, encoder.settings)
+            assert torch.equal(found.out, expected.out)
+            assert torch.equal(found.keep_mask, expected.keep_mask)
+            assert torch.equal(found.trace.blank_prob(), expected.trace.blank_prob())
         full = state.fork()
-        encoder.run_from(full, {}, ctc)
-        assert encoder.last_skip is not None
-        off = encoder.output(full)
-        assert encoder.last_skip is None
-        encoder.blank_threshold = 1.0
-        assert torch.equal(off, encoder(*batch, ctc=ctc)[0])
-        assert not torch.equal(off, expected)
+        advance(encoder, full, {}, ctc)
+        off = encoder.finish(full, olens, encoder.settings)
+        assert off.trace is None
+        assert torch.equal(off.out, encoder.run(*batch, ctc, OFF).out)
+        assert not torch.equal(off.out, expected.out)
 
 
 def test_going_on_step_by_step(make_encoder, ctc, batch):
     _, encoder = make_encoder({**SKIP, "gate_layer_idx": [1, 3]})
-    active = dict.fromkeys([1, 3], BlankGate(0.5, (0, 0), 0.0))
+    active = dict.fromkeys([1, 3], GATE)
     with torch.no_grad():
-        expected, _, _ = encoder(*batch, ctc=ctc)
-        with encoder.stopped_at(1) as states:
-            encoder(*batch, ctc=ctc)
-        [state] = states
-        encoder.run_from(state, active, ctc, stop=3)
-        assert (state.layer_idx, len(state.traces)) == (3, 1), "the gate there has not decided"
-        encoder.run_from(state, active, ctc)
-        assert torch.equal(encoder.output(state), expected)
+        expected = encoder.run(*batch, ctc)
+        state, olens = encoder.start(*batch, encoder.settings)
+        advance(encoder, state, active, ctc, stop=1)
+        assert state.gates == [], "the gate there has not decided"
+        state.drop(decide(GATE, state, look(encoder, GATE, state, ctc)))
+        advance(encoder, state, {}, ctc, stop=3)
+        assert (state.layer_idx, len(state.gates)) == (3, 1)
+        advance(encoder, state, active, ctc)
+        assert torch.equal(encoder.finish(state, olens, encoder.settings).out, expected.out)
+
+
+def test_every_layer_is_noted(make_encoder, ctc, batch):
+    _, encoder = make_encoder({**SKIP, "gate_layer_idx": [2]})
+    with torch.no_grad():
+        state, _ = encoder.start(*batch, encoder.settings)
+        seen = []
+        advance(encoder, state, {2: GATE}, ctc, note=lambda s: seen.append((s.layer_idx, s.full())))
+    assert [k for k, _ in seen] == [1, 2, 3, 4]
+    assert torch.equal(seen[-1][1], state.full())
 
 
 def test_fewer_gates_in_use(make_encoder, ctc, batch):
     _, both = make_encoder({**SKIP, "gate_layer_idx": [1, 3]})
     _, one = make_encoder({**SKIP, "gate_layer_idx": [3]})
-    both.gates_in_use = [3]
     with torch.no_grad():
-        assert torch.equal(both(*batch, ctc=ctc)[0], one(*batch, ctc=ctc)[0])
-    assert [g.layer_idx for g in both.last_skip.gates] == [3]
+        found = both.run(*batch, ctc, SkipSettings(gates_in_use=(3,)))
+        assert torch.equal(found.out, one.run(*batch, ctc).out)
+    assert [g.layer_idx for g in found.trace.gates] == [3]
     with pytest.raises(ValueError, match=r"some of the gate layers \[1, 3\].*got \[2, 3\]"):
         both.gates_in_use = [2, 3]
 
 
-def test_only_at_a_gate(make_encoder):
-    _, encoder = make_encoder({**SKIP, "gate_layer_idx": [2]})
-    with pytest.raises(ValueError, match="exit_layer must be"), encoder.stopped_at(1):
-        pass
+def test_a_threshold_for_each_gate(make_encoder, ctc, batch):
+    _, each = make_encoder({**SKIP, "gate_layer_idx": [1, 3], "blank_threshold": [1.0, 0.5]})
+    _, one = make_encoder({**SKIP, "gate_layer_idx": [3]})
+    with torch.no_grad():
+        assert torch.equal(each.run(*batch, ctc).out, one.run(*batch, ctc).out)
+        each.blank_threshold = [0.5, 1.0]
+        assert not torch.equal(each.run(*batch, ctc).out, one.run(*batch, ctc).out)

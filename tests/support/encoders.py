@@ -38,7 +38,7 @@ NO_DROPOUT = dict.fromkeys(("dropout_rate", "positional_dropout_rate"), 0.0)
 SKIPPING = [
     ("transformer", {}, CONTEXTS),
     ("transformer", {"normalize_before": False}, CONTEXTS),
-    ("transformer", {"concat_after": True}, CONTEXTS),
+    ("transformer", {"concat_after": True, "input_layer": "conv1d2"}, CONTEXTS),
     ("transformer", {"qk_norm": True, "input_layer": "linear"}, CONTEXTS),
     ("e_branchformer", {}, CONTEXTS),
     ("e_branchformer", {"merge_conv_kernel": 7, "use_linear_after_conv": True}, CONTEXTS),

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from espnet_layerskip.training.consistency import consistency_loss, two_views
+from tests.support.numerics import assert_same
 
 from .test_model import batch, build
+
+pytestmark = pytest.mark.numerics
 
 WEIGHT = {"consistency_weight": 0.2}
 SPECAUG = {"apply_time_warp": False, "freq_mask_width_range": [0, 10], "apply_time_mask": False}
@@ -11,6 +14,7 @@ VIEWS = {"specaug": "specaug", "specaug_conf": SPECAUG}
 
 
 def test_it_is_the_kl_both_ways_per_utterance():
+    torch.manual_seed(0)
     log_probs = torch.randn(4, 5, 3).log_softmax(-1)
     mask = torch.ones(4, 5, dtype=torch.bool)
     mask[3, 2:] = False  # shorter in the second view of utterance 1
@@ -29,10 +33,11 @@ def test_equal_views_agree():
 
 def test_each_view_is_a_teacher_without_gradient():
     """d KL(sg(p) || softmax(z)) / dz = softmax(z) - p: the teacher adds nothing to it."""
+    torch.manual_seed(0)
     logits = torch.randn(2, 1, 3, requires_grad=True)
     consistency_loss(logits.log_softmax(-1), torch.ones(2, 1, dtype=torch.bool)).backward()
     a, b = logits.detach().softmax(-1)
-    assert torch.allclose(logits.grad, 0.5 * torch.stack((a - b, b - a)), atol=1e-6)
+    assert_same(logits.grad, 0.5 * torch.stack((a - b, b - a)))
 
 
 def test_a_training_batch_has_two_views_and_logs_how_far_they_are_apart():
@@ -53,8 +58,8 @@ def test_without_augmentation_the_loss_is_that_of_one_view():
     two, one = build(model_conf=WEIGHT, **conf).train(), build(**conf).train()
     one.load_state_dict(two.state_dict())
     loss, stats, _ = two(*batch())
-    assert float(stats["loss_consistency"]) == pytest.approx(0.0, abs=1e-6)
-    assert torch.allclose(loss, one(*batch())[0], rtol=1e-5)
+    assert abs(stats["loss_consistency"]) < 1e-6 * stats["loss"]
+    assert_same(loss, one(*batch())[0])
 
 
 def test_skipped_frames_are_not_compared():

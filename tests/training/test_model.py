@@ -1,15 +1,20 @@
 import argparse
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import yaml
 
-from espnet_layerskip._compat import ESPnetASRModel, encoder_choices
+from espnet_layerskip._compat import ESPnetASRModel
+from espnet_layerskip.encoders import ENCODERS
 from espnet_layerskip.method.ctc import LayerSkipCTC
 from espnet_layerskip.training.model import LayerSkipASRModel, head_like
 from espnet_layerskip.training.task import LayerSkipASRTask
 from tests.support.encoders import CONF
+from tests.support.numerics import assert_same, largest
+
+pytestmark = pytest.mark.numerics
 
 TOKENS = ["<blank>", "<unk>", "A", "B", "C", "<sos/eos>"]
 
@@ -62,10 +67,9 @@ def test_plain_head_without_distillation_is_espnets_loss():
         model.train()
     loss, stats, _ = ours(speech, lens, text, text_lens)
     expected, expected_stats, _ = stock(speech, lens, text, text_lens)
-    assert torch.allclose(loss, expected, rtol=1e-5)
-    assert torch.allclose(
-        stats["loss_interctc_layer2"], expected_stats["loss_interctc_layer2"], rtol=1e-5
-    )
+    assert_same(loss, expected)
+    name = "loss_interctc_layer2"
+    assert_same(stats[name], expected_stats[name])
 
 
 def test_loss_is_the_sum_of_what_is_logged():
@@ -89,11 +93,12 @@ def test_distillation_teaches_the_lower_layers_only():
     without.load_state_dict(model.state_dict())
     for m in (model, without):
         m(*batch())[0].backward()
-    grads = {n: p.grad for n, p in without.named_parameters()}
+    grads = {n: p.grad for n, p in without.named_parameters() if p.grad is not None}
+    rounding = 1e-5 * max(map(largest, grads.values()))
     changed = {
         name
         for name, p in model.named_parameters()
-        if p.grad is not None and not torch.allclose(p.grad, grads[name], rtol=1e-4, atol=1e-6)
+        if p.grad is not None and largest(p.grad - grads[name]) > rounding
     }
     assert any(name.startswith("encoder.encoders.1.") for name in changed)
     assert any(name.startswith("ctc.interctc_lo") for name in changed)
@@ -140,7 +145,6 @@ def test_encode_returns_a_plain_tensor_at_inference():
     out, olens = model.encode(speech, lens)
     assert isinstance(out, torch.Tensor)
     assert out.shape[:2] == (3, int(olens.max()))
-    assert model.encoder.last_skip is not None
 
 
 def test_joint_attention_training_and_own_head():
@@ -168,11 +172,12 @@ def test_self_loop_penalty_reaches_all_ctc_losses():
     ("model_conf", "message"),
     [
         ({"ctc_head": "split"}, "'plain', 'factorized'.*'split'"),
-        ({"interctc_head": "mine"}, "'shared', 'own'.*'mine'"),
-        ({"kd_frames": "some"}, "'all', 'spikes'.*'some'"),
+        ({"interctc_head": "mine"}, "one of shared, own, .*got .mine."),
+        ({"kd_frames": "some"}, "kd_frames must be one of all, spikes, .*got .some."),
         ({"self_loop_penalty": -1.0}, "self_loop_penalty must be >= 0, but got -1.0"),
         ({"kd_blank_weight": -1.0}, "must be >= 0, but got -1.0"),
         ({"ctc_weight": 0.0}, "needs ctc_weight > 0"),
+        ({"interctc_head": "own", "interctc_weight": 0.0}, "nothing else trains the heads"),
     ],
 )
 def test_bad_options(model_conf, message):
@@ -199,7 +204,37 @@ def test_other_ctc_losses_are_refused():
 
 def test_options_are_explicit_and_fit_yaml():
     """ESPnet's --print_config reads the signature."""
-    parameters = inspect.signature(encoder_choices.classes["layerskip_conformer"]).parameters
+    parameters = inspect.signature(ENCODERS["layerskip_conformer"]).parameters
     defaults = {n: p.default for n, p in parameters.items() if n != "input_size"}
     assert yaml.safe_load(yaml.safe_dump(defaults)) == defaults
     assert {"gate_layer_idx", "blank_threshold", "cnn_module_kernel"} <= defaults.keys()
+
+
+@pytest.mark.parametrize("head", ["plain", "factorized"])
+def test_a_model_without_gates_trains_and_validates(head):
+    model = build({"gate_layer_idx": []}, {"ctc_head": head, "kd_blank_weight": 0.1})
+    loss, stats, _ = model.train()(*batch())
+    loss.backward()
+    assert {"loss", "loss_ctc"} <= stats.keys()
+    with torch.no_grad():
+        _, stats, _ = model.eval()(*batch())
+    assert "cer_ctc" in stats
+    assert "cer_ctc_skip" not in stats
+
+
+def test_validation_in_threads_is_that_of_one_after_the_other():
+    """What a call finds out stays with it: on the model it would meet another thread's."""
+    model = build({"blank_threshold": 0.5, "min_spike_ratio": 0.0}, {"kd_blank_weight": 0.1}).eval()
+    batches = [batch(seed) for seed in range(4)]
+
+    def validate(i):
+        with torch.no_grad():
+            stats = model(*(t.clone() for t in batches[i % 4]))[1]
+        return {name: float(value) for name, value in stats.items() if value is not None}
+
+    expected = [validate(i) for i in range(4)]
+    assert len({stats["skip_ratio"] for stats in expected}) > 1
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(validate, range(48)))
+    assert all(one == pytest.approx(expected[i % 4], rel=1e-5) for i, one in enumerate(found))
+    assert not {"encoded", "encoder"} & set(vars(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,28 @@ def test_a_save_that_is_stopped_leaves_the_old_file(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             torch.save({"a": 2, "b": Stopped()}, file)
     assert torch.load(file) == {"a": 1}
+
+
+def test_threads_that_train_leave_torch_save_as_it_was(tmp_path: Path) -> None:
+    save, both, done = torch.save, threading.Barrier(2), threading.Event()
+
+    def first() -> None:
+        with whole_files():
+            both.wait()
+            both.wait()
+        done.set()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    both.wait()
+    with whole_files():
+        both.wait()
+        done.wait(10)
+        with pytest.raises(KeyboardInterrupt):  # the other one's end is not this one's
+            torch.save({"b": Stopped()}, tmp_path / "checkpoint.pth")
+        assert not (tmp_path / "checkpoint.pth").exists()
+    thread.join()
+    assert torch.save is save
 
 
 def test_torch_save_is_as_before_afterwards(tmp_path: Path) -> None:

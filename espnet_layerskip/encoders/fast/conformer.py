@@ -1,7 +1,7 @@
 """The weights of a Conformer encoder in a form for inference: same numbers, fewer operations.
 
 Nothing here is trained, saved or moved: it is built from ESPnet's modules and thrown away.
-What is exact up to rounding: one projection for query, key and value with the scale and the
+Exact up to rounding are: one projection for query, key and value with the scale and the
 positional biases folded in; projected positional tables kept from call to call; BatchNorm
 folded into the depthwise convolution; residual scales folded into the feed-forward's output;
 pointwise convolutions as matrix products; no dropout, and no masks, because flat frames have
@@ -23,8 +23,7 @@ from espnet_layerskip._compat import (
     RelPositionMultiHeadedAttention,
     Swish,
 )
-from espnet_layerskip.encoders.attention import relative_scores
-from espnet_layerskip.encoders.fast.layout import Layout
+from espnet_layerskip.encoders.fast.layout import AttentionBlock, Layout
 from espnet_layerskip.encoders.fast.precision import Op, check_precision, float_dtype, linear
 from espnet_layerskip.encoders.fast.stem import FastStem
 from espnet_layerskip.method.frames import Frames
@@ -141,10 +140,31 @@ class Attention:
         """Return the projected positional table (H, d, 2T-1), of the longest T so far."""
         assert pos_emb is not None
         assert self.linear_pos is not None
-        if self._table is None or self._table.size(2) < pos_emb.size(1):
+        found = self._table  # read once: another thread may put a shorter one there
+        if found is None or found.size(2) < pos_emb.size(1):
             table = self.linear_pos @ pos_emb[0].to(self.linear_pos.dtype).t()
-            self._table = table.view(self.num_heads, -1, table.size(1)).to(self.dtype)
-        return self._table
+            found = table.view(self.num_heads, -1, table.size(1)).to(self.dtype)
+            self._table = found
+        return found
+
+
+def relative_scores(q: torch.Tensor, table: torch.Tensor, block: AttentionBlock) -> torch.Tensor:
+    """Return the relative scores (1, H, queries, keys) of one block.
+
+    Args:
+        q: Queries with their positional bias (H, N, d).
+        table: Projected positional table (H, d, 2T-1).
+        block: Rows and columns.
+    """
+    centre = table.size(2) // 2
+    scores = torch.bmm(q[:, block.queries], table[..., centre + block.low : centre + block.high])
+    heads, rows, width = scores.shape
+    if block.columns is not None:
+        return scores.gather(2, block.columns.expand(heads, -1, -1))[None]
+    # row r begins one column before row r - 1: a stride, no copy
+    shape = (1, heads, rows, width - rows + 1)
+    stride = (heads * rows * width, rows * width, width - 1, 1)
+    return scores.as_strided(shape, stride, scores.storage_offset() + rows - 1)
 
 
 class Convolution:
@@ -191,8 +211,8 @@ class FastConformerLayer:
 
     Args:
         layer: A layer for which `unsupported` returns None.
-        precision: One of PRECISIONS. bfloat16 is everything but the norms' weights; int8
-            the matrix products with weights.
+        precision: One of PRECISIONS. In bfloat16 everything but the norms' weights is
+            bfloat16; in int8 only the matrix products with weights are int8.
     """
 
     def __init__(self, layer: Any, precision: str = "float32"):

@@ -1,4 +1,4 @@
-"""Where the rows of flat frames lie: what all layers of the fast path between two gates share."""
+"""Where the rows of flat frames lie; all layers of the fast form between two gates share it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from espnet_layerskip.method.frames import Frames
 
-BLOCK = 128  # query rows that attend at a time: bounds the relative scores that go unused
+BLOCK = 128  # query rows of a block: limits the relative scores that are computed in vain
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Layout:
     Attributes:
         over_frozen: True if skipped frames are keys and neighbours too (context "full"
             above a gate); keys are then the rows of the full batch (B * T).
-        blocks: Who attends to whom; together they have every row once, in order.
+        blocks: Which rows attend to which; together they hold every row once, in order.
 
     Args:
         frames: Flat frames.

@@ -28,7 +28,7 @@ def float_dtype(precision: str) -> torch.dtype:
 def linear(weight: torch.Tensor, bias: torch.Tensor | None, precision: str) -> Op:
     """Return the affine map of float32 weight (out, in) and bias (out,) in a precision.
 
-    int8: weights per output channel ahead, activations per call over all of its rows.
+    int8: weights are quantized once, per output channel; activations in each call, over all rows.
     """
     weight, bias = weight.detach(), None if bias is None else bias.detach()
     if precision == "int8":

@@ -4,7 +4,7 @@ import multiprocessing
 
 import torch
 
-from espnet_layerskip.method.walk import of_first_process
+from espnet_layerskip.encoders.distributed import of_first_process
 
 
 def _draw(rank: int, store: str, queue) -> None:

@@ -1,0 +1,64 @@
+"""Inference options beside the skipping: the decoder, the fast form, quantization."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from espnet_layerskip.method.settings import PRECISIONS, check_choice
+
+DECODER_TYPES = ("espnet", "greedy", "prefix_beam", "ngram")
+
+logger = logging.getLogger(__name__)
+
+
+def set_fast_form(encoder: Any, precision: str = "float32", optimize: bool = True) -> None:
+    """Let an encoder run in its fast form, if it has one.
+
+    Args:
+        encoder: Any encoder in evaluation mode.
+        precision: One of PRECISIONS.
+        optimize: False = the plain form, which is float32.
+
+    Raises:
+        ValueError: If another precision than float32 is asked for and cannot be had.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    exact = precision == "float32"
+    if not exact and not (optimize and hasattr(encoder, "optimize_for_inference")):
+        raise ValueError(
+            f"precision {precision} needs a layerskip encoder and its fast form, but got a "
+            f"{type(encoder).__name__} with optimize={optimize}"
+        )
+    if optimize and hasattr(encoder, "optimize_for_inference"):
+        try:
+            encoder.optimize_for_inference(precision)
+        except ValueError as e:
+            if not exact:
+                raise
+            logger.info("the encoder runs in its plain form: %s", e)
+
+
+def quantize_dynamic(model: Any, espnet_arguments: Mapping[str, Any]) -> None:
+    """Quantize encoder and decoder in place, as ESPnet's ``quantize_asr_model`` does.
+
+    The CTC head and the search keep their modules.
+
+    Args:
+        model: ESPnet ASR model.
+        espnet_arguments: Those of ESPnet's Speech2Text: ``quantize_modules`` (names of classes
+            of torch.nn) and ``quantize_dtype``.
+    """
+    import torch
+
+    modules = espnet_arguments.get("quantize_modules", ["Linear"])
+    dtype = espnet_arguments.get("quantize_dtype", "qint8")
+    for module in (model.encoder, model.decoder):
+        if module is not None:
+            torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+                module,
+                qconfig_spec={getattr(torch.nn, name) for name in modules},
+                dtype=getattr(torch, dtype),
+                inplace=True,
+            )
