@@ -89,8 +89,6 @@ def test_an_encoder_that_cannot_skip(stock, tmp_path):
     conf |= {"encoder": "multiconv_conformer"}
     conf["encoder_conf"] = {"num_blocks": 4, "output_size": 16, "interctc_layer_idx": [2]}
     (stock / "config.yaml").write_text(yaml.safe_dump(conf))
-    with pytest.raises(
-        ValueError, match="a MultiConvConformerEncoder, which cannot skip; known"
-    ):
+    with pytest.raises(ValueError, match="a MultiConvConformerEncoder, which cannot skip; known"):
         add_gate(stock, tmp_path / "x", {"gate_layer_idx": [2]})
     assert not (tmp_path / "x").exists()
