@@ -8,7 +8,7 @@ from espnet_layerskip.method.ctc import BLANK
 
 # As ESPnet's log of zero: sums of it stay finite where -inf would turn into NaN.
 LOG_ZERO = -1.0e10
-OFF = 1.0
+DROP_NOTHING = 1.0
 
 
 def clean_log_probs(log_probs: torch.Tensor) -> torch.Tensor:
@@ -31,10 +31,10 @@ def check_drop_threshold(value: float | str) -> float:
             blank could be dropped.
     """
     try:
-        threshold = OFF if value == "off" or value is False else float(value)
+        threshold = DROP_NOTHING if value == "off" or value is False else float(value)
     except ValueError:
         threshold = float("nan")
-    if not 0.5 < threshold <= OFF:
+    if not 0.5 < threshold <= DROP_NOTHING:
         raise ValueError(f"drop_threshold must be 'off' or in (0.5, 1], but got {value!r}")
     return threshold
 
@@ -42,7 +42,7 @@ def check_drop_threshold(value: float | str) -> float:
 def choose_drop_threshold(value: float | str | None, decoder_type: str) -> float:
     """Return the threshold of a decoder; None is 0.99, and off for ESPnet's search."""
     if value is None:
-        value = OFF if decoder_type == "espnet" else 0.99
+        value = DROP_NOTHING if decoder_type == "espnet" else 0.99
     return check_drop_threshold(value)
 
 
@@ -80,7 +80,7 @@ def drop_frames(
             f"{None if keep_mask is None else tuple(keep_mask.shape)}"
         )
     frames = torch.arange(log_probs.size(0), device=log_probs.device)
-    if threshold >= OFF:
+    if threshold >= DROP_NOTHING:
         return log_probs, frames
     blank = log_probs[:, BLANK]
     dropped = blank.exp() > threshold

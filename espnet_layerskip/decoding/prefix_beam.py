@@ -11,7 +11,7 @@ import torch
 from espnet_layerskip.decoding.align import align
 from espnet_layerskip.decoding.beam import Beam, PrefixScorer
 from espnet_layerskip.decoding.frame_drop import (
-    OFF,
+    DROP_NOTHING,
     check_drop_threshold,
     clean_log_probs,
     drop_frames,
@@ -49,7 +49,7 @@ class PrefixBeamDecoder:
         beam_size: int = 10,
         nbest: int = 1,
         scorer: PrefixScorer | None = None,
-        drop_threshold: float | str = OFF,
+        drop_threshold: float | str = DROP_NOTHING,
     ):
         if beam_size < 1 or nbest < 1:
             raise ValueError(

@@ -114,7 +114,7 @@ def try_all(
     Raises:
         ValueError: If all transcripts of full depth are empty.
     """
-    progress = Progress(len(data.speech), len(settings))
+    progress = SweepProgress(len(data.speech), len(settings))
     [group] = one_pass_groups([System(experiment, one) for one in settings])
     decoded = decode(group, data, progress, allow_too_short=True)
     check_hypotheses(data.text, decoded[0].hyps)
@@ -130,7 +130,7 @@ def try_all(
     ]
 
 
-class Progress:
+class SweepProgress:
     """Tells on stderr, about every five seconds, how far the sweep is."""
 
     def __init__(self, total: int, settings: int):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from espnet_layerskip.decoding.align import align
-from espnet_layerskip.decoding.frame_drop import OFF, clean_log_probs, drop_frames
+from espnet_layerskip.decoding.frame_drop import DROP_NOTHING, clean_log_probs, drop_frames
 from espnet_layerskip.decoding.hypothesis import Hypothesis
 from espnet_layerskip.inference.posteriors import lock_of
 from espnet_layerskip.method.frames import Encoded
@@ -30,7 +30,7 @@ class HeadOfCall:
         threshold: See :func:`~.frame_drop.drop_frames`; 1.0 = drop nothing.
     """
 
-    def __init__(self, ctc: Any, encoded: Encoded, threshold: float = OFF):
+    def __init__(self, ctc: Any, encoded: Encoded, threshold: float = DROP_NOTHING):
         self.num_frames = 0
         """Left of the utterance, once the search has asked."""
         self._ctc, self._encoded, self._threshold = ctc, encoded, threshold
@@ -38,7 +38,7 @@ class HeadOfCall:
     def log_softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
         """Return log-posteriors (1, M, V) of the utterance, M <= T."""
         log_probs = self._encoded.log_softmax(self._ctc)
-        if self._threshold < OFF:
+        if self._threshold < DROP_NOTHING:
             keep = self._encoded.keep_mask
             keep_mask = None if keep is None else keep[0]
             left = drop_frames(clean_log_probs(log_probs)[0], self._threshold, keep_mask)[0]
@@ -122,7 +122,7 @@ def search(
     call = copy.copy(speech2text)  # ESPnet reads the search from its object
     if speech2text.beam_search is not None and ctc is not None:
         head = HeadOfCall(ctc, encoded, drop_threshold)
-        dropping = drop_threshold < OFF
+        dropping = drop_threshold < DROP_NOTHING
         call.beam_search = search_of_call(speech2text.beam_search, ctc, head, dropping)
     tokens = None
     with lock_of(model):

@@ -15,7 +15,7 @@ import torch
 
 from espnet_layerskip._compat import TooShortUttError, inference_module
 from espnet_layerskip.decoding import CTCDecoder, Hypothesis, make_decoder
-from espnet_layerskip.decoding.frame_drop import OFF, choose_drop_threshold
+from espnet_layerskip.decoding.frame_drop import DROP_NOTHING, choose_drop_threshold
 from espnet_layerskip.inference import espnet_search
 from espnet_layerskip.inference.calibration import choose_skipping
 from espnet_layerskip.inference.entry import Entry, Recognized, make_entry
@@ -163,7 +163,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             self._frame_sync = FrameSynchronous(
                 self.asr_model, self.ctc_decoder, self._segmentation, self._on_device
             )
-        elif self.drop_threshold < OFF:
+        elif self.drop_threshold < DROP_NOTHING:
             espnet_search.check_dropping(self.beam_search)
         self.model_files: ModelFiles | None = None  # keeps what was unpacked from a zip
         self.last_skips: list[SkipCount] = []
