@@ -6,6 +6,10 @@ import hypothesis
 import pytest
 import torch
 
+from espnet_layerskip._late_imports import start_sooner
+
+start_sooner()  # as our programs do: less to import, and nothing that wants to download
+
 pytest_plugins = [
     "tests.support.encoders",
     "tests.support.experiments",
