@@ -9,7 +9,7 @@ import torch
 from espnet_layerskip import add_skipping, remove_skipping
 from espnet_layerskip._compat import ConformerEncoder
 from espnet_layerskip.encoders import ENCODERS
-from espnet_layerskip.encoders.convert import from_stock, to_stock
+from espnet_layerskip.encoders.convert import from_stock, make_ours, to_stock
 from espnet_layerskip.inference.posteriors import encode, extract_features
 from espnet_layerskip.inference.speech2text import ESPnetSpeech2Text, load_model
 from espnet_layerskip.method.settings import OFF
@@ -89,6 +89,32 @@ def test_other_gates_for_one_of_ours(models, waves):
     ]
     remove_skipping(model)
     assert type(model.asr_model.encoder) is ConformerEncoder
+
+
+def test_what_fails_or_copies_leaves_one_of_ours_as_it_was(models):
+    """Its fast form still hears of weights that are loaded."""
+    encoder = load_model(models["skip"], decoder_type="greedy").asr_model.encoder
+    settings, x, lens = encoder.settings, torch.randn(1, 60, 20), torch.tensor([60])
+    with pytest.raises(ValueError, match="layers between 1 and 2"):
+        make_ours(encoder, [7])
+    from_stock(encoder, [2], blank_threshold=0.9)
+    to_stock(encoder)
+    assert (encoder.settings, encoder.gate_layer_idx) == (settings, [1, 2])
+    before = encoder.run(x, lens, skip=False).out
+    encoder.encoders.load_state_dict({n: v / 2 for n, v in encoder.encoders.state_dict().items()})
+    assert not torch.allclose(encoder.run(x, lens, skip=False).out, before)
+
+
+def test_other_gates_again_and_again_leave_no_hooks(models):
+    encoder = load_model(models["skip"], decoder_type="greedy").asr_model.encoder
+    numbers = []
+    for gates in ([1], [2], [1, 2]):
+        make_ours(encoder, gates)
+        numbers.append(len(encoder.encoders._load_state_dict_post_hooks))
+    assert numbers == [1, 1, 1]
+    assert encoder.ctc_trim is True
+    make_ours(encoder, [])
+    assert encoder.ctc_trim is False
 
 
 def test_a_model_in_training(models, waves):

@@ -174,8 +174,7 @@ class LayerSkipEncoder(HasFastForm):
 
     def end_skipping(self) -> None:
         """Remove what `init_skipping` added, for an encoder that becomes a stock one."""
-        for hook in self._hooks:
-            hook.remove()
+        self.stop_watching()
         self.ctc_trim = self._stock_trim
         for name in (*_OWN, *self.ADDED):
             self.__dict__.pop(name, None)

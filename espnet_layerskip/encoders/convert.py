@@ -22,22 +22,11 @@ def make_ours(encoder: Any, gate_layer_idx: Sequence[int], **options: Any) -> No
         ValueError: For an encoder of another class, or options that it cannot have; the
             encoder is then unchanged.
     """
-    known = {ours.STOCK: ours for ours in ENCODERS.values()}
-    stock = encoder.STOCK if isinstance(encoder, LayerSkipEncoder) else type(encoder)
-    if stock not in known:
-        names = ", ".join(sorted(cls.__name__ for cls in known))
-        raise ValueError(f"the encoder is a {stock.__name__}, which cannot skip; known are {names}")
-    before = copy.copy(encoder)
+    found = from_stock(encoder, gate_layer_idx, **options)
     if isinstance(encoder, LayerSkipEncoder):
-        make_stock(encoder)
-    encoder.__class__ = known[stock]
-    try:
-        encoder.init_skipping(gate_layer_idx, **options)
-    except (ValueError, TypeError):
-        encoder.__class__ = type(before)
-        encoder.__dict__.clear()
-        encoder.__dict__.update(before.__dict__)
-        raise
+        encoder.stop_watching()
+    encoder.__class__ = type(found)
+    encoder.__dict__.update(found.__dict__)
 
 
 def make_stock(encoder: Any) -> None:
@@ -53,9 +42,17 @@ def make_stock(encoder: Any) -> None:
 
 
 def from_stock(encoder: Any, gate_layer_idx: Sequence[int] = (), **options: Any) -> Any:
-    """Return our form of a stock encoder, with the same modules; see `make_ours`."""
+    """Return our form of an encoder, with the same modules; it stays as it is. See `make_ours`."""
+    known = {ours.STOCK: ours for ours in ENCODERS.values()}
+    stock = encoder.STOCK if isinstance(encoder, LayerSkipEncoder) else type(encoder)
+    if stock not in known:
+        names = ", ".join(sorted(cls.__name__ for cls in known))
+        raise ValueError(f"the encoder is a {stock.__name__}, which cannot skip; known are {names}")
     found = copy.copy(encoder)
-    make_ours(found, gate_layer_idx, **options)
+    if isinstance(encoder, LayerSkipEncoder):  # its gates are no reason for ctc_trim
+        found.ctc_trim = encoder._stock_trim
+    found.__class__ = known[stock]
+    found.init_skipping(gate_layer_idx, **options)
     return found
 
 

@@ -27,6 +27,11 @@ class HasFastForm:
             for module in self.modules()
         ]
 
+    def stop_watching(self) -> None:
+        """Forget the modules whose loading was watched."""
+        for hook in self._hooks:
+            hook.remove()
+
     def optimize_for_inference(self, precision: str = "float32") -> None:
         """Run evaluation on rearranged weights: the same output (1e-5), faster.
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from espnet_layerskip._compat import CTC, TooShortUttError
-from espnet_layerskip.method.gate import BlankGate
 from espnet_layerskip.method.settings import SkipSettings
-from tests.support.encoders import GATED, OTHERS, build_encoders, cases, features, gated
+from tests.support.encoders import GATED, OTHERS, Keep, build_encoders, cases, features, gated
 from tests.support.numerics import assert_all_same, assert_same, relative_error
 
 pytestmark = pytest.mark.numerics
@@ -172,17 +171,6 @@ def test_all_blank_no_blank_and_nan(kind, options, context, ctc):
             encoded = ours.run(x, lens, ctc)
             assert_same(encoded.out, full)
             assert encoded.trace.skip_ratio() == 0.0
-
-
-class Keep(BlankGate):
-    """Lets the first frames of a batch go on."""
-
-    kept = 1
-
-    def __call__(self, blank_prob, valid_mask):
-        keep = torch.zeros_like(valid_mask)
-        keep[0, : self.kept] = True
-        return keep
 
 
 @pytest.mark.parametrize(("kind", "options", "context"), cases(contexts=True, plain=True))

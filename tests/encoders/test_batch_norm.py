@@ -4,26 +4,14 @@ import pytest
 import torch
 
 from espnet_layerskip.encoders.conformer import batch_norm
-from espnet_layerskip.method.gate import BlankGate
 from espnet_layerskip.method.packing import pack_index
-from tests.support.encoders import features
+from tests.support.encoders import Keep, features
 from tests.support.numerics import assert_same
 
 pytestmark = pytest.mark.numerics
 
 CONTEXTS = ["packed", "packed_original", "full"]
 GATED = {"gate_layer_idx": [2], "blank_threshold": 0.5, "spike_extension": [0, 0]}
-
-
-class Keep(BlankGate):
-    """Lets the first frame of a batch go on, or none."""
-
-    kept = 1
-
-    def __call__(self, blank_prob, valid_mask):
-        keep = torch.zeros_like(valid_mask)
-        keep[0, : self.kept] = True
-        return keep
 
 
 @pytest.mark.parametrize("context", CONTEXTS)

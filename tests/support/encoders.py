@@ -7,6 +7,7 @@ import torch
 
 from espnet_layerskip.encoders import ENCODERS
 from espnet_layerskip.method.ctc import LayerSkipCTC, head_blank_prob
+from espnet_layerskip.method.gate import BlankGate
 
 CONF = {
     "input_size": 20,
@@ -71,6 +72,17 @@ def build_encoders(kind, skip=None, **changes):
     ours = ours_class(**conf, **(skip or {}))
     ours.load_state_dict(stock.state_dict())
     return stock.eval(), ours.eval()
+
+
+class Keep(BlankGate):
+    """Lets the first frames of a batch go on."""
+
+    kept = 1
+
+    def __call__(self, blank_prob, valid_mask):
+        keep = torch.zeros_like(valid_mask)
+        keep[0, : self.kept] = True
+        return keep
 
 
 def cases(contexts=False, plain=False):
