@@ -13,6 +13,7 @@ from espnet_layerskip.encoders.convert import from_stock, make_ours, to_stock
 from espnet_layerskip.inference.posteriors import encode, extract_features
 from espnet_layerskip.inference.speech2text import ESPnetSpeech2Text, load_model
 from espnet_layerskip.method.settings import OFF
+from tests.support.numerics import assert_same
 
 GATES = {"gate_layer_idx": [1, 2], "blank_threshold": 0.6, "spike_extension": (0, 1)}
 
@@ -24,6 +25,17 @@ def stock(models):
     with torch.no_grad():  # so that some frames are blank at the gates, and some are not
         model.asr_model.ctc.ctc_lo.bias[0] = 0.5
     return model
+
+
+@torch.no_grad()
+def assert_hears_of_loaded_weights(encoder, x, lens):
+    """The fast form shares some weights and has others rearranged: both must be the new ones."""
+    assert encoder.fast_form() is not None
+    halved = {n: v / 2 for n, v in encoder.encoders.state_dict().items() if v.is_floating_point()}
+    encoder.encoders.load_state_dict(halved, strict=False)
+    found = encoder.run(x, lens, skip=False).out
+    encoder.optimize_for_inference()
+    assert_same(found, encoder.run(x, lens, skip=False).out)
 
 
 def text(nbest):
@@ -100,9 +112,7 @@ def test_what_fails_or_copies_leaves_one_of_ours_as_it_was(models):
     from_stock(encoder, [2], blank_threshold=0.9)
     to_stock(encoder)
     assert (encoder.settings, encoder.gate_layer_idx) == (settings, [1, 2])
-    before = encoder.run(x, lens, skip=False).out
-    encoder.encoders.load_state_dict({n: v / 2 for n, v in encoder.encoders.state_dict().items()})
-    assert not torch.allclose(encoder.run(x, lens, skip=False).out, before)
+    assert_hears_of_loaded_weights(encoder, x, lens)
 
 
 def test_other_gates_again_and_again_leave_no_hooks(models):
@@ -180,7 +190,4 @@ def test_copies_share_the_modules(stock):
     assert type(to_stock(ours)) is ConformerEncoder
     assert ours.gate_layer_idx == [1]
     x, lens = torch.randn(1, 60, 20), torch.tensor([60])
-    before = ours.run(x, lens, skip=False).out
-    halved = {n: v / 2 for n, v in ours.encoders.state_dict().items()}
-    ours.encoders.load_state_dict(halved)  # the fast form still hears of it
-    assert not torch.allclose(ours.run(x, lens, skip=False).out, before)
+    assert_hears_of_loaded_weights(ours, x, lens)
