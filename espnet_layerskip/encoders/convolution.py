@@ -85,13 +85,20 @@ def with_border(frames: Frames, x: torch.Tensor, reach: int) -> Frames:
     assert frames.index is not None
     assert frames.frozen is not None
     if frames.layout is None:
-        keep = frames.index.keep_mask
-        near = F.max_pool1d(keep[:, None].float(), 2 * reach + 1, 1, reach)[:, 0] > 0
-        frames.layout = pack_index(near if frames.valid_mask is None else near & frames.valid_mask)
+        frames.layout = near_index(frames, reach)
     index = frames.layout
     assert isinstance(index, PackedIndex)
     states = gather_frames(scatter_frames(frames.frozen, x, frames.index), index)
     return Frames(states, frames.pos_emb, frames.valid_mask, index, frames.frozen, "full")
+
+
+def near_index(frames: Frames, reach: int) -> PackedIndex:
+    """Return where the active frames and ``reach`` neighbours on each side of them sit."""
+    assert frames.index is not None
+    keep = frames.index.keep_mask
+    near = F.max_pool1d(keep[:, None].float(), 2 * reach + 1, 1, reach)[:, 0] > 0
+    mask = near if frames.valid_mask is None else near & frames.valid_mask
+    return pack_index(mask, frames.flat)
 
 
 def without_border(near: Frames, z: torch.Tensor, frames: Frames) -> torch.Tensor:
@@ -100,3 +107,16 @@ def without_border(near: Frames, z: torch.Tensor, frames: Frames) -> torch.Tenso
     assert frames.index is not None
     base = z.new_zeros(*frames.index.keep_mask.shape, z.size(2))
     return gather_frames(scatter_frames(base, z, near.index), frames.index)
+
+
+def reads_neighbours(layer: Any) -> bool:
+    """Return whether the feed-forward of an ESPnet layer is a convolution over time."""
+    parts = (getattr(layer, name, None) for name in ("feed_forward", "feed_forward_macaron"))
+    convolutions = (
+        module
+        for part in parts
+        if isinstance(part, torch.nn.Module)
+        for module in part.modules()
+        if isinstance(module, torch.nn.Conv1d)
+    )
+    return any(module.kernel_size != (1,) for module in convolutions)

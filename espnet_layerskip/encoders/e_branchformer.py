@@ -14,6 +14,7 @@ from espnet_layerskip.encoders.attention import attend
 from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.encoders.convolution import convolve, gated_mlp, with_border, without_border
 from espnet_layerskip.encoders.distributed import of_first_process
+from espnet_layerskip.encoders.fast.e_branchformer import FastEBranchformer
 from espnet_layerskip.method.frames import Encoded, Frames, LayerState
 from espnet_layerskip.method.settings import SkipSettings
 
@@ -30,6 +31,7 @@ class LayerSkipEBranchformerEncoder(LayerSkipEncoder, EBranchformerEncoder):  # 
     """
 
     STOCK = EBranchformerEncoder
+    FAST = FastEBranchformer
     ATTENTION = "attn"
 
     layer_drop_rate: float
@@ -61,6 +63,9 @@ class LayerSkipEBranchformerEncoder(LayerSkipEncoder, EBranchformerEncoder):  # 
             encoder = self._with_layers(
                 list(self.encoders)[:max_layer], [] if return_all_hs else self.interctc_layer_idx
             )
+            if (fast := self.fast_form()) is not None:
+                encoder._fast = copy.copy(fast)
+                encoder._fast.layers = fast.layers[:max_layer]
         return LayerSkipEncoder.forward(
             encoder, xs_pad, ilens, prev_states, masks, ctc, return_all_hs
         )
@@ -106,11 +111,11 @@ class LayerSkipEBranchformerEncoder(LayerSkipEncoder, EBranchformerEncoder):  # 
 
     def normalised(self, x: torch.Tensor) -> torch.Tensor:
         """Return states (B, M, D) of an intermediate layer as the CTC head takes them: these."""
-        return x
+        return x.to(self.after_norm.weight.dtype)  # type: ignore[no-any-return]
 
     def finish(self, state: LayerState, olens: torch.Tensor, settings: SkipSettings) -> Encoded:
         """Return the result of a pass; frames that ran all layers are normalised."""
-        out, trace = state.full(), state.trace()
+        out, trace = self.normalised(state.full()), state.trace()
         if state.layer_idx == len(state.layers):
             last = super().normalised(out)
             skipped = None if trace is None else (trace.valid_mask & ~trace.spoken_mask)[..., None]
@@ -129,6 +134,11 @@ class LayerSkipEBranchformerEncoder(LayerSkipEncoder, EBranchformerEncoder):  # 
 
 
 def _layer(layer: Any, frames: Frames) -> torch.Tensor:
+    return layer.norm_final(blocks(layer, frames))  # type: ignore[no-any-return]
+
+
+def blocks(layer: Any, frames: Frames) -> torch.Tensor:
+    """Return the active frames (B, M, D) after a layer, before its last norm."""
     x, scale, fusion = frames.x, layer.ff_scale, layer.depthwise_conv_fusion
     if layer.feed_forward_macaron is not None:
         h = layer.feed_forward_macaron(layer.norm_ff_macaron(x))
@@ -145,4 +155,4 @@ def _layer(layer: Any, frames: Frames) -> torch.Tensor:
     x = x + layer.dropout(layer.merge_proj(both))
     if layer.feed_forward is not None:
         x = x + scale * layer.dropout(layer.feed_forward(layer.norm_ff(x)))
-    return layer.norm_final(x)  # type: ignore[no-any-return]
+    return x  # type: ignore[no-any-return]

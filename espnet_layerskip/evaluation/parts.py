@@ -11,7 +11,7 @@ from typing import Any
 from espnet_layerskip.encoders.fast.layout import Layout
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.method import walk
-from espnet_layerskip.method.frames import LayerState
+from espnet_layerskip.method.frames import Frames, LayerState
 
 # In the order of the pipeline; "other" is reading the file, text and Python in between.
 PARTS = ("frontend", "stem", "lower", "gate", "upper", "encoder_other", "head", "search", "other")
@@ -137,6 +137,10 @@ def watching(watch: Stopwatch, system: Any, gate_layer: int) -> Iterator[None]:
             around(system.speech2text.beam_search, "forward", "search")
             yield
             return
+
+        def of_layout(layout: Layout, frames: Frames, reach: int = 0) -> str:
+            return "lower" if frames.frozen is None else "gate"
+
         around(encoder, "run", "encoder_other")
         around(encoder, "subsample", "stem")
         fast = encoder.fast_form()
@@ -149,6 +153,6 @@ def watching(watch: Stopwatch, system: Any, gate_layer: int) -> Iterator[None]:
         around(LayerState, "drop", "gate")
         around(LayerState, "full", "gate")
         # what the layers above a gate have to know of the gaps
-        around(Layout, "__init__", lambda _, frames: "lower" if frames.frozen is None else "gate")
+        around(Layout, "__init__", of_layout)
         around(type(system.speech2text.ctc_decoder), "__call__", "search")
         yield

@@ -8,7 +8,17 @@ import torch
 
 from espnet_layerskip._compat import CTC, TooShortUttError
 from espnet_layerskip.method.settings import SkipSettings
-from tests.support.encoders import GATED, OTHERS, Keep, build_encoders, cases, features, gated
+from tests.support.encoders import (
+    GATED,
+    OTHERS,
+    Keep,
+    build_encoders,
+    cases,
+    conditioned,
+    features,
+    gated,
+    self_condition,
+)
 from tests.support.numerics import assert_all_same, assert_same, relative_error
 
 pytestmark = pytest.mark.numerics
@@ -62,6 +72,7 @@ def masked_reference(ours, x, lens, ctc):
             if layer_idx in ours.gate_layer_idx:
                 blank = ctc.blank_prob(ours.normalised(h), layer_idx)
                 active = active & ~(blank > thresholds[layer_idx])
+            h = conditioned(ours, h, active, layer_idx, ctc)
         outs.append(reference_end(ours, h, active)[0])
     return torch.nn.utils.rnn.pad_sequence(outs, batch_first=True)
 
@@ -107,6 +118,19 @@ def reference_layer(layer, h, pos_emb, active, context):
 @pytest.mark.parametrize(("kind", "options", "context"), cases(contexts=True))
 def test_the_packed_path_equals_the_masked_reference(kind, options, context, ctc):
     _, ours = gated(kind, options, context, ctc, gate_layer_idx=[1, 3])
+    assert_same_as_the_masked_reference(ours, ctc)
+
+
+@pytest.mark.parametrize(("kind", "options", "context"), cases(contexts=True, plain=True))
+def test_so_does_that_with_self_conditioning_at_gates_and_elsewhere(kind, options, context, ctc):
+    _, ours = gated(kind, options, context, ctc, gate_layer_idx=[1, 3])
+    self_condition(ours, [1, 2])
+    assert_same_as_the_masked_reference(ours, ctc)
+    assert ours.conditioning_layer.weight.grad.abs().max() > 0.0
+
+
+def assert_same_as_the_masked_reference(ours, ctc):
+    """Fail unless values and gradients are those of `masked_reference`."""
     ours, ctc = ours.double(), ctc.double()
     x, lens = features(2, 60).double(), torch.tensor([60, 44])
     values, grads = [], []
@@ -125,7 +149,7 @@ def test_the_packed_path_equals_the_masked_reference(kind, options, context, ctc
     assert_all_same(*grads)
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", ["conformer", *OTHERS])
 def test_a_threshold_for_each_gate(kind, ctc):
     _, ours = gated(kind, {}, "packed", ctc, gate_layer_idx=[1, 3])
     x, lens, kept = features(), torch.tensor([90, 62]), []
@@ -212,7 +236,7 @@ def test_upper_layers_see_fewer_frames(kind, ctc):
     assert 0 < longest < 21
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", ["conformer", *OTHERS])
 def test_conditioning_reaches_kept_frames_only(kind):
     """With gates, and the head of ESPnet."""
     changes = {"interctc_layer_idx": [1, 2, 3], "interctc_use_conditioning": True}

@@ -4,7 +4,7 @@ import torch
 from espnet_layerskip._compat import CTC, TooShortUttError
 from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
 from espnet_layerskip.method.settings import SkipSettings
-from tests.support.encoders import CONF
+from tests.support.encoders import CONF, conditioned, self_condition
 from tests.support.numerics import assert_all_same, assert_same, relative_error
 
 pytestmark = pytest.mark.numerics
@@ -128,6 +128,7 @@ def masked_reference(ours, x, lens, ctc):
         if layer_idx in gates:
             blank = ctc.blank_prob(ours.after_norm(h), layer_idx)
             active = active & ~(blank > ours.blank_threshold)
+        h = conditioned(ours, h, active, layer_idx, ctc)
     return ours.after_norm(h)
 
 
@@ -172,9 +173,14 @@ def reference_layer(ours, layer, h, pos_emb, active, context):
 
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("gates", [[2], [1, 3]])
-def test_fast_path_equals_the_slow_reference(make_encoder, ctc, context, gates):
+@pytest.mark.parametrize("layers", [[], [1, 2]])
+def test_fast_path_equals_the_slow_reference(make_encoder, ctc, context, gates, layers):
+    """With gates, and with self-conditioning after the ``layers`` too."""
     skip = {**GATED, "gate_layer_idx": gates, "skip_context": context, "min_spike_ratio": 0.0}
-    ours, ctc = make_encoder(skip)[1].double(), ctc.double()
+    ours = make_encoder(skip)[1]
+    if layers:
+        self_condition(ours, layers)
+    ours, ctc = ours.double(), ctc.double()
     x, lens = features(2, 60).double(), torch.tensor([60, 44])
     weight = features(2, 14, 16, seed=5).double()
     values, grads = [], []

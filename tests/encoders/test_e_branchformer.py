@@ -11,21 +11,25 @@ pytestmark = pytest.mark.numerics
 
 
 @pytest.mark.parametrize("options", [{"max_layer": 2}, {"max_layer": 3, "return_all_hs": True}])
-@pytest.mark.parametrize("training", [False, True])
-def test_e_branchformer_max_layer(options, training):
+@pytest.mark.parametrize("mode", ["training", "evaluation", "fast form"])
+def test_e_branchformer_max_layer(options, mode):
+    training = mode == "training"
     changes = {"interctc_layer_idx": [1, 3], "interctc_use_conditioning": True}
     stock, ours = build_encoders("e_branchformer", **changes, **NO_DROPOUT)
     stock.conditioning_layer = ours.conditioning_layer = torch.nn.Linear(9, 16)
     x, lens, head = features(), torch.tensor([90, 90]), CTC(9, 16).eval()
     stock.train(training), ours.train(training)
+    if mode == "fast form":
+        ours.optimize_for_inference()
+    rtol = 4e-6 if mode == "fast form" else 1e-6
     (expected, states), _, _ = stock(x, lens, ctc=head, **options)
     found = ours(x, lens, ctc=head, **options)[0]
     out, ours_states = found if isinstance(found, tuple) else (found, None)
-    assert_same(out, expected, rtol=1e-6)
+    assert_same(out, expected, rtol=rtol)
     assert (ours_states is None) == (not training and "return_all_hs" not in options)
     for ours_state, state in zip(ours_states or states, states, strict=True):
         one, other = (s[1] if isinstance(s, tuple) else s for s in (ours_state, state))
-        assert_same(one, other, rtol=1e-6)
+        assert_same(one, other, rtol=rtol)
 
 
 def test_e_branchformer_drops_layers_as_the_stock_class_does():
@@ -74,9 +78,12 @@ def test_e_branchformer_gradient_checkpoints_change_no_gradient(ctc, context):
     assert_all_same(*grads)
 
 
-def test_e_branchformer_repeats_have_the_final_state_of_their_speaker(ctc):
+@pytest.mark.parametrize("fast", [False, True])
+def test_e_branchformer_repeats_have_the_final_state_of_their_speaker(ctc, fast):
     _, ours = gated("e_branchformer", {}, "packed", ctc)
     ours.repeat_threshold = 0.3
+    if fast:
+        ours.optimize_for_inference()
     encoded = ours.run(features(), torch.tensor([90, 62]), ctc)
     speaker, kept = encoded.trace.gates[-1].speaker, encoded.keep_mask
     repeats = encoded.trace.spoken_mask & ~kept

@@ -81,14 +81,14 @@ def test_everything_is_put_back(systems):
         *((LayerState, "drop"), (LayerState, "full"), (Layout, "__init__")),
         *((walk, "look"), (walk, "decide"), (fast_layer, "__call__")),
     ]
-    before = [vars(owner)[name] for owner, name in patched]
+    before = [vars(owner).get(name) for owner, name in patched]
     for name in ("stock_beam10", GREEDY_ON):
         model = systems[name].model
         state = set(vars(model)), set(vars(model.encoder))
         with watching(Stopwatch(), systems[name], 1):
             assert set(vars(model)) != state[0]
         assert (set(vars(model)), set(vars(model.encoder))) == state
-    assert before == [vars(owner)[name] for owner, name in patched]
+    assert before == [vars(owner).get(name) for owner, name in patched]
 
 
 def test_the_plain_form_has_the_same_parts(plain, data):

@@ -121,6 +121,22 @@ def gated(kind, options, context, ctc=None, **changes):
     return stock, ours
 
 
+def self_condition(ours, layers):
+    """Let an encoder condition itself after these layers on what a head of 9 tokens says."""
+    ours.interctc_layer_idx, ours.interctc_use_conditioning = layers, True
+    ours.conditioning_layer = torch.nn.Linear(9, CONF["output_size"])
+    with torch.no_grad():
+        ours.conditioning_layer.weight.mul_(0.2)
+
+
+def conditioned(ours, h, active, layer_idx, ctc):
+    """Return full-length states (B, T, D) conditioned after a layer where ``active``."""
+    if not ours.interctc_use_conditioning or layer_idx not in ours.interctc_layer_idx:
+        return h
+    new = h + ours.conditioning_layer(ctc.softmax(ours.normalised(h)))
+    return torch.where(active[..., None], new, h)
+
+
 @pytest.fixture
 def make_encoder():
     """Build (stock, ours) Conformers with the same weights, in evaluation mode."""

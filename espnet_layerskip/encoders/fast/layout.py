@@ -8,7 +8,10 @@ from itertools import accumulate, pairwise
 
 import torch
 
+from espnet_layerskip.encoders.convolution import near_index
+from espnet_layerskip.encoders.fast.precision import Op
 from espnet_layerskip.method.frames import Frames
+from espnet_layerskip.method.packing import PackedIndex
 
 BLOCK = 128  # query rows of a block: limits the relative scores that are computed in vain
 
@@ -38,22 +41,30 @@ class AttentionBlock:
 
 
 class Layout:
-    """Rows of the active frames, in attention and in the convolution.
+    """Rows of the active frames, in attention and in convolutions.
 
     Attributes:
         over_frozen: True if skipped frames are keys and neighbours too (context "full"
             above a gate); keys are then the rows of the full batch (B * T).
-        blocks: Which rows attend to which; together they hold every row once, in order.
+        near: Where over_frozen and a ``reach`` is given: the query rows, which are the active
+            frames and the skipped ones near them (`convolution.near_index`); else None and the
+            queries are the active rows.
+        blocks: Which rows attend to which; together they hold every query row once, in order.
 
     Args:
         frames: Flat frames.
+        reach: Neighbours on each side that a convolution over what attention returns needs.
     """
 
-    def __init__(self, frames: Frames):
+    def __init__(self, frames: Frames, reach: int = 0):
         index, valid_mask = frames.index, frames.valid_mask
         batch, length, _ = frames.shape
         gated = index is not None and index.keep_mask is not valid_mask
         self.over_frozen = gated and frames.context == "full"
+        self.near: PackedIndex | None = None
+        active = None if index is None else index.kept
+        if self.over_frozen and reach:
+            self.near = index = near_index(frames, reach)
         lengths = [length] * batch if valid_mask is None else valid_mask.sum(1).tolist()
         counts, positions = lengths, None
         if gated:
@@ -73,23 +84,72 @@ class Layout:
         else:
             self._grid_shape = batch, length
             self._slots = None if index is None else index.kept
-        self._grid: torch.Tensor | None = None
+        self._active = self._slots if self.near is None else active
+        self._padding = None if valid_mask is None else ~valid_mask[..., None]
+        self._grids: dict[int, torch.Tensor] = {}
+        self._base: torch.Tensor | None = None
 
     def to_grid(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return rows (N, D) as (B, W, D) for the convolution, zero where no row belongs."""
+        """Return query rows (N, C) as (B, W, C) for a convolution, zero where no row belongs."""
         shape = (*self._grid_shape, rows.size(1))
         if self._slots is None or rows.size(0) == shape[0] * shape[1]:
             return rows.view(shape)
-        if self._grid is None:  # every layer fills the same slots of it
-            self._grid = rows.new_zeros(shape[0] * shape[1], shape[2])
-        return self._grid.index_copy_(0, self._slots, rows).view(shape)
+        grid = self._grids.get(shape[2])
+        if grid is None:  # every layer fills the same slots of it
+            grid = self._grids[shape[2]] = rows.new_zeros(shape[0] * shape[1], shape[2])
+        return grid.index_copy_(0, self._slots, rows).view(shape)
+
+    def all_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows of the full batch (B * T, C) as (B, T, C), zero on padding; in place."""
+        grid = rows.view(*self._grid_shape, rows.size(1))
+        return grid if self._padding is None else grid.masked_fill_(self._padding, 0.0)
 
     def from_grid(self, grid: torch.Tensor) -> torch.Tensor:
-        """Return the rows (N, D) of the active frames from (B, W, D)."""
-        rows = grid.reshape(-1, grid.size(2))
-        if self._slots is None or self._slots.numel() == rows.size(0):
-            return rows
-        return rows.index_select(0, self._slots)
+        """Return the query rows (N, C) from (B, W, C)."""
+        return _select(grid.reshape(-1, grid.size(2)), self._slots)
+
+    def active_from_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        """Return the rows (N, C) of the active frames from (B, W, C)."""
+        return _select(grid.reshape(-1, grid.size(2)), self._active)
+
+    def queries(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the query rows (N, C) out of the rows of the full batch (B * T, C)."""
+        return _select(rows, self._slots)
+
+    def fill(
+        self, norm: Op, h: torch.Tensor, frames: Frames, same_norm: bool = False
+    ) -> torch.Tensor:
+        """Return normalised active rows over the normalised frozen states, (B * T, D).
+
+        Args:
+            norm: The norm.
+            h: Active rows (N, D), normalised.
+            frames: Those of this layout.
+            same_norm: The norm is the same in all layers: that of the frozen states is kept.
+        """
+        assert frames.frozen is not None
+        assert isinstance(frames.index, PackedIndex)
+        base = self._base
+        if base is None:
+            base = norm(frames.frozen.to(h.dtype)).view(-1, h.size(1))
+        if same_norm:
+            self._base = base
+        return base.index_copy_(0, frames.index.kept, h)
+
+
+def layout_of(frames: Frames, reach: int = 0) -> Layout:
+    """Return the layout of flat frames; made by the first layer that asks."""
+    if frames.layout is None:
+        frames.layout = Layout(frames, reach)
+    found: Layout = frames.layout
+    return found
+
+
+def _select(rows: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
+    """Return the rows in the slots, which are in order; None = all."""
+    if slots is None or slots.numel() == rows.size(0):
+        return rows
+    return rows.index_select(0, slots)
 
 
 def _ranks(starts: list[int], width: int, device: torch.device) -> torch.Tensor | None:

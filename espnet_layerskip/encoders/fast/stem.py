@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from espnet_layerskip.encoders.fast.precision import Op, float_dtype, linear
-from espnet_layerskip.encoders.stem import projection_of
+from espnet_layerskip.encoders.stem import mixes_frames, projection_of
 
 
 class FastStem:
@@ -29,6 +29,15 @@ class FastStem:
         weight = projection.weight.view(projection.out_features, convs[-1].out_channels, -1)
         weight = weight.transpose(1, 2).flatten(1)  # (D, C, F') to (D, F', C)
         self.projection = linear(weight, projection.bias, precision)
+
+    @classmethod
+    def of(cls, embed: Any, precision: str) -> FastStem | None:
+        """Return the fast form of an input layer; None if it runs as it is."""
+        convs = getattr(embed, "conv", None)
+        if convs is None or mixes_frames(embed):
+            return None
+        two_d = any(isinstance(module, torch.nn.Conv2d) for module in convs)
+        return cls(embed, precision) if two_d else None
 
     def _conv(self, conv: torch.nn.Conv2d) -> Op:
         weight, bias = conv.weight.detach().to(self.dtype), conv.bias

@@ -1,0 +1,134 @@
+"""What the fast layers of all encoders are made of: the same numbers in fewer operations.
+
+Nothing here is trained, saved or moved: it is built from ESPnet's modules and thrown away.
+Exact up to rounding are: one projection for several linear maps of the same input; constant
+factors and norms folded into the weights beside them; pointwise convolutions as matrix products;
+no dropout, and no masks, because flat frames have no padding.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from espnet_layerskip._compat import PositionwiseFeedForward, Swish
+from espnet_layerskip.encoders.fast.precision import Op, check_precision, float_dtype, linear
+from espnet_layerskip.encoders.fast.stem import FastStem
+from espnet_layerskip.method.frames import Frames
+
+
+def unsupported_feed_forward(module: Any) -> str | None:
+    """Return why a feed-forward (None = there is none) has no fast form; None if it has one."""
+    if module is None or type(module) is PositionwiseFeedForward:
+        return None
+    return f"positionwise_layer_type of {type(module).__name__}"
+
+
+def layer_norm(norm: Any) -> Op:
+    """Return a LayerNorm over the last dimension as a function."""
+    return partial(
+        F.layer_norm,
+        normalized_shape=norm.normalized_shape,
+        weight=norm.weight.detach(),
+        bias=norm.bias.detach(),
+        eps=norm.eps,
+    )
+
+
+def activation(module: Any) -> Op:
+    """Return the activation as a function that may work in place."""
+    return partial(F.silu, inplace=True) if type(module) is Swish else module  # type: ignore[no-any-return]
+
+
+class Depthwise:
+    """A depthwise convolution over time that keeps the length.
+
+    Args:
+        weight: (C, 1, k), k odd.
+        bias: (C,).
+        precision: One of PRECISIONS; in int8 it is float32.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, precision: str):
+        dtype = float_dtype(precision)
+        self.run = partial(
+            F.conv2d,
+            weight=weight.detach()[:, :, None].to(dtype),  # (C, 1, 1, k): time is the width
+            bias=bias.detach().to(dtype),
+            padding=(0, weight.size(2) // 2),
+            groups=weight.size(0),
+        )
+
+    def __call__(self, grid: torch.Tensor) -> torch.Tensor:
+        """Return (B, W, C) of (B, W, C)."""
+        # in memory this is a channels-last image of height 1
+        return self.run(grid[:, None].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, 0]
+
+
+class FeedForward:
+    """``weight * feed_forward(norm(x))``."""
+
+    def __init__(self, norm: Any, module: Any, weight: float, precision: str):
+        self.norm, self.activation = layer_norm(norm), activation(module.activation)
+        self.w_1 = linear(module.w_1.weight, module.w_1.bias, precision)
+        self.w_2 = linear(weight * module.w_2.weight, weight * module.w_2.bias, precision)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, D) of rows (N, D)."""
+        return self.w_2(self.activation(self.w_1(self.norm(x))))
+
+
+class FastEncoder:
+    """A whole encoder: subsampling and layers; the rest (norms, gates) stays with the encoder.
+
+    A subclass names its ``LAYER``: a class with ``unsupported(layer)``, which says why a layer of
+    ESPnet has no fast form, and ``LAYER(layer, precision)`` for those that have one.
+
+    Args:
+        encoder: A `LayerSkipEncoder`.
+        precision: One of PRECISIONS. In bfloat16 everything but the norms' weights is
+            bfloat16; in int8 only the matrix products with weights are int8.
+
+    Raises:
+        ValueError: For an unknown precision or an encoder without a fast form.
+    """
+
+    LAYER: ClassVar[Any]
+
+    def __init__(self, encoder: Any, precision: str = "float32"):
+        first = next(encoder.parameters())
+        check_precision(precision, first.device)
+        reasons = {
+            reason for layer in encoder.encoders if (reason := self.LAYER.unsupported(layer))
+        }
+        if first.dtype != torch.float32:
+            reasons.add(f"the weights are {first.dtype}, not float32")
+        if reasons:
+            raise ValueError(f"this encoder has no fast form: {', '.join(sorted(reasons))}")
+        with torch.no_grad():
+            self.precision = precision
+            self.layers = [self.LAYER(layer, precision) for layer in encoder.encoders]
+            self.stem = FastStem.of(encoder.embed, precision)
+
+
+class FastLayer:
+    """A layer in evaluation mode, for flat frames; ``run`` says what it does."""
+
+    def __init__(self, precision: str):
+        self.dtype = float_dtype(precision)
+
+    def run(self, x: torch.Tensor, frames: Frames) -> torch.Tensor:
+        """Return the active rows (N, D), N > 0, after the layer."""
+        raise NotImplementedError
+
+    def __call__(self, frames: Frames) -> torch.Tensor:
+        """Return the active frames (1, N, D) after the layer."""
+        x = frames.x[0]
+        if not x.size(0):
+            return frames.x
+        if x.dtype != self.dtype:  # of ESPnet's own subsampling, or conditioned by its own layer
+            x = x.to(self.dtype)
+        return self.run(x, frames)[None]
