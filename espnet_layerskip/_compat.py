@@ -25,6 +25,7 @@ with contextlib.redirect_stdout(sys.stderr):
         check_short_utt,
         get_activation,
     )
+    from espnet2.asr.encoder.e_branchformer_ctc_encoder import EBranchformerCTCEncoder
     from espnet2.asr.encoder.e_branchformer_encoder import (
         ConvolutionalPositionalEmbedding,
         EBranchformerEncoder,
@@ -32,6 +33,7 @@ with contextlib.redirect_stdout(sys.stderr):
     from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
 from espnet2.asr.ctc import CTC
 from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.asr.preencoder.linear import LinearProjection
 
 Swish = type(get_activation("swish"))
 
@@ -42,20 +44,39 @@ __all__ = [
     "Conv2dSubsampling",
     "ConvolutionModule",
     "ConvolutionalPositionalEmbedding",
+    "EBranchformerCTCEncoder",
     "EBranchformerEncoder",
     "ESPnetASRModel",
     "FastSelfAttention",
+    "LinearProjection",
     "MultiHeadedAttention",
     "PositionwiseFeedForward",
     "RelPositionMultiHeadedAttention",
     "Swish",
     "TooShortUttError",
     "TransformerEncoder",
+    "abs_task",
+    "alignment_module",
     "asr_task",
     "check_short_utt",
     "encoder_class",
     "inference_module",
+    "s2t_inference_module",
 ]
+
+
+def abs_task() -> Any:
+    """Import ESPnet's AbsTask, whose build_model_from_file all its inference classes call."""
+    from espnet2.tasks.abs_task import AbsTask
+
+    return AbsTask
+
+
+def alignment_module() -> Any:
+    """Import ``espnet2.bin.asr_align``; needs the package ctc_segmentation."""
+    from espnet2.bin import asr_align
+
+    return asr_align
 
 
 def asr_task() -> Any:
@@ -81,3 +102,10 @@ def inference_module() -> Any:
     from espnet2.bin import asr_inference
 
     return asr_inference
+
+
+def s2t_inference_module() -> Any:
+    """Import ``espnet2.bin.s2t_inference_ctc``, the inference classes of OWSM-CTC."""
+    from espnet2.bin import s2t_inference_ctc
+
+    return s2t_inference_ctc

@@ -27,6 +27,8 @@ class Hypothesis:
             token starts; empty if no CTC path of the frames gives these tokens.
         token_ends: Encoder frame after the last one of each token; as ``token_frames``.
         score: Natural logarithm of what the decoder maximises; see each decoder.
+        scores: Its parts by scorer, where the decoder tells them.
+        yseq: The tokens as ESPnet's search has them, from sos to eos; empty: as ``token_int``.
         token: The tokens as strings, filled in by ``Speech2Text``.
         text: The detokenized transcript, filled in by ``Speech2Text``.
         token_times: Start of each token in seconds, filled in by ``Speech2Text``.
@@ -37,6 +39,8 @@ class Hypothesis:
     token_frames: list[int] = field(default_factory=list)
     token_ends: list[int] = field(default_factory=list)
     score: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict)
+    yseq: list[int] = field(default_factory=list)
     token: list[str] = field(default_factory=list)
     text: str = ""
     token_times: list[float] = field(default_factory=list)

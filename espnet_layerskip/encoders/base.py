@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import torch
 
 from espnet_layerskip._compat import PositionwiseFeedForward
-from espnet_layerskip.encoders import attention
+from espnet_layerskip.encoders import attention, convolution
 from espnet_layerskip.encoders.distributed import of_first_process
 from espnet_layerskip.encoders.fast_form import HasFastForm
+from espnet_layerskip.encoders.loading import LoadsEitherVersion
 from espnet_layerskip.encoders.stem import mixes_frames, narrow_stem, subsample
 from espnet_layerskip.method.frames import Encoded, Frames, LayerState, join
 from espnet_layerskip.method.gate import BlankGate
@@ -51,7 +52,7 @@ def _setting(name: str) -> Any:
     return property(read, write, doc=f"``{name}`` of `SkipSettings`.")
 
 
-class LayerSkipEncoder(HasFastForm):
+class LayerSkipEncoder(LoadsEitherVersion, HasFastForm):
     """Mixed into a stock ESPnet encoder, it lets blank frames skip the upper layers.
 
     A subclass names the stock class twice, ``class X(LayerSkipEncoder, Stock): STOCK = Stock``,
@@ -211,8 +212,13 @@ class LayerSkipEncoder(HasFastForm):
 
     @property
     def padding_invariant(self) -> bool:
-        """True if an utterance has the same output alone and in a padded batch."""
-        return attention.is_invariant(self.attention) and not mixes_frames(self.embed)
+        """True if an utterance has the same output alone and in a padded batch, in evaluation.
+
+        Where it is not, utterances are encoded one at a time as soon as gates decide (in training
+        they are not: a batch's norms depend on all of it anyway), and inference makes no batches.
+        """
+        alone = attention.is_invariant(self.attention) and not mixes_frames(self.embed)
+        return alone and not any(map(convolution.reads_neighbours, self.encoders))
 
     def check_gates(self) -> None:
         """Raise ValueError where a layer would mix frames across the gap."""

@@ -59,8 +59,8 @@ def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> 
             kwargs[name] = value
         elif value != neutral:
             raise ValueError(f"{name}={value} needs a newer ESPnet: leave it at {neutral}")
-    # ESPnet 202611 checks the scorers for batching; here the search takes one at a time.
-    kwargs.pop("batch_size", None)
+    if "batch_size" not in known:  # 202511 searches one utterance at a time
+        kwargs.pop("batch_size", None)
     for name in kwargs:
         if name not in known:
             raise TypeError(f"unknown argument {name!r}; known are {', '.join(list(known)[1:])}")
@@ -98,6 +98,7 @@ def take_search_arguments(decoder_type: str, kwargs: dict[str, Any]) -> dict[str
             logger.warning("a neural LM is used by decoder_type espnet, not by %s", decoder_type)
     if decoder_type != "ngram" and kwargs.get("ngram_file"):
         logger.warning("an n-gram is used by decoder_type ngram or espnet, not by %s", decoder_type)
+    kwargs.pop("batch_size", None)  # ESPnet checks whether its own search could batch
     names = ("ngram_file", "ngram_weight", "penalty", "beam_size")
     search = {name: kwargs.pop(name) for name in names if kwargs.get(name) is not None}
     kwargs.pop("ngram_file", None)

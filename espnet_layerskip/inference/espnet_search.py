@@ -11,6 +11,7 @@ from espnet_layerskip.decoding.align import align
 from espnet_layerskip.decoding.frame_drop import DROP_NOTHING, clean_log_probs, drop_frames
 from espnet_layerskip.decoding.hypothesis import Hypothesis
 from espnet_layerskip.inference.posteriors import lock_of
+from espnet_layerskip.method.ctc import head_argmax
 from espnet_layerskip.method.frames import Encoded
 
 # It takes audio as a whole, and its time grows with the square: seconds up to which it is tried.
@@ -26,17 +27,17 @@ class HeadOfCall:
 
     Args:
         ctc: The head.
-        encoded: The one utterance (B = 1) that is searched.
+        encoded: The utterances that are searched; with a threshold one (B = 1).
         threshold: See :func:`~.frame_drop.drop_frames`; 1.0 = drop nothing.
     """
 
     def __init__(self, ctc: Any, encoded: Encoded, threshold: float = DROP_NOTHING):
         self.num_frames = 0
-        """Left of the utterance, once the search has asked."""
+        """Left of the longest utterance, once the search has asked."""
         self._ctc, self._encoded, self._threshold = ctc, encoded, threshold
 
     def log_softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
-        """Return log-posteriors (1, M, V) of the utterance, M <= T."""
+        """Return log-posteriors (B, M, V) of the utterances, M <= T."""
         log_probs = self._encoded.log_softmax(self._ctc)
         if self._threshold < DROP_NOTHING:
             keep = self._encoded.keep_mask
@@ -47,11 +48,11 @@ class HeadOfCall:
         return log_probs
 
     def softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
-        """Return posteriors (1, M, V) of the utterance."""
+        """Return posteriors (B, M, V) of the utterances."""
         return self.log_softmax(hs_pad).exp()
 
     def argmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
-        """Return the most probable tokens (1, M) of the utterance."""
+        """Return the most probable tokens (B, M) of the utterances."""
         return self.log_softmax(hs_pad).argmax(-1)
 
 
@@ -104,18 +105,28 @@ def search_of_call(beam_search: Any, ctc: Any, head: HeadOfCall, dropping: bool)
     return search
 
 
+def can_batch(speech2text: Any) -> bool:
+    """Return whether the search takes several utterances at once: that of ESPnet 202611 can.
+
+    With frames dropped, utterances are searched one at a time.
+    """
+    able = getattr(speech2text, "_can_batch_decode", None)  # not in 202511
+    return able is not None and able() and not speech2text.drop_threshold < DROP_NOTHING
+
+
 def search(
     speech2text: Any, encoded: Encoded, drop_threshold: float
-) -> tuple[list[Hypothesis], dict[int, list[str]] | None]:
-    """Run ESPnet's search over one utterance, on posteriors that know what was skipped.
+) -> list[tuple[list[Hypothesis], dict[int, list[str]] | None]]:
+    """Run ESPnet's search over a batch, on posteriors that know what was skipped.
 
     Args:
         speech2text: ESPnet's inference object, or ours; stays as it is.
-        encoded: The utterance (B = 1).
+        encoded: The utterances; several only where `can_batch`.
         drop_threshold: See :func:`~.frame_drop.drop_frames`; 1.0 = drop nothing.
 
     Returns:
-        The n-best hypotheses, and the tokens of intermediate CTC layers where there are any.
+        For each utterance the n-best hypotheses, and the tokens of intermediate CTC layers where
+        there are any.
     """
     model = speech2text.asr_model
     ctc = getattr(model, "ctc", None)
@@ -124,14 +135,49 @@ def search(
         head = HeadOfCall(ctc, encoded, drop_threshold)
         dropping = drop_threshold < DROP_NOTHING
         call.beam_search = search_of_call(speech2text.beam_search, ctc, head, dropping)
-    tokens = None
     with lock_of(model):
-        found = call._decode_single_sample(encoded.out[0])
-        if encoded.intermediates:
-            tokens = call._decode_interctc(list(encoded.intermediates))
-    log_probs = None if ctc is None else clean_log_probs(encoded.log_softmax(ctc)[0])
-    # ESPnet returns its own hypotheses, with type checks; ours have the times
-    return [_ours(hyp, token_int, log_probs) for _, _, token_int, hyp in found], tokens
+        if len(encoded.lens) == 1:
+            found = [call._decode_single_sample(encoded.out[0])]
+        else:
+            found = _search_batch(call, encoded)
+    log_probs = None if ctc is None else clean_log_probs(encoded.log_softmax(ctc))
+    tokens = _intermediate_tokens(model, encoded)
+    out = []
+    for i, (nbest, length) in enumerate(zip(found, encoded.lens.tolist(), strict=True)):
+        probs = None if log_probs is None else log_probs[i, :length]
+        # ESPnet returns its own hypotheses, with type checks; ours have the times
+        out.append(([_ours(hyp, token_int, probs) for _, _, token_int, hyp in nbest], tokens[i]))
+    return out
+
+
+def _search_batch(call: Any, encoded: Encoded) -> list[Any]:
+    """Return ESPnet's n-best lists of several utterances, found in one search."""
+    decoder = getattr(call.beam_search.nn_dict, "decoder", None)
+    for module in () if decoder is None else decoder.modules():
+        if hasattr(module, "setup_step"):  # as ESPnet readies an S4Decoder
+            module.setup_step()
+    found = call.beam_search(
+        x=encoded.out,
+        x_lengths=encoded.lens,
+        maxlenratio=call.maxlenratio,
+        minlenratio=call.minlenratio,
+    )
+    return [call._hyps_to_results(hyps) for hyps in found]
+
+
+def _intermediate_tokens(model: Any, encoded: Encoded) -> list[dict[int, list[str]] | None]:
+    """Return what the CTC heads of intermediate layers say of each utterance, as ESPnet does."""
+    if not encoded.intermediates:
+        return [None] * len(encoded.lens)
+    left_out = {model.blank_id, model.sos, model.eos}
+    found: list[dict[int, list[str]] | None] = [{} for _ in encoded.lens]
+    for layer_idx, states in encoded.intermediates:
+        best = head_argmax(model.ctc, states, layer_idx, None)
+        for path, length, tokens in zip(best, encoded.lens.tolist(), found, strict=True):
+            ids = path[:length].unique_consecutive().tolist()
+            assert tokens is not None
+            tokens[layer_idx] = [model.token_list[i] for i in ids if i not in left_out]
+    return found
 
 
 def _ours(found: Any, token_int: list[int], log_probs: torch.Tensor | None) -> Hypothesis:
@@ -143,4 +189,6 @@ def _ours(found: Any, token_int: list[int], log_probs: torch.Tensor | None) -> H
         log_probs: (T, V) of the utterance; None = the model has no CTC head.
     """
     starts, ends = ([], []) if log_probs is None else align(log_probs, token_int)
-    return Hypothesis(token_int, starts, ends, float(found.score))
+    scores = {name: float(score) for name, score in getattr(found, "scores", {}).items()}
+    yseq = [int(token) for token in found.yseq]
+    return Hypothesis(token_int, starts, ends, float(found.score), scores, yseq)

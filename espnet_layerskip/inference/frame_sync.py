@@ -13,10 +13,11 @@ import torch
 
 from espnet_layerskip._compat import TooShortUttError
 from espnet_layerskip.decoding.hypothesis import CTCDecoder, Hypothesis
-from espnet_layerskip.inference.batches import by_length, check_batch_size
+from espnet_layerskip.inference.batches import by_length, check_batch_size, in_halves
 from espnet_layerskip.inference.posteriors import (
     Clock,
     Posteriors,
+    can_pad,
     encode,
     extract_features,
     num_layers,
@@ -39,11 +40,13 @@ class Found:
         hyps: Its hypotheses, best first.
         skips: What its encoder skipped.
         encoder_seconds: Time in the encoder; of a batch an equal share.
+        intermediate: Tokens of intermediate CTC layers by layer, where the search gives any.
     """
 
     hyps: list[Hypothesis] = field(default_factory=lambda: [Hypothesis()])
     skips: SkipCount = field(default_factory=SkipCount)
     encoder_seconds: float = 0.0
+    intermediate: dict[int, list[str]] | None = None
 
 
 class FrameSynchronous:
@@ -71,7 +74,7 @@ class FrameSynchronous:
     @property
     def can_batch(self) -> bool:
         """False if an output depends on the padding of a batch, as that of a stock encoder does."""
-        return getattr(self.model.encoder, "padding_invariant", False)
+        return can_pad(self.model)
 
     def utterances(
         self,
@@ -102,15 +105,21 @@ class FrameSynchronous:
         indices = list(feats)
         size = max(1, len(feats)) if batch_size is None else batch_size
         lengths, layers = [len(feats[i]) for i in indices], num_layers(self.model)
-        for batch in by_length(lengths, size if self.can_batch else min(1, size)):
+
+        def decode(batch: list[int]) -> list[Found]:
             clock = Clock()
-            encoded = encode(self.model, [feats[indices[n]] for n in batch], settings, clock)
+            encoded = encode(self.model, [feats[i] for i in batch], settings, clock)
             log_probs = encoded.log_softmax(self.model.ctc)
-            found = self.decoder(log_probs, encoded.lens, encoded.keep_mask)
-            parts = split(log_probs, encoded, layers)
-            for n, part, hyps in zip(batch, parts, found, strict=True):
-                share = clock.seconds / len(batch)
-                out[indices[n]] = Found(hyps, part.count(layers), share)
+            hyps = self.decoder(log_probs, encoded.lens, encoded.keep_mask)
+            parts, share = split(log_probs, encoded, layers), clock.seconds / len(batch)
+            pairs = zip(parts, hyps, strict=True)
+            return [Found(best, part.count(layers), share) for part, best in pairs]
+
+        for places in by_length(lengths, size if self.can_batch else min(1, size)):
+            batch = [indices[n] for n in places]
+            found = in_halves(decode, batch, [len(wave) for wave in speech])
+            for i, one in zip(batch, found, strict=True):
+                out[i] = one
         return out
 
     def blocks(

@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_layerskip._compat import TooShortUttError, check_short_utt
+from espnet_layerskip._compat import (
+    ESPnetASRModel,
+    LinearProjection,
+    TooShortUttError,
+    check_short_utt,
+)
 from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.method.frames import Encoded
@@ -107,6 +112,7 @@ def encode(
     feats: Sequence[torch.Tensor],
     settings: SkipSettings | None = None,
     clock: Clock | None = None,
+    intermediates: bool = False,
 ) -> Encoded:
     """Encode features in one batch.
 
@@ -119,14 +125,48 @@ def encode(
         settings: How to skip; what they leave open, and None, is as the encoder's own. Not
             looked at for a stock encoder.
         clock: Is told the time of the encoder.
+        intermediates: As of `run_encoder`.
 
     Returns:
         The states at full length, behind the postencoder if the model has one.
     """
     x, lens = prepare(model, feats)
     with (clock or Clock()).running(x.device):
-        encoded = run_encoder(model, x, lens, settings)
+        encoded = run_encoder(model, x, lens, settings, intermediates)
     return postencode(model, encoded)
+
+
+def can_pad(model: Any) -> bool:
+    """Return whether an utterance gives the same alone and in a padded batch.
+
+    Stock encoders, and what stands before or behind an encoder, may see the padding.
+    """
+    before = model.preencoder is None or isinstance(model.preencoder, LinearProjection)
+    alone = before and model.postencoder is None
+    return alone and getattr(model.encoder, "padding_invariant", False)
+
+
+def has_own_encode(model: Any) -> bool:
+    """Return whether a model without skipping encodes in its own way, unknown to `encode`."""
+    known = isinstance(model, ESPnetASRModel) and type(model).encode is ESPnetASRModel.encode
+    own = not known or "encode" in vars(model)
+    return own and not isinstance(model.encoder, LayerSkipEncoder)
+
+
+def encode_whole(model: Any, waves: Sequence[torch.Tensor], clock: Clock) -> Encoded:
+    """Encode samples as a model does by itself (see `has_own_encode`), in a padded batch.
+
+    Args:
+        model: ESPnet ASR model in evaluation mode.
+        waves: Samples (N_i,), the longest first.
+        clock: Is told the time, that of the frontend included.
+    """
+    lens = torch.tensor([wave.numel() for wave in waves], device=waves[0].device)
+    with clock.running(lens.device), lock_of(model):
+        speech = pad_sequence(list(waves), batch_first=True)
+        found, olens = model.encode(speech=speech, speech_lengths=lens)
+    out, states = found if isinstance(found, tuple) else (found, ())
+    return Encoded(out, olens, tuple(states))
 
 
 def prepare(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,17 +184,38 @@ def prepare(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor, to
 
 
 def run_encoder(
-    model: Any, x: torch.Tensor, lens: torch.Tensor, settings: SkipSettings | None = None
+    model: Any,
+    x: torch.Tensor,
+    lens: torch.Tensor,
+    settings: SkipSettings | None = None,
+    intermediates: bool = False,
 ) -> Encoded:
-    """Run the encoder alone, ours or stock, on what `prepare` returned; see `encode`."""
+    """Run the encoder alone, ours or stock, on what `prepare` returned; see `encode`.
+
+    Args:
+        model: As of `encode`.
+        x: (B, T, F).
+        lens: (B,).
+        settings: As of `encode`.
+        intermediates: Return the states of ``interctc_layer_idx`` too; a stock encoder always
+            does.
+    """
     encoder = model.encoder
     if isinstance(encoder, LayerSkipEncoder):
-        return encoder.run(x, lens, model.ctc, settings)
+        layers = getattr(encoder, "interctc_layer_idx", ()) if intermediates else ()
+        found = encoder.run(x, lens, model.ctc, settings, intermediates=bool(layers))
+        states = tuple((k, h) for k, h in found.intermediates if k in layers)
+        return replace(found, intermediates=states)
     # as ESPnetASRModel.encode decides
     options = ("interctc_use_conditioning", "ctc_trim")
     head = {"ctc": model.ctc} if any(getattr(encoder, name, False) for name in options) else {}
     with lock_of(model):
         found, olens, _ = encoder(x, lens, **head)
+    return _stock(found, olens)
+
+
+def _stock(found: Any, olens: torch.Tensor) -> Encoded:
+    """Return what an encoder of ESPnet, or its model, gives."""
     out, states = found if isinstance(found, tuple) else (found, ())
     return Encoded(out, olens, tuple(states))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -10,11 +11,17 @@ from typing import Any
 
 import yaml
 
-# The first that exists is taken. ESPnet's default, valid.acc, needs an attention decoder.
-MODEL_FILES = tuple(
-    f"valid.{criterion}.{kind}.pth"
-    for kind in ("ave", "best")
-    for criterion in ("cer_ctc", "acc", "loss")
+# What is looked for, best first. ESPnet's default, valid.acc, needs an attention decoder.
+# ave is the average over most epochs; ESPnet3, and trainings that keep several, name its number
+MODEL_FILES = (
+    *(
+        f"valid.{criterion}.{kind}.pth"
+        for kind in ("ave", "ave_*best", "best")
+        for criterion in ("cer_ctc", "acc", "loss")
+    ),
+    *(f"valid.*.{kind}.pth" for kind in ("ave", "ave_*best", "best")),
+    "last.ckpt",
+    "*.ckpt",  # of Lightning, without an average
 )
 
 
@@ -42,16 +49,16 @@ def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelF
     above it, before the working directory.
 
     Args:
-        path: EXPDIR with ``config.yaml`` and ``*.pth``, or a zip made by
-            ``python -m espnet2.bin.pack asr``.
+        path: EXPDIR with ``config.yaml`` and ``*.pth`` or ``*.ckpt``, a zip made by
+            ``python -m espnet2.bin.pack asr``, or a tag of espnet_model_zoo (``name/of_model``).
         model_file: Checkpoint, as a path or as a name inside ``path``; None takes the
-            first of ``MODEL_FILES`` that exists.
+            first of ``MODEL_FILES`` that exists; of several averages that over most epochs.
 
     Raises:
         ValueError: If something is missing or the archive is not safe to extract; says
             what is there.
     """
-    path = Path(path)
+    tag, path = str(path), Path(path)
     tmpdir = tempfile.TemporaryDirectory(prefix="espnet_layerskip_")
     if path.is_dir():
         config_file = path / "config.yaml"
@@ -66,10 +73,16 @@ def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelF
         if model_file is not None:
             checkpoint = _choose_checkpoint(checkpoint.parent, model_file)
         roots = [root]
+    elif is_model_tag(tag):
+        found = download_model(tag)
+        config_file, checkpoint = Path(found["asr_train_config"]), Path(found["asr_model_file"])
+        if model_file is not None:
+            checkpoint = _choose_checkpoint(checkpoint.parent, model_file)
+        roots = []  # its paths are absolute
     else:
         raise ValueError(
             f"{path} is neither an experiment directory (config.yaml and *.pth) nor a zip made by "
-            "espnet2.bin.pack: give one of the two"
+            "espnet2.bin.pack, nor a tag of espnet_model_zoo (name/of_model)"
         )
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     if not isinstance(config, dict):
@@ -81,11 +94,25 @@ def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelF
     return ModelFiles(resolved, checkpoint, tmpdir)
 
 
+def is_model_tag(name: str) -> bool:
+    """Return whether this can be a tag of espnet_model_zoo: a URL, or name/of_model.
+
+    >>> is_model_tag("espnet/some_model"), is_model_tag("exp/asr.zip"), is_model_tag("./exp/asr")
+    (True, False, False)
+    """
+    if re.match(r"https?://", name):
+        return True
+    owner, _, model = name.partition("/")
+    named = owner.strip(".~") and model and "/" not in model and not Path(owner).exists()
+    return bool(named) and Path(model).suffix not in (".zip", ".pth", ".ckpt", ".yaml")
+
+
 def download_model(model_tag: str) -> dict[str, Any]:
     """Return the arguments of ESPnet's Speech2Text that name the files of a tag of the zoo.
 
     Raises:
-        ValueError: If espnet_model_zoo is not installed.
+        ValueError: If espnet_model_zoo is not installed, there is no such model or no network,
+            or the model is not one of the ASR task.
     """
     try:
         from espnet_model_zoo.downloader import ModelDownloader  # type: ignore[import-not-found]
@@ -93,7 +120,19 @@ def download_model(model_tag: str) -> dict[str, Any]:
         raise ValueError(
             f"{model_tag} is not a path, and a model tag needs: pip install espnet_model_zoo"
         ) from e
-    files: dict[str, Any] = ModelDownloader().download_and_unpack(model_tag)
+    try:
+        files: dict[str, Any] = ModelDownloader().download_and_unpack(model_tag)
+    except (OSError, RuntimeError, ValueError, KeyError) as e:
+        why = f"{type(e).__name__}: {e}".splitlines()[0]
+        raise ValueError(
+            f"{model_tag} is not a path, and as a model tag it could not be fetched ({why})"
+        ) from e
+    missing = [name for name in ("asr_train_config", "asr_model_file") if name not in files]
+    if missing:
+        raise ValueError(
+            f"{model_tag} is not a model of ESPnet's ASR task: it has {', '.join(files)}, and not "
+            + ", ".join(missing)
+        )
     return files
 
 
@@ -103,18 +142,28 @@ def _choose_checkpoint(directory: Path, model_file: str | Path | None) -> Path:
             if candidate.is_file():
                 return candidate
         raise ValueError(f"no checkpoint {model_file} in {directory}: {_listing(directory)}")
-    for name in MODEL_FILES:
-        if (directory / name).is_file():
-            return directory / name
+    for pattern in MODEL_FILES:
+        found = [path for path in directory.glob(pattern) if path.is_file()]
+        if pattern == "*.ckpt" and len(found) > 1:
+            break  # nothing tells which is the best
+        if found:
+            return max(found, key=lambda path: (_averaged(path), path.name))
     raise ValueError(
-        f"{directory} has none of {', '.join(MODEL_FILES)}: name one of its checkpoints "
-        f"(model_file); {_listing(directory)}"
+        f"{directory} has none of {', '.join(MODEL_FILES[:-1])}, or a single .ckpt: name one of "
+        f"its checkpoints (model_file); {_listing(directory)}"
     )
 
 
+def _averaged(path: Path) -> int:
+    """Return over how many epochs a checkpoint is the average, by its name; 0: it does not say."""
+    match = re.search(r"\.ave_(\d+)best\.", path.name)
+    return int(match[1]) if match else 0
+
+
 def _listing(directory: Path) -> str:
-    names = sorted(p.name for p in directory.iterdir() if p.suffix in (".pth", ".yaml", ".zip"))
-    return "it holds " + (", ".join(names) if names else "no .pth, .yaml or .zip file")
+    suffixes = (".pth", ".ckpt", ".yaml", ".zip")
+    names = sorted(p.name for p in directory.iterdir() if p.suffix in suffixes)
+    return "it holds " + (", ".join(names) if names else "no .pth, .ckpt, .yaml or .zip file")
 
 
 def _unzip(archive: Path, root: Path) -> tuple[Path, Path]:

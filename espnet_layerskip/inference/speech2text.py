@@ -7,13 +7,14 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from espnet_layerskip._compat import TooShortUttError, inference_module
+from espnet_layerskip._compat import inference_module
 from espnet_layerskip.decoding import CTCDecoder, Hypothesis, make_decoder
 from espnet_layerskip.decoding.frame_drop import DROP_NOTHING, choose_drop_threshold
 from espnet_layerskip.inference import espnet_search
@@ -25,20 +26,15 @@ from espnet_layerskip.inference.espnet_arguments import (
     training_config,
 )
 from espnet_layerskip.inference.frame_sync import Found, FrameSynchronous, Wave
+from espnet_layerskip.inference.label_sync import search_utterances
 from espnet_layerskip.inference.options import DECODER_TYPES, quantize_dynamic, set_fast_form
-from espnet_layerskip.inference.posteriors import (
-    Clock,
-    encode,
-    extract_features,
-    num_layers,
-)
 from espnet_layerskip.inference.pretrained import ModelFiles, download_model, find_model
 from espnet_layerskip.inference.segments import make_segmentation
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.times import frame_samples, sample_rate
 from espnet_layerskip.method.settings import SkipSettings, check_choice
 from espnet_layerskip.registry import register
-from espnet_layerskip.training.checkpoint import load_checkpoint
+from espnet_layerskip.training.checkpoint import config_without_init, load_checkpoint
 
 register()
 
@@ -81,7 +77,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         exit_layer: Gate layer after which every frame stops, or None = no early exit.
         precision: Of the encoder: float32, bfloat16 or int8 (matrix products, on a CPU).
         optimize: Run the encoder in its fast form where it has one (see
-            `LayerSkipConformerEncoder.optimize_for_inference`); float32 output is the same.
+            `LayerSkipConformerEncoder.optimize_for_inference`; a stock encoder is put into our
+            class, except for decoder_type "espnet"); float32 output is the same.
         segment_size: Audio of more than twice as many seconds is cut into segments of this
             length, which overlap, and its CTC frames are put together again; see
             :mod:`~.decoding.segments`. "off" = never; None = 15, where the frontend says how
@@ -126,8 +123,11 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         search = {} if decoder_type == "espnet" else take_search_arguments(decoder_type, kwargs)
         kwargs = espnet_arguments(ESPnetSpeech2Text, kwargs, config)
         quantize = kwargs.pop("quantize_asr_model", False)
-        super().__init__(asr_train_config=config, asr_model_file=None, **kwargs)
-        if asr_model_file is not None:
+        if asr_model_file is None:
+            super().__init__(asr_train_config=config, asr_model_file=None, **kwargs)
+        else:
+            with config_without_init(config) as without:
+                super().__init__(asr_train_config=without, asr_model_file=None, **kwargs)
             load_checkpoint(self.asr_model, asr_model_file)
         self.calibration = choose_skipping(
             self.asr_model.encoder,
@@ -142,7 +142,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         )
         if quantize:
             quantize_dynamic(self.asr_model, kwargs)
-        set_fast_form(self.asr_model.encoder, precision, optimize and not quantize)
+        fast, convert = optimize and not quantize, decoder_type != "espnet"
+        set_fast_form(self.asr_model.encoder, precision, fast, convert)
         self._segmentation = make_segmentation(
             segment_size,
             hop_size,
@@ -161,7 +162,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
                 **search,
             )
             self._frame_sync = FrameSynchronous(
-                self.asr_model, self.ctc_decoder, self._segmentation, self._on_device
+                self.asr_model, self.ctc_decoder, self._segmentation, self.on_device
             )
         elif self.drop_threshold < DROP_NOTHING:
             espnet_search.check_dropping(self.beam_search)
@@ -203,7 +204,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             encoder that returns intermediate outputs.
         """
         if isinstance(speech, np.ndarray | torch.Tensor):
-            return self.decode_batch([speech], ["utterance"])[0]
+            return self.recognize([speech], ["utterance"])[0].for_espnet()
         return self.decode_batch(speech)
 
     @torch.inference_mode()
@@ -217,8 +218,9 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
 
         Features are computed for each utterance alone (the frontend pads a batch's STFT
         differently), then padded and encoded together, so that a transcript does not
-        depend on the batch. Stock encoders are not padding-invariant: they, and the beam
-        search, take one utterance at a time.
+        depend on the batch. Encoders that see their padding (stock ones, and ours with
+        ``rel_pos_type: legacy``) take one utterance at a time. So does ESPnet's search in
+        202511, with ``drop_threshold``, and where a part of it cannot score batches.
 
         Args:
             speech: Utterances, each (N,), float in [-1, 1].
@@ -226,9 +228,13 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             batch_size: Utterances of a batch; None = all in one, and of a long one a segment.
 
         Returns:
-            For each utterance its n-best list.
+            For each utterance its n-best list; from ESPnet's search in batches never with the
+            tokens of intermediate layers, as there.
         """
-        return [r.for_espnet() for r in self.recognize(speech, utt_ids, batch_size)]
+        found = self.recognize(speech, utt_ids, batch_size)
+        if self.ctc_decoder is None and espnet_search.can_batch(self):
+            return [r.nbest for r in found]
+        return [r.for_espnet() for r in found]
 
     @torch.inference_mode()
     def recognize(
@@ -258,8 +264,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         if self.ctc_decoder is not None:
             found = self._frame_sync.utterances(speech, names, batch_size, settings)
             return self._count([self._recognized(one) for one in found])
-        pairs = zip(speech, names, strict=True)
-        return self._count([self._search(wave, name, settings) for wave, name in pairs])
+        searched = search_utterances(self, speech, names, batch_size, settings)
+        return self._count([self._recognized(one) for one in searched])
 
     def decode_blocks(
         self,
@@ -334,13 +340,13 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         found.asr_model._modules = {**self.asr_model._modules, "encoder": encoder}
         if found.ctc_decoder is not None:
             found._frame_sync = FrameSynchronous(
-                found.asr_model, found.ctc_decoder, found._segmentation, found._on_device
+                found.asr_model, found.ctc_decoder, found._segmentation, found.on_device
             )
         return found
 
     def _recognized(self, found: Found) -> Recognized:
         nbest = [self.entry(hyp) for hyp in found.hyps[: self.nbest]]
-        return Recognized(nbest, None, found.skips, found.encoder_seconds)
+        return Recognized(nbest, found.intermediate, found.skips, found.encoder_seconds)
 
     def _count(self, results: list[Recognized]) -> list[Recognized]:
         """Note what a call has skipped and taken, for those who want to know afterwards."""
@@ -349,30 +355,17 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             self.encoder_seconds += sum(result.encoder_seconds for result in results)
         return results
 
-    def _search(self, wave: Wave, name: str, settings: SkipSettings | None) -> Recognized:
-        """Run ESPnet's search over one utterance, on posteriors that know what skipped."""
-        if len(wave) > self.longest_whole * self.sample_rate:
-            raise ValueError(f"{name} {espnet_search.TOO_LONG}")
-        model = self.asr_model
-        try:
-            feats = extract_features(model, self._on_device(wave))
-        except TooShortUttError as e:
-            logger.warning("%s %s: its transcript is empty", name, e)
-            return Recognized([("", [], [], Hypothesis())])
-        clock = Clock()
-        encoded = encode(model, [feats], settings, clock)
-        hyps, tokens = espnet_search.search(self, encoded, self.drop_threshold)
-        layers = num_layers(model)
-        skips = SkipCount.of(encoded.depth(layers)[0, : int(encoded.lens[0])], layers)
-        return Recognized([self.entry(hyp) for hyp in hyps], tokens, skips, clock.seconds)
-
-    def _on_device(self, wave: Wave) -> torch.Tensor:
+    def on_device(self, wave: Wave) -> torch.Tensor:
+        """Return samples (N,) as the model takes them: its device and dtype."""
         return torch.as_tensor(wave).to(self.device, getattr(torch, self.dtype))
 
     def entry(self, hyp: Hypothesis) -> Entry:
         """Return the four of ESPnet's n-best list; the hypothesis with its strings and times."""
         token_type = getattr(self.asr_train_args, "token_type", None)
-        return make_entry(hyp, self.converter, self.tokenizer, self.frame_seconds, token_type)
+        if self.decoder_type in ("greedy", "prefix_beam") and not hyp.scores:
+            hyp = replace(hyp, scores={"ctc": hyp.score})
+        ends = self.asr_model.sos, self.asr_model.eos
+        return make_entry(hyp, self.converter, self.tokenizer, self.frame_seconds, token_type, ends)
 
 
 def load_model(

@@ -46,8 +46,12 @@ class LayerSkipCTC(CTC):
         encoder_output_size: Encoder dimension D.
         dropout_rate: Dropout on the input of the projection, in training only (ESPnet's
             own head drops in evaluation too).
+        ctc_type: "builtin"; ESPnet's other losses take logits of a softmax.
         reduce: As in ESPnet: True = batch average, False = one loss per utterance.
+        ignore_nan_grad: As in ESPnet, another name of ``zero_infinity``, and goes before it.
         zero_infinity: Zero the loss of utterances that have too few frames.
+        brctc_risk_strategy, brctc_group_strategy, brctc_risk_factor: Of ESPnet's ``ctc_type:
+            brctc``; not looked at.
         head_type: "plain" (softmax over V) or "factorized" (sigmoid blank, label softmax).
             Both start at p(blank) = 0.5 on average; ESPnet's own starts at 1/V,
             and its training takes much longer to find the labels.
@@ -56,7 +60,7 @@ class LayerSkipCTC(CTC):
             one (Yang et al., 2305.11558), >= 0; 0.0 = CTC.
 
     Raises:
-        ValueError: For an unknown head type or a negative penalty.
+        ValueError: For another ``ctc_type``, an unknown head type or a negative penalty.
     """
 
     def __init__(
@@ -64,17 +68,26 @@ class LayerSkipCTC(CTC):
         odim: int,
         encoder_output_size: int,
         dropout_rate: float = 0.0,
+        ctc_type: str = "builtin",
         reduce: bool = True,
+        ignore_nan_grad: bool | None = None,
         zero_infinity: bool = True,
+        brctc_risk_strategy: str = "exp",
+        brctc_group_strategy: str = "end",
+        brctc_risk_factor: float = 0.0,
         head_type: str = "factorized",
         own_head_layers: Sequence[int] = (),
         self_loop_penalty: float = 0.0,
     ):
+        if ctc_type != "builtin":
+            raise ValueError(f"our CTC head needs ctc_type: builtin, but got {ctc_type!r}")
         super().__init__(
             odim=odim,
             encoder_output_size=encoder_output_size,
             dropout_rate=dropout_rate,
+            ctc_type=ctc_type,
             reduce=reduce,
+            ignore_nan_grad=ignore_nan_grad,
             zero_infinity=zero_infinity,
         )
         if head_type not in HEAD_TYPES:
@@ -109,10 +122,12 @@ class LayerSkipCTC(CTC):
             layer_idx: 1-based layer they come from; None = final.
         """
         proj = self.projection(layer_idx)
-        if self.head_type == "factorized":
+        if self.head_type == "factorized" and isinstance(proj, torch.nn.Linear):
             logit = F.linear(hs_pad, proj.weight[:1], proj.bias[:1])
             return logit.float().sigmoid().squeeze(-1)
-        logits: torch.Tensor = proj(hs_pad)
+        logits: torch.Tensor = proj(hs_pad)  # a quantized one has no rows to take
+        if self.head_type == "factorized":
+            return logits[..., BLANK].float().sigmoid()
         return logits.float().softmax(-1)[..., BLANK]
 
     def log_softmax(

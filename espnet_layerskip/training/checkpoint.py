@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import yaml
 
-# The Linear of ESPnet's subsampling: 202511 names it embed.out.0, 202611 embed.out.
-_EMBED_OUT = ("encoder.embed.out.0.", "encoder.embed.out.")
+from espnet_layerskip.encoders.loading import PROJECTION, few
+
+# What training programs put a state dict under (ESPnet's checkpoint.pth; deepspeed; Lightning)
+# and in front of its names (Lightning; data parallel).
+_WRAPPERS = ("model", "module", "state_dict")
+_PREFIXES = ("model.", "module.")
 
 
 def load_checkpoint(model: torch.nn.Module, path: Path | str) -> None:
@@ -17,8 +24,9 @@ def load_checkpoint(model: torch.nn.Module, path: Path | str) -> None:
 
     Args:
         model: ESPnet model.
-        path: A ``.pth`` file with a state dict; ``{"model": state_dict}`` (ESPnet's
-            checkpoint.pth) is accepted.
+        path: File with a state dict, alone or under ``model`` (ESPnet's checkpoint.pth),
+            ``module`` (deepspeed) or ``state_dict`` (Lightning's ``.ckpt``, as in ESPnet3), its
+            names with ``model.`` in front or without.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -32,8 +40,11 @@ def load_checkpoint(model: torch.nn.Module, path: Path | str) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         raise ValueError(f"{path} cannot be read as a file of tensors: {e}") from e
-    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-        state = state["model"]
+    while isinstance(state, Mapping):
+        inner = next((state[k] for k in _WRAPPERS if isinstance(state.get(k), Mapping)), None)
+        if inner is None:
+            break
+        state = inner
     if not isinstance(state, Mapping) or not all(
         isinstance(v, torch.Tensor) for v in state.values()
     ):
@@ -53,19 +64,22 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
         ValueError: If keys are missing, unexpected or of another shape.
     """
     wanted = model.state_dict()
+    for prefix in _PREFIXES:
+        if state and all(k.startswith(prefix) and k not in wanted for k in state):
+            state = {k.removeprefix(prefix): v for k, v in state.items()}
     state = {_rename(key, wanted): value for key, value in state.items()}
     problems = []
     if missing := sorted(wanted.keys() - state.keys()):
-        problems.append(f"missing: {_few(missing)}")
+        problems.append(f"missing: {few(missing)}")
     if unexpected := sorted(state.keys() - wanted.keys()):
-        problems.append(f"unexpected: {_few(unexpected)}")
+        problems.append(f"unexpected: {few(unexpected)}")
     shapes = [
         f"{key} is {tuple(state[key].shape)}, the model needs {tuple(wanted[key].shape)}"
         for key in sorted(wanted.keys() & state.keys())
         if state[key].shape != wanted[key].shape
     ]
     if shapes:
-        problems.append("other shape: " + _few(shapes))
+        problems.append("other shape: " + few(shapes))
     if any(key.startswith("ctc.") for key in shapes):
         problems.append("the vocabulary of the checkpoint is not that of the token list")
     if problems:
@@ -76,6 +90,30 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
     model.load_state_dict(state)
 
 
+@contextmanager
+def config_without_init(config_file: Path | str) -> Iterator[Path]:
+    """Give the configuration of a model whose weights are about to be loaded.
+
+    ``init`` says how to fill the parameters before training. ESPnet applies it all the same, and
+    202611 has no longer what older models name there (``chainer``).
+
+    Args:
+        config_file: config.yaml of a training.
+
+    Yields:
+        The file itself, or where it sets ``init`` a copy without it for the block.
+    """
+    text = Path(config_file).read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    if not isinstance(config, dict) or config.get("init") is None:
+        yield Path(config_file)
+        return
+    with tempfile.TemporaryDirectory(prefix="espnet_layerskip_") as directory:
+        changed = Path(directory) / "config.yaml"
+        changed.write_text(yaml.safe_dump({**config, "init": None}, allow_unicode=True), "utf-8")
+        yield changed
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, as ``sha256sum`` prints it."""
     with path.open("rb") as f:
@@ -84,17 +122,9 @@ def file_digest(path: Path) -> str:
 
 def _rename(key: str, wanted: Mapping[str, torch.Tensor]) -> str:
     """Return the name that the running ESPnet version gives to ``key``."""
-    if key in wanted:
-        return key
-    for old, new in (_EMBED_OUT, _EMBED_OUT[::-1]):
-        for prefix_old, prefix_new in ((old, new), (old[8:], new[8:])):  # model or encoder
-            if key.startswith(prefix_old):
-                renamed = prefix_new + key[len(prefix_old) :]
-                if renamed in wanted:
-                    return renamed
+    if key not in wanted:
+        for there, here in (PROJECTION, PROJECTION[::-1]):
+            stem, found, part = key.rpartition(f"embed.{there}")
+            if found and f"{stem}embed.{here}{part}" in wanted:
+                return f"{stem}embed.{here}{part}"
     return key
-
-
-def _few(names: list[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -10,6 +10,7 @@ import torch
 
 from espnet_layerskip._compat import CTC, ESPnetASRModel
 from espnet_layerskip.encoders.base import LayerSkipEncoder
+from espnet_layerskip.encoders.loading import note_missing
 from espnet_layerskip.method.ctc import BLANK, LayerSkipCTC
 from espnet_layerskip.method.frames import Encoded
 from espnet_layerskip.method.settings import check_choice, read_extension
@@ -158,6 +159,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
             lang_token_id=lang_token_id,
         )
+        self.ctc.register_load_state_dict_pre_hook(note_missing)  # as the encoder by itself
         self.consistency_weight = consistency_weight
         self.kd_blank_weight = kd_blank_weight
         self.kd_label_weight = kd_label_weight
@@ -206,6 +208,8 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
             stats["skip_ratio"] = loss.new_tensor(encoded.trace.skip_ratio())
         if not self.training and self.encoder.gate_layer_idx:
             stats.update(self._validate_skipping(speech, speech_lengths, text, loss))
+        # (1,) each: ESPnet averages them over the processes of a training
+        stats = {k: v.reshape(1) if torch.is_tensor(v) else v for k, v in stats.items()}
         return loss, stats, weight
 
     def _distil(self, encoded: Encoded) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:

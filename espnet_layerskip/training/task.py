@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip._compat import asr_task
-from espnet_layerskip.training.checkpoint import load_checkpoint
+from espnet_layerskip.training.checkpoint import config_without_init, load_checkpoint
 from espnet_layerskip.training.resume import mend, whole_files
 
 ASRTask: Any = asr_task()  # its import registers our classes, see `registry`
@@ -18,7 +18,8 @@ class LayerSkipASRTask(ASRTask):  # type: ignore[misc]
 
     Multi-GPU training starts children that import this module by its name, so they are
     registered too. Unlike ESPnet's, ``build_model_from_file`` loads checkpoints as tensors
-    only and refuses those that do not fit. A training can be stopped at any moment: see `resume`.
+    only, refuses those that do not fit, and leaves out ``init`` of the configuration where
+    weights are loaded. A training can be stopped at any moment: see `resume`.
     """
 
     @classmethod
@@ -50,9 +51,10 @@ class LayerSkipASRTask(ASRTask):  # type: ignore[misc]
         Raises:
             ValueError: If the checkpoint does not fit the model.
         """
-        if config_file is None and model_file is not None:
-            config_file = Path(model_file).parent / "config.yaml"
-        model, args = super().build_model_from_file(config_file, None, "cpu")
-        if model_file is not None:
-            load_checkpoint(model, model_file)
+        if model_file is None:
+            model, args = super().build_model_from_file(config_file, None, "cpu")
+            return model.to(device), args
+        with config_without_init(config_file or Path(model_file).parent / "config.yaml") as config:
+            model, args = super().build_model_from_file(config, None, "cpu")
+        load_checkpoint(model, model_file)
         return model.to(device), args

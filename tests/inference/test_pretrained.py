@@ -87,12 +87,28 @@ def test_order_of_the_checkpoints(models, tmp_path):
     (tmp_path / "3epoch.pth").touch()
     with pytest.raises(ValueError, match=r"valid.cer_ctc.ave.pth.*it holds .*3epoch.pth"):
         find_model(tmp_path)
-    for name in reversed(MODEL_FILES):
+    for pattern in reversed(MODEL_FILES):
+        name = pattern.replace("*best", "2best").replace("*", "x")
         (tmp_path / name).touch()
-        assert find_model(tmp_path).model_file.name == name
+        if pattern != "valid.*.ave_*best.pth":  # then the next pattern has it
+            assert find_model(tmp_path).model_file.name == name
     assert find_model(tmp_path, "3epoch.pth").model_file == tmp_path / "3epoch.pth"
     with pytest.raises(ValueError, match="no checkpoint 9epoch.pth"):
         find_model(tmp_path, "9epoch.pth")
+
+
+def test_averages_that_name_their_number_and_files_of_lightning(models, tmp_path):
+    shutil.copy(models["skip"] / "config.yaml", tmp_path)
+    (tmp_path / "epoch3_step9_valid.loss.ckpt").touch()
+    assert find_model(tmp_path).model_file.name == "epoch3_step9_valid.loss.ckpt"
+    (tmp_path / "epoch4_step12_valid.loss.ckpt").touch()
+    with pytest.raises(ValueError, match=r"or a single .ckpt.*epoch3.*epoch4"):
+        find_model(tmp_path)
+    for name in ("last.ckpt", "valid.loss.ave_2best.pth", "valid.loss.ave_10best.pth"):
+        (tmp_path / name).touch()
+        assert find_model(tmp_path).model_file.name == name
+    (tmp_path / "valid.loss.ave_9best.pth").touch()
+    assert find_model(tmp_path).model_file.name == "valid.loss.ave_10best.pth"
 
 
 def test_what_is_no_model(tmp_path, corpus):

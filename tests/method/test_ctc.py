@@ -1,4 +1,5 @@
 import math
+from inspect import signature
 
 import pytest
 import torch
@@ -218,3 +219,25 @@ def test_self_loop_penalty_makes_labels_shorter():
 def test_negative_self_loop_penalty_is_refused():
     with pytest.raises(ValueError, match="self_loop_penalty.*-1"):
         head("plain", self_loop_penalty=-1.0)
+
+
+def test_espnets_arguments_of_a_head():
+    ours, stock = signature(LayerSkipCTC).parameters, signature(CTC).parameters
+    assert list(ours)[: len(stock)] == list(stock)  # by position, too
+    assert all(ours[name].default == stock[name].default for name in stock)
+    assert LayerSkipCTC(V, D, 0.0, "builtin").ctc_type == "builtin"
+    assert not LayerSkipCTC(V, D, ignore_nan_grad=False).ctc_loss.zero_infinity
+    for ctc_type in ("builtin2", "gtnctc", "brctc"):
+        with pytest.raises(ValueError, match=f"ctc_type: builtin, but got '{ctc_type}'"):
+            LayerSkipCTC(V, D, ctc_type=ctc_type)
+
+
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+def test_a_quantized_head_has_the_same_gate(head_type):
+    ctc, h = head(head_type, own_head_layers=[2]), torch.randn(2, 5, D)
+    quantized = torch.ao.quantization.quantize_dynamic(ctc, {torch.nn.Linear})
+    assert not isinstance(quantized.ctc_lo, torch.nn.Linear)
+    for layer_idx in (None, 2):
+        prob = quantized.blank_prob(h, layer_idx)
+        assert_same(prob, quantized.softmax(h, layer_idx)[..., 0])
+        assert float((prob - ctc.blank_prob(h, layer_idx)).abs().max()) < 0.02

@@ -1,9 +1,13 @@
 import pickle
+import shutil
 
 import pytest
 import torch
+import yaml
 
+from espnet_layerskip.inference.speech2text import Speech2Text
 from espnet_layerskip.training.checkpoint import load_checkpoint, load_state
+from espnet_layerskip.training.task import LayerSkipASRTask
 
 
 class Model(torch.nn.Module):
@@ -25,6 +29,37 @@ def test_loads_state_dicts_and_espnets_training_checkpoint(tmp_path):
         assert all(
             torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
         )
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("wrapper", ["state_dict", "module"])
+@pytest.mark.parametrize("name", ["last.ckpt", "valid.loss.ave_2best.pth"])
+def test_loads_what_lightning_and_deepspeed_write(tmp_path, prefix, wrapper, name):
+    model, other = Model(), Model()
+    state = {prefix + k: v for k, v in model.state_dict().items()}
+    torch.save({"epoch": 3, "callbacks": {"a": [1, None]}, wrapper: state}, tmp_path / name)
+    load_checkpoint(other, tmp_path / name)
+    assert torch.equal(model.encoder.weight, other.encoder.weight)
+    torch.save({wrapper: {**state, f"{prefix}loss.weight": torch.ones(1)}}, tmp_path / name)
+    with pytest.raises(ValueError, match="unexpected: loss.weight"):
+        load_checkpoint(other, tmp_path / name)
+
+
+@pytest.mark.parametrize("init", ["chainer", "xavier_uniform"])
+def test_a_trained_model_is_not_initialized(models, tmp_path, init):
+    shutil.copytree(models["skip"], tmp_path / "exp")
+    config_file = tmp_path / "exp/config.yaml"
+    config = yaml.safe_load(config_file.read_text())
+    config_file.write_text(yaml.safe_dump({**config, "init": init}))
+    checkpoint = tmp_path / "exp/valid.loss.ave.pth"
+    model, args = LayerSkipASRTask.build_model_from_file(config_file, checkpoint)
+    wanted = torch.load(checkpoint, weights_only=True)
+    assert all(torch.equal(v, wanted[k]) for k, v in model.state_dict().items())
+    assert args.init is None
+    found = Speech2Text(config_file, checkpoint, decoder_type="greedy").asr_model.state_dict()
+    assert all(torch.equal(v, wanted[k]) for k, v in found.items())
+    if init != "chainer":  # without weights the setting counts: zero biases
+        assert not LayerSkipASRTask.build_model_from_file(config_file)[0].ctc.ctc_lo.bias.any()
 
 
 def test_missing_and_unexpected_keys_are_named(tmp_path):

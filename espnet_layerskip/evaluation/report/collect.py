@@ -165,7 +165,7 @@ def check_experiment(exp: Path, model_file: str | None = None) -> dict[str, Any]
             "report on: give it as --compare, and an experiment with gate_layer_idx as --exp (a "
             "stock model gets a gate by python -m espnet_layerskip.recipe.add_gate)"
         )
-    has_model = any((exp / name).is_file() for name in MODEL_FILES)
+    has_model = any(any(exp.glob(name)) for name in MODEL_FILES)
     if model_file is None and not has_model and (exp / "checkpoint.pth").is_file():
         epochs = sorted(p.name for p in exp.glob("*epoch.pth"))
         raise ValueError(

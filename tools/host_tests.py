@@ -1,0 +1,481 @@
+#!/usr/bin/env python3
+"""Run ESPnet's own unit tests with our classes in the place of ESPnet's, and tabulate them.
+
+::
+
+    pip download --no-deps --no-binary espnet espnet==202611 && tar xzf espnet-202611.tar.gz
+    tools/host_tests.py espnet-202611 --python .venv/bin/python --python .venv312/bin/python \\
+        --output docs/host_tests.md
+
+The tests are read where they lie; nothing of them is copied. ESPnet itself is the installed one of
+each Python: the source archive of 202511 has no tests of ``espnet2``, so those of 202611 are run
+with both. In the process that runs the tests this file is a plugin of pytest: it puts the classes
+that ``HOST_TESTS_PUT`` names in the place of ESPnet's before the tests are imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.abc
+import importlib.util
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# What stands in the place of ESPnet's classes: nothing; all of ours without gates; with gates that
+# pass every frame on; with gates that really skip.
+MODES = {"stock": None, "off": "", "gates 1.0": "1.0", "gates 0.2": "0.2"}
+FEW = ("stock", "off", "gates 0.2")
+ENCODER_TESTS = "test/espnet2/asr/encoder/test_{}_encoder.py"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a test file and what is put in the place of ESPnet's classes in it."""
+
+    file: str
+    put: str = "encoders"
+    label: str = "our encoders"
+    modes: tuple[str, ...] = tuple(MODES)
+
+
+ROWS = [
+    *(
+        Row(ENCODER_TESTS.format(name))
+        for name in (
+            *("conformer", "transformer", "branchformer", "e_branchformer", "e_branchformer_ctc"),
+        )
+    ),
+    Row("test/espnet2/asr/test_espnet_model.py"),
+    Row("test/espnet2/asr/test_maskctc_model.py"),
+    Row("test/espnet2/asr/test_partially_AR.py"),
+    Row("test/espnet2/bin/test_asr_inference_maskctc.py"),
+    Row("test/espnet2/bin/test_s2t_inference_ctc.py"),
+    Row("test/espnet2/asr/test_espnet_model.py", "encoders model", "our encoders and model", FEW),
+    Row("test/espnet2/asr/test_ctc.py", "plain", "our head, plain", ("stock", "off")),
+    Row("test/espnet2/asr/test_ctc.py", "factorized", "our head, factorized", ("stock", "off")),
+    Row("test/espnet2/bin/test_asr_align.py", "encoders conformer", "our Conformer", FEW),
+    Row(
+        "test/espnet2/bin/test_asr_inference.py",
+        "encoders speech2text",
+        "our encoders and Speech2Text",
+        FEW,
+    ),
+]
+
+# Why a test fails that passes with ESPnet's classes: a pattern of its error and the reason.
+REASONS = [
+    (
+        r"gate_layer_idx needs positionwise_layer_type: linear",
+        "refused on purpose: a convolution in the feed-forward layer would mix frames across a gap",
+    ),
+    (
+        r"use_sdpa needs ESPnet 202611",
+        "refused on purpose: `use_sdpa` is an option of ESPnet 202611; ESPnet 202511 fails too, "
+        "with a TypeError",
+    ),
+    (r"enh_s2t_task is not supported", "refused on purpose: left to ESPnet's own class"),
+    (r"multi_asr is not supported", "refused on purpose: left to ESPnet's own class"),
+    (r"hugging_face_decoder is not supported", "refused on purpose: left to ESPnet's own class"),
+    (r"streaming is not supported", "refused on purpose: left to ESPnet's own class"),
+    (
+        r"gates and ctc_trim cannot|gate_layer_idx and ctc_trim cannot",
+        "refused on purpose: ESPnet's `ctc_trim` and gates cannot be combined",
+    ),
+    (
+        r"needs an encoder with skipping",
+        "refused on purpose: our model is for our encoders; others are for `model: espnet`",
+    ),
+]
+
+
+# --- in the process that runs the tests ---
+
+
+class _Renamed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds espnet2.legacy.X of ESPnet 202611 where 202511 has it, in espnet.X."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if not name.startswith("espnet2.legacy"):
+            return None
+        return importlib.util.spec_from_loader(name, self, is_package=True)
+
+    def create_module(self, spec: Any) -> Any:
+        return importlib.import_module("espnet" + spec.name.removeprefix("espnet2.legacy"))
+
+    def exec_module(self, module: Any) -> None:
+        pass
+
+
+def pytest_configure(config: Any) -> None:
+    """Put our classes in; ESPnet is imported first, so that it is the installed one."""
+    import espnet  # noqa: F401
+    import espnet2
+
+    _VERSION.append(version("espnet"))  # later the archive is on the path
+    config.addinivalue_line("markers", "execution_timeout(seconds): of ESPnet's plugin")
+    if not (Path(espnet2.__path__[0]) / "legacy").is_dir():
+        sys.meta_path.insert(0, _Renamed())
+    put = os.environ.get("HOST_TESTS_PUT", "").split()
+    if put:
+        put_ours(put, os.environ.get("HOST_TESTS_THRESHOLD", ""))
+
+
+def put_ours(put: Sequence[str], threshold: str) -> None:
+    """Put our classes in the place of ESPnet's, in its modules and its tables of choices.
+
+    Args:
+        put: "encoders", "model", "speech2text", "plain", "factorized" (heads); "conformer": it is
+            the encoder where a test names none.
+        threshold: Of the gate in the middle of each encoder; "" = no gates.
+    """
+    from espnet_layerskip._compat import CTC, ESPnetASRModel, asr_task, inference_module
+    from espnet_layerskip.encoders import ENCODERS
+    from espnet_layerskip.method.ctc import LayerSkipCTC
+    from espnet_layerskip.training.model import LayerSkipASRModel
+
+    if "encoders" in put:
+        tasks = [inspect.getmodule(asr_task())]
+        if importlib.util.find_spec("espnet2.tasks.s2t_ctc") is not None:
+            tasks.append(importlib.import_module("espnet2.tasks.s2t_ctc"))
+        for ours in ENCODERS.values():
+            stock = ours.STOCK
+            variant = gated(ours, float(threshold)) if threshold else ours
+            setattr(sys.modules[stock.__module__], stock.__name__, variant)
+            for task in tasks:
+                classes = task.encoder_choices.classes  # type: ignore[union-attr]
+                classes.update({name: variant for name, cls in classes.items() if cls is stock})
+                if "conformer" in put and task.encoder_choices.default == "rnn":  # type: ignore[union-attr]
+                    task.encoder_choices.default = "conformer"  # type: ignore[union-attr]
+    if "model" in put:
+        sys.modules[ESPnetASRModel.__module__].ESPnetASRModel = LayerSkipASRModel  # type: ignore[attr-defined]
+    for head_type in {"plain", "factorized"}.intersection(put):
+
+        class Head(LayerSkipCTC):
+            def __init__(self, *args: Any, head_type: str = head_type, **kwargs: Any):
+                super().__init__(*args, head_type=head_type, **kwargs)
+
+        sys.modules[CTC.__module__].CTC = Head  # type: ignore[attr-defined]
+    if "speech2text" in put:
+        from espnet_layerskip.inference.speech2text import Speech2Text
+
+        inference_module().Speech2Text = Speech2Text
+
+
+def gated(ours: Any, threshold: float) -> Any:
+    """Return an encoder class with a gate in the middle, and a head for it where none is given."""
+    from espnet_layerskip._compat import CTC
+
+    skipping = threshold < 1.0
+
+    class Gated(ours):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any):
+            values = self.__signature__.bind(*args, **kwargs)
+            values.apply_defaults()
+            middle = values.arguments["num_blocks"] // 2
+            gates = (
+                {}
+                if middle == 0 or values.arguments.get("ctc_trim")
+                else {
+                    "gate_layer_idx": [middle],
+                    "blank_threshold": threshold,
+                    "skip_context": "packed",
+                    "spike_extension": [0, 0],
+                    "min_spike_ratio": 0.0,
+                    "train_skip_prob": float(skipping),
+                }
+            )
+            super().__init__(*args, **{**gates, **kwargs})
+            head = CTC(odim=5, encoder_output_size=self.output_size())
+            vars(self)["host_test_head"] = head  # no part of the state
+
+    def with_head(name: str) -> Any:
+        def run(
+            self: Any, xs_pad: Any, ilens: Any, ctc: Any = None, *rest: Any, **named: Any
+        ) -> Any:
+            if ctc is None and skipping:
+                ctc = self.host_test_head.to(next(self.parameters()).dtype)
+            found = getattr(ours, name)(self, xs_pad, ilens, ctc, *rest, **named)
+            if found.trace is not None and len(found.lens) > 1:
+                _SKIPPED.append(float(found.trace.skip_ratio()))
+            return found
+
+        return run
+
+    for name in {"run", "run_all"}.intersection(dir(ours)):
+        setattr(Gated, name, with_head(name))
+    Gated.__name__ = Gated.__qualname__ = ours.__name__
+    return Gated
+
+
+_VERSION: list[str] = []
+_SKIPPED: list[float] = []  # share of skipped frames, by pass
+_RESULTS: list[dict[str, str]] = []
+_COLLECTED: dict[str, int] = {}  # tests of each file, run or not
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Leave so many tests of each file as are asked for, evenly spread."""
+    most = int(os.environ.get("HOST_TESTS_AT_MOST") or 0)
+    by_file: dict[Any, list[Any]] = {}
+    for item in items:
+        by_file.setdefault(item.path, []).append(item)
+    kept = {
+        group[i * len(group) // min(most, len(group))]
+        for group in by_file.values()
+        for i in range(min(most, len(group)))
+    }
+    if most:
+        items[:] = [item for item in items if item in kept]
+    _COLLECTED.update({str(path): len(group) for path, group in by_file.items()})
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Note how a test ended."""
+    if report.when == "call" or report.outcome != "passed":
+        crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
+        text = crash or str(report.longrepr or "")
+        note = {"test": report.nodeid, "outcome": report.outcome, "error": text.strip()}
+        _RESULTS.append(note)
+
+
+def pytest_collectreport(report: Any) -> None:
+    """Note a file that cannot be imported."""
+    if report.failed:
+        error = str(report.longrepr).strip().splitlines()[-1]
+        _RESULTS.append({"test": report.nodeid, "outcome": "failed", "error": error})
+
+
+def pytest_sessionfinish() -> None:
+    """Write what was noted, and the versions."""
+    found = {
+        "espnet": _VERSION[0],
+        "torch": version("torch"),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "skipped": sum(_SKIPPED) / len(_SKIPPED) if _SKIPPED else 0.0,
+        "results": _RESULTS,
+        "collected": _COLLECTED,
+    }
+    Path(os.environ["HOST_TESTS_JSON"]).write_text(json.dumps(found), encoding="utf-8")
+
+
+# --- in the process that runs them ---
+
+
+def run_tests(
+    python: str, source: Path, files: Sequence[str], put: str, mode: str, at_most: int
+) -> dict[str, dict[str, Any]]:
+    """Run files of tests in a process of its own; return what its plugin wrote, by file."""
+    here = Path(__file__).resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        given = filter(None, [os.environ.get("PYTHONPATH")])
+        settings = {
+            "HOST_TESTS_PUT": "" if mode == "stock" else put,
+            "HOST_TESTS_THRESHOLD": MODES[mode] or "",
+            "HOST_TESTS_JSON": str(result),
+            "HOST_TESTS_AT_MOST": str(at_most),
+            "PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here.parent), *given]),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [python, "-P", "-m", "pytest", "-q", "-p", "host_tests", "-p", "no:cacheprovider"]
+        # -P: not the ESPnet that lies beside the tests; -c: not the options of its setup.cfg
+        options = [
+            "-c",
+            os.devnull,
+            f"--rootdir={source}",
+            *files,
+            f"--basetemp={folder}/tmp",
+            "--continue-on-collection-errors",
+        ]
+        done = subprocess.run(
+            [*command, *options],
+            cwd=source,
+            env={**os.environ, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if not result.is_file():
+            raise SystemExit(f"{' '.join(command)} did not run:\n{done.stdout[-3000:]}")
+        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return {
+        file: {**found, "results": [r for r in found["results"] if r["test"].startswith(file)]}
+        for file in files
+    }
+
+
+def results(
+    python: str, source: Path, rows: Sequence[Row], modes: Sequence[str] | None, at_most: int
+) -> Iterator[tuple[Row, str, dict[str, Any]]]:
+    """Yield what came of the rows: with ESPnet's classes, then with ours.
+
+    Args:
+        python: With ESPnet and this package.
+        source: Unpacked source archive.
+        rows: To run.
+        modes: Of ours; None = all.
+        at_most: Tests of each file, evenly spread; 0 = all.
+    """
+    files = list(dict.fromkeys(row.file for row in rows))
+    stock = run_tests(python, source, files, "", "stock", at_most)
+    yield from ((row, "stock", stock[row.file]) for row in rows)
+    for mode in modes or list(MODES)[1:]:
+        for put in dict.fromkeys(row.put for row in rows):
+            group = [row for row in rows if row.put == put and mode in row.modes]
+            if group:
+                found = run_tests(python, source, [r.file for r in group], put, mode, at_most)
+                yield from ((row, mode, found[row.file]) for row in group)
+
+
+def count(found: dict[str, Any]) -> str:
+    """Return passed/failed, and what was left out."""
+    numbers = Counter(result["outcome"] for result in found["results"])
+    skipped = f" ({numbers['skipped']} skipped)" if numbers["skipped"] else ""
+    return f"{numbers['passed']}/{numbers['failed']}{skipped}"
+
+
+def explained(found: dict[str, Any], stock: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (reason, test) of each failure; a reason in capitals is none."""
+    as_stock = {r["test"] for r in stock["results"] if r["outcome"] == "failed"}
+    for result in found["results"]:
+        if result["outcome"] != "failed":
+            continue
+        first = next((line for line in result["error"].splitlines() if line.strip()), "")
+        reason = next((why for pattern, why in REASONS if re.search(pattern, result["error"])), "")
+        if not reason and result["test"] in as_stock:
+            reason = "fails with ESPnet's own classes too"
+        yield reason or f"NOT EXPLAINED: {first[:200]}", result["test"].partition("::")[2]
+
+
+def page(command: str, runs: dict[str, dict[tuple[Row, str], dict[str, Any]]]) -> str:
+    """Return the page: a table, and every failure with its reason.
+
+    Args:
+        command: How it was made.
+        runs: Results by Python and by row and mode.
+    """
+    runs = {python: found for python, found in runs.items() if found}
+    some = {python: next(iter(found.values())) for python, found in runs.items()}
+    versions = [
+        f"ESPnet {s['espnet']} (Python {s['python']}, torch {s['torch']})" for s in some.values()
+    ]
+    lines = [
+        "# ESPnet's own unit tests with our classes in the place of its own",
+        "",
+        f"Made by `{command}`",
+        "",
+        f"With {'; '.join(versions)}. The tests are those of ESPnet 202611 in both cases.",
+        "",
+        "In brackets the tests of a file; where fewer were run, they are spread evenly over it.",
+        "Passed/failed. *stock*: ESPnet's classes. *off*: ours, no gates. *gates 1.0*: a gate in",
+        "the middle of each encoder with threshold 1.0, which lets every frame go on. *gates 0.2*:",
+        "one that skips frames with p(blank) > 0.2 of an untrained head, in training as well.",
+        "",
+    ]
+    for python, found in runs.items():
+        lines += [f"## ESPnet {some[python]['espnet']}", ""]
+        lines += ["| tests | in the place of ESPnet's | " + " | ".join(MODES) + " |"]
+        lines += ["|---" * (2 + len(MODES)) + "|"]
+        rows = [row for row in ROWS if any((row, m) in found for m in MODES)]
+        for row in rows:
+            cells = [count(found[row, m]) if (row, m) in found else "" for m in MODES]
+            all_ = next(iter(found[row, m] for m in MODES if (row, m) in found))["collected"]
+            number = sum(n for path, n in all_.items() if path.endswith(row.file))
+            name = f"{Path(row.file).name} ({number})"
+            lines += [f"| {name} | {row.label} | " + " | ".join(cells) + " |"]
+        lines += ["", "Failures:", ""]
+        seen = [
+            share for (_, m), f in found.items() if m == "gates 0.2" and (share := f["skipped"])
+        ]
+        for row in rows:
+            for mode in (m for m in row.modes if (row, m) in found):
+                if mode == "stock":
+                    failed = [r for r in found[row, mode]["results"] if r["outcome"] == "failed"]
+                    errors = Counter(last_words(r["error"]) for r in failed)
+                    reasons = {f"ESPnet's own: {why}": n for why, n in errors.items()}
+                else:
+                    pairs = explained(found[row, mode], found[row, "stock"])
+                    reasons = dict(Counter(reason for reason, _ in pairs))
+                for reason, number in reasons.items():
+                    lines += [f"- {Path(row.file).name}, {row.label}, {mode}: {number} {reason}"]
+        if seen:
+            lines += [
+                "",
+                f"Skipped in the passes of *gates 0.2*: {100 * sum(seen) / len(seen):.0f} % "
+                "of the frames, mean over the files.",
+            ]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def last_words(error: str) -> str:
+    """Return the first line of an error, without what differs from run to run."""
+    line = next((line for line in error.splitlines() if line.strip()), "")
+    return re.sub(r"/\S+/|0x[0-9a-f]+", "", line)[:160]
+
+
+def main() -> None:
+    """Run the tests and write the page."""
+    parser = argparse.ArgumentParser(description="Run ESPnet's own tests with our classes in them")
+    parser.add_argument("source", type=Path, help="Unpacked source archive of ESPnet 202611")
+    parser.add_argument("--python", action="append", help="Pythons with ESPnet and this package")
+    parser.add_argument("--only", default="", help="Only files whose name has this in it")
+    parser.add_argument(
+        "--mode", action="append", choices=list(MODES)[1:], help="Only these, and stock"
+    )
+    parser.add_argument(
+        "--at-most", type=int, default=0, help="Tests of a file, evenly spread [0: all]"
+    )
+    parser.add_argument("--output", type=Path, help="Page to write; default: print it")
+    args = parser.parse_args()
+    rows = [row for row in ROWS if args.only in row.file and (args.source / row.file).is_file()]
+    if not rows:
+        raise SystemExit(
+            f"{args.source} has no tests of espnet2: give the source archive of 202611"
+        )
+    given = [
+        a if a.startswith("-") else Path(a).name if "espnet-" in a else a for a in sys.argv[1:]
+    ]
+    runs: dict[str, dict[tuple[Row, str], dict[str, Any]]] = {}
+    lock = threading.Lock()
+
+    def write() -> str:
+        text = page(" ".join(["tools/host_tests.py", *given]), runs)
+        if args.output is not None:
+            args.output.write_text(text, encoding="utf-8")
+        return text
+
+    def run(python: str) -> None:
+        for row, mode, found in results(
+            python, args.source.resolve(), rows, args.mode, args.at_most
+        ):
+            with lock:
+                runs[python][row, mode] = found
+                write()
+            done = f"{found['espnet']} {Path(row.file).name}, {row.label}, {mode}: {count(found)}"
+            print(done, file=sys.stderr, flush=True)
+
+    pythons = [str(Path(python).absolute()) for python in args.python or [sys.executable]]
+    runs.update({python: {} for python in pythons})
+    with ThreadPoolExecutor(len(pythons)) as pool:  # each in a process of its own
+        list(pool.map(run, pythons))
+    if args.output is None:
+        print(write())
+
+
+if __name__ == "__main__":
+    main()
