@@ -4,21 +4,36 @@
 
     python -m espnet_layerskip -m espnet2.bin.asr_align --help
     asr.sh --python "python3 -m espnet_layerskip" ...
+    python -m espnet_layerskip --skip "gates=12 threshold=0.9" -m espnet2.bin.cli transcribe a.wav
 """
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from collections.abc import Sequence
 
-USAGE = """\
-usage: python -m espnet_layerskip -m MODULE [ARG ...]
-       python -m espnet_layerskip SCRIPT.py [ARG ...]
-       python -m espnet_layerskip -c CODE [ARG ...]
+from espnet_layerskip.method.settings import KEYS, SkipSettings
+
+VARIABLE = "ESPNET_LAYERSKIP"
+# Run in the place of ESPnet's: the processes that a training on several GPUs starts import the
+# task by its name, and ours registers there.
+OURS = {"espnet2.bin.asr_train": "espnet_layerskip.bin.asr_train"}
+USAGE = f"""\
+usage: python -m espnet_layerskip [--skip SETTINGS] -m MODULE [ARG ...]
+       python -m espnet_layerskip [--skip SETTINGS] SCRIPT.py [ARG ...]
+       python -m espnet_layerskip [--skip SETTINGS] -c CODE [ARG ...]
 
 Registers the encoders and the model of espnet_layerskip with ESPnet, then runs
-MODULE (for example espnet2.bin.asr_train), SCRIPT.py or CODE as python would."""
+MODULE (for example espnet2.bin.asr_train), SCRIPT.py or CODE as python would.
+
+--skip SETTINGS   models that ESPnet loads there for inference or alignment skip
+                  layers, e.g. --skip "gates=12,15 threshold=0.9 extension=1,1";
+                  keys: {", ".join(KEYS)}.
+                  Without gates: those of the model, or else the layers that have
+                  a trained CTC head (interctc_layer_idx). The environment
+                  variable {VARIABLE} does the same."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[:1] in (["-h"], ["--help"]):
         print(USAGE)
         return 0
-    while args[:1] == ["-u"]:  # harmless interpreter option that recipes like to pass
-        args.pop(0)
+    told = os.environ.get(VARIABLE)
+    while args[:1] in (["-u"], ["--skip"]):  # -u: harmless, and recipes like to pass it
+        if args.pop(0) == "--skip":
+            told = args.pop(0) if args else ""
     takes_value = args[:1] in (["-m"], ["-c"])
     if not args or (takes_value and len(args) < 2) or (args[0][:1] == "-" and not takes_value):
         got = " ".join(args) or "no arguments"
@@ -46,18 +63,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
 
-    from espnet_layerskip.registry import register
+    try:
+        settings = SkipSettings.from_items((told or "").split())
+    except ValueError as err:
+        print(f"{USAGE}\n\nerror: {err} (--skip or {VARIABLE}: {told!r})", file=sys.stderr)
+        return 2
 
-    register()
+    from espnet_layerskip.registry import register_when_imported
+
+    register_when_imported()  # what needs none of ESPnet's tasks (tokenize_text) starts at once
+    # the processes that Dask starts from here (ESPnet3's inference) register as well
+    os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PRELOAD", "espnet_layerskip")
+    if told:
+        from espnet_layerskip.inference.when_built import SkipWhenBuilt
+
+        SkipWhenBuilt(settings)
 
     if args[0] == "-m":
         sys.argv = args[1:]
-        runpy.run_module(args[1], run_name="__main__", alter_sys=True)
+        runpy.run_module(OURS.get(args[1], args[1]), run_name="__main__", alter_sys=True)
     elif args[0] == "-c":
         sys.argv = ["-c", *args[2:]]
         exec(compile(args[1], "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = args
+        sys.path.insert(0, os.path.dirname(os.path.abspath(args[0])))
         runpy.run_path(args[0], run_name="__main__")
     return 0
 

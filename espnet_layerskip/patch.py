@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from espnet_layerskip.encoders.convert import make_ours, make_stock
+from espnet_layerskip.method.settings import SkipSettings
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,8 @@ def add_skipping(
     ``interctc_layer_idx``, or our ``model: layerskip``). Where it is not, there is a warning.
 
     Args:
-        model: An ESPnet ASR model, or a Speech2Text object (ESPnet's or ours).
+        model: An ESPnet ASR or S2T (OWSM) model, or an object that holds one: Speech2Text
+            (ESPnet's or ours), Speech2TextGreedySearch, ForcedAligner, CTCSegmentation.
         gate_layer_idx: 1-based layers after which a gate sits.
         optimize: Run the exact fast form, where the encoder has one and is in evaluation mode.
         settings: Those of `SkipSettings` (``blank_threshold=0.9`` ...), and ``train_skip_prob``
@@ -69,13 +72,44 @@ def remove_skipping(model: Any) -> Any:
     return model
 
 
+def choose_skipping(model: Any, settings: SkipSettings) -> Any:
+    """Let a loaded model skip as a record says, whether it has gates or not; in place.
+
+    Args:
+        model: As of `add_skipping`.
+        settings: ``gates_in_use`` are the gate layers. None: those that the encoder has, or else
+            the layers whose CTC heads ESPnet has trained (``interctc_layer_idx``).
+
+    Returns:
+        ``model``.
+
+    Raises:
+        ValueError: As of `add_skipping`, and if there are no gates and no trained heads.
+    """
+    _, encoder = _parts(model)
+    gates = settings.gates_in_use
+    own = getattr(encoder, "gate_layer_idx", [])
+    if own and set(gates or own) <= set(own):
+        encoder.settings = settings.over(encoder.settings)
+        return model
+    gates = gates or tuple(getattr(encoder, "interctc_layer_idx", ()))
+    if not gates:
+        raise ValueError(
+            f"the {type(encoder).__name__} has no gates and no interctc_layer_idx, so that no CTC "
+            "head is known to be trained for one of its layers: name the layers (gates=K,K)"
+        )
+    wanted = {k: v for k, v in asdict(settings).items() if v is not None and k != "gates_in_use"}
+    return add_skipping(model, gates, **wanted)
+
+
 def _parts(model: Any) -> tuple[Any, Any]:
-    """Return the ASR model in a Speech2Text object or a model, and its encoder."""
-    asr_model = getattr(model, "asr_model", model)
+    """Return the ASR or S2T model in an inference object or a model, and its encoder."""
+    held = (getattr(model, name, None) for name in ("asr_model", "s2t_model", "network"))
+    asr_model = next((one for one in held if one is not None), model)
     encoder = getattr(asr_model, "encoder", None)
     if encoder is None:
         raise ValueError(
-            "an ESPnet ASR model or Speech2Text object with an encoder is needed, but got a "
+            "an ESPnet ASR or S2T model or Speech2Text object with an encoder is needed, but got a "
             f"{type(model).__name__}"
         )
     return asr_model, encoder

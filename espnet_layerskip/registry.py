@@ -12,13 +12,16 @@ from typing import Any
 
 # Modules with tables of encoders and models; ESPnet3 (in the 202611 wheel) has its own copies.
 TASKS = ("espnet2.tasks.asr", "espnet3.systems.esp2_asr.task")
+# OWSM-CTC's has its own model; of ours it takes the encoders.
+ENCODER_TASKS = ("espnet2.tasks.s2t_ctc",)
 
 
 def register() -> None:
     """Add our encoders and ``model: layerskip`` to the class choices of ESPnet's ASR tasks.
 
     Idempotent; imports ESPnet. After it ``encoder: layerskip_conformer`` (see `ENCODERS`) and
-    ``model: layerskip`` can be used in any ESPnet ASR configuration.
+    ``model: layerskip`` can be used in any ESPnet ASR configuration, the encoders also in one of
+    OWSM-CTC.
     """
     import_module(TASKS[0])
     from espnet_layerskip.encoders import ENCODERS
@@ -27,6 +30,8 @@ def register() -> None:
     for task in filter(None, map(sys.modules.get, TASKS)):
         task.encoder_choices.classes.update(ENCODERS)
         task.model_choices.classes["layerskip"] = LayerSkipASRModel
+    for task in filter(None, map(sys.modules.get, ENCODER_TASKS)):
+        task.encoder_choices.classes.update(ENCODERS)
 
 
 def register_when_imported() -> None:
@@ -34,7 +39,7 @@ def register_when_imported() -> None:
 
     Importing ESPnet takes seconds, which a command that needs none of it should not spend.
     """
-    if any(name in sys.modules for name in TASKS):
+    if any(name in sys.modules for name in TASKS + ENCODER_TASKS):
         register()
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
@@ -47,7 +52,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a task module with a loader that registers; None for others."""
-        if name not in TASKS:
+        if name not in TASKS + ENCODER_TASKS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:

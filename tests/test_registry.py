@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from espnet_layerskip.encoders import ENCODERS
-from espnet_layerskip.registry import TASKS, register
+from espnet_layerskip.registry import ENCODER_TASKS, TASKS, register
 from espnet_layerskip.training.model import LayerSkipASRModel
 
 # A library that ESPnet 202511 brings along, and that was once put off for everybody.
@@ -36,6 +36,19 @@ def test_registered_everywhere_and_idempotent():
             assert encoders.get_class(name) is encoder
         assert models.get_class("layerskip") is LayerSkipASRModel
         assert "conformer" in encoders.classes  # nothing of ESPnet's is lost
+
+
+def test_owsm_ctc_knows_the_encoders():
+    """Also where its task is imported only after the registration."""
+    register()
+    task = import_module(ENCODER_TASKS[0])
+    for name, encoder in ENCODERS.items():
+        assert task.encoder_choices.get_class(name) is encoder
+    assert "e_branchformer_ctc" in task.encoder_choices.classes
+    assert "layerskip" not in task.model_choices.classes  # an ASR model
+    del task.encoder_choices.classes["layerskip_e_branchformer_ctc"]
+    register()
+    assert "layerskip_e_branchformer_ctc" in task.encoder_choices.classes
 
 
 def test_names_are_lower_case_as_espnet_looks_them_up():

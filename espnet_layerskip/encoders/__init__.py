@@ -16,12 +16,14 @@ def __getattr__(name: str) -> Any:
         from espnet_layerskip.encoders.branchformer import LayerSkipBranchformerEncoder
         from espnet_layerskip.encoders.conformer import LayerSkipConformerEncoder
         from espnet_layerskip.encoders.e_branchformer import LayerSkipEBranchformerEncoder
+        from espnet_layerskip.encoders.e_branchformer_ctc import LayerSkipEBranchformerCTCEncoder
         from espnet_layerskip.encoders.transformer import LayerSkipTransformerEncoder
 
         return {
             "layerskip_branchformer": LayerSkipBranchformerEncoder,
             "layerskip_conformer": LayerSkipConformerEncoder,
             "layerskip_e_branchformer": LayerSkipEBranchformerEncoder,
+            "layerskip_e_branchformer_ctc": LayerSkipEBranchformerCTCEncoder,
             "layerskip_transformer": LayerSkipTransformerEncoder,
         }
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
