@@ -7,7 +7,15 @@ import sys
 from collections.abc import Sequence
 
 from espnet_layerskip._late_imports import start_sooner
-from espnet_layerskip.verbs import benchmark, calibrate, compare, report, transcribe
+from espnet_layerskip.verbs import (
+    benchmark,
+    calibrate,
+    compare,
+    report,
+    retrofit,
+    transcribe,
+    try_model,
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -27,6 +35,8 @@ def get_parser() -> argparse.ArgumentParser:
 # Of each verb: the module with its ``add_options(parser)`` and ``run(args)``; its line in --help.
 VERBS = {
     "transcribe": (transcribe, "audio files to text"),
+    "try": (try_model, "what a trained model gains, without training"),
+    "retrofit": (retrofit, "a trained model with gates, trained for them in short"),
     "calibrate": (calibrate, "choose the skipping setting for an error budget"),
     "compare": (compare, "experiments and their settings side by side"),
     "report": (report, "figures and a page about an experiment"),

@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.support.experiments",
     "tests.support.recognizers",
     "tests.support.report",
+    "tests.support.trials",
 ]
 
 # No deadline: the time of one example says nothing on a machine that trains beside the tests.

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espnet_layerskip.encoders import ENCODERS
+from espnet_layerskip.encoders.base import LayerSkipEncoder
+from espnet_layerskip.encoders.convert import make_stock
 from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.method.settings import SkipSettings, can_skip
 from espnet_layerskip.training.checkpoint import file_digest
@@ -49,8 +52,9 @@ def load_experiment(
 ) -> Experiment:
     """Load an experiment folder (or a packed zip), for greedy decoding unless told otherwise.
 
-    It skips as it was calibrated, as ``transcribe`` does. Where calibration has turned skipping
-    off it skips as configured: who measures wants to see what that gives.
+    A stock encoder stays in ESPnet's class. One of ours skips as it was calibrated, as
+    ``transcribe`` does. Where calibration has turned skipping off it skips as configured: who
+    measures wants to see what that gives.
 
     Args:
         exp: Folder with ``config.yaml`` and ``*.pth``, or zip.
@@ -71,6 +75,9 @@ def load_experiment(
         if calibration.is_off:
             chosen += "; here as configured"
             speech2text = load_model(exp, model_file, **{**kwargs, "blank_threshold": None})
+    encoder, configured = speech2text.asr_model.encoder, speech2text.asr_train_args.encoder
+    if configured not in ENCODERS and isinstance(encoder, LayerSkipEncoder):
+        make_stock(encoder)  # Speech2Text has made it ours, to be fast
     assert speech2text.model_files is not None
     weights = speech2text.model_files.model_file
     return Experiment(speech2text, weights.name, file_digest(weights), chosen)

@@ -117,12 +117,21 @@ def _read(data: DataDir, text_file: str, directory: Path, sample_rate: int | Non
             )
     speech = []
     for utt_id, path in sorted(data.wav.items()):
-        roots = (Path(), *directory.parents)
-        found = next((root / path for root in roots if (root / path).is_file()), path)
-        audio = AudioBlocks(Utterance(utt_id, str(found)), sample_rate)
+        audio = AudioBlocks(Utterance(utt_id, located(path, directory)), sample_rate)
         sample_rate = audio.sample_rate  # of all
         speech.append(Speech(utt_id, audio.read(), sample_rate))
     return TestSet(speech, data.text, data.utt2spk)
+
+
+def located(path: str, directory: Path) -> str:
+    """Return where an audio file is: relative to here, else to the folders above a data folder.
+
+    Args:
+        path: As ``wav.scp`` has it.
+        directory: The data folder, absolute.
+    """
+    roots = (Path(), *directory.parents)
+    return str(next((root / path for root in roots if (root / path).is_file()), path))
 
 
 def spread_over_durations(speech: Sequence[Speech], count: int | None) -> list[Speech]:

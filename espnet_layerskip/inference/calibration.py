@@ -35,7 +35,9 @@ class Calibration:
         warnings: What to know before relying on it.
         checkpoint: File name of the weights.
         sha256: Of that file.
-        data: Development set: "name", "utterances" and "sha256" of its tables.
+        data: Development set: "name", "utterances" and "sha256" of its tables; "reference" where
+            ``espnet-layerskip retrofit`` had no transcripts: then ``max_increase`` is in percent
+            of the tokens of what this reference has transcribed.
         full_depth: Row of full depth.
         chosen: Row of the setting to use; that of full depth if it is off.
         sweep: Rows of all settings that were tried.
@@ -66,6 +68,8 @@ class Calibration:
         """Return the setting and what it was chosen by, in one line."""
         found = f"on {self.data['utterances']} utterances of {self.data['name']}"
         budget = f"a {self.metric.upper()} increase of {self.max_increase:g} % (relative)"
+        if reference := self.data.get("reference"):  # no transcripts
+            budget = f"a {self.metric.upper()} of {self.max_increase:g} % against {reference}"
         if self.is_off:
             return f"off: no setting keeps {budget} {found}"
         return f"{self.settings.describe()}: its {self.kept_by} keeps {budget} {found}"

@@ -13,13 +13,16 @@ DECODER_TYPES = ("espnet", "greedy", "prefix_beam", "ngram")
 logger = logging.getLogger(__name__)
 
 
-def set_fast_form(encoder: Any, precision: str = "float32", optimize: bool = True) -> None:
+def set_fast_form(
+    encoder: Any, precision: str = "float32", optimize: bool = True, convert: bool = False
+) -> None:
     """Let an encoder run in its fast form, if it has one.
 
     Args:
         encoder: Any encoder in evaluation mode.
         precision: One of PRECISIONS.
         optimize: False = the plain form, which is float32.
+        convert: In float32, put a stock encoder into our class, see `use_fast_class`.
 
     Raises:
         ValueError: If another precision than float32 is asked for and cannot be had.
@@ -31,6 +34,8 @@ def set_fast_form(encoder: Any, precision: str = "float32", optimize: bool = Tru
             f"precision {precision} needs a layerskip encoder and its fast form, but got a "
             f"{type(encoder).__name__} with optimize={optimize}"
         )
+    if exact and optimize and convert:
+        use_fast_class(encoder)
     if optimize and hasattr(encoder, "optimize_for_inference"):
         try:
             encoder.optimize_for_inference(precision)
@@ -38,6 +43,34 @@ def set_fast_form(encoder: Any, precision: str = "float32", optimize: bool = Tru
             if not exact:
                 raise
             logger.info("the encoder runs in its plain form: %s", e)
+
+
+def use_fast_class(encoder: Any) -> None:
+    """Put a stock encoder into our class, in place, if that has a fast form for it.
+
+    The output stays the same (1e-5), nothing is skipped and no parameter is touched; any other
+    encoder is left alone, as is one with ``ctc_trim``.
+
+    Args:
+        encoder: Any encoder in evaluation mode.
+    """
+    from espnet_layerskip.encoders import ENCODERS
+    from espnet_layerskip.encoders.convert import make_ours, make_stock
+
+    known = {ours.STOCK: ours for ours in ENCODERS.values()}
+    ours = known.get(type(encoder))
+    if ours is None or ours.FAST is None or getattr(encoder, "ctc_trim", False):
+        return
+    try:
+        make_ours(encoder, (), skip_context="packed")
+    except ValueError as e:
+        logger.info("the encoder stays in ESPnet's class: %s", e)
+        return
+    try:
+        encoder.optimize_for_inference()
+    except ValueError as e:
+        make_stock(encoder)
+        logger.info("the encoder stays in ESPnet's class: %s", e)
 
 
 def quantize_dynamic(model: Any, espnet_arguments: Mapping[str, Any]) -> None:
