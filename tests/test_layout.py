@@ -22,6 +22,7 @@ TOP = {
     "_compat": "root",
     "_late_imports": "root",
     "files": "root",
+    "parallel": "root",
     "__init__": "root",
     "registry": "registry",
     "task": "training",

@@ -48,12 +48,12 @@ fi
 
 log "2/3 packages: ESPnet, torch, matplotlib, test tools; about 6 GB: 1 to 5 minutes the first time"
 if ${have_uv}; then
-    uv pip install --python "${venv}/bin/python" --editable ".[dev,espeak,figures]"
+    uv pip install --python "${venv}/bin/python" --editable ".[dask,dev,espeak,figures]"
 else
     # 23.2: reads metadata without fetching whole wheels. pip 26.3 refuses ci_sdr, on which ESPnet
     # 202511 depends, because an unused extra of it names a URL; can go with ESPnet 202511.
     "${venv}/bin/python" -m pip install "pip>=23.2,<26.3"
-    "${venv}/bin/python" -m pip install --editable ".[dev,espeak,figures]"
+    "${venv}/bin/python" -m pip install --editable ".[dask,dev,espeak,figures]"
 fi
 
 log "3/3 check: torch, torchaudio and ESPnet can be imported"

@@ -199,7 +199,9 @@ def inference(args: argparse.Namespace) -> int:
         for result in recognize(speech2text, utterances, open_audio, args.batch_size):
             results.write(result)
             done += 1
-            failed += result.error is not None
+            if result.error is not None:
+                failed += 1
+                logger.error("%s failed: %s", result.utt_id, result.error)
             seconds += result.seconds
             frames += result.skips.num_frames
             skipped += result.skips.num_skipped

@@ -61,8 +61,8 @@ def recognize(
 
     So many utterances are read ahead as make eight batches, and those of similar length are
     encoded together. Long ones are read and decoded segment by segment. An utterance that
-    cannot be read or decoded gives a result with ``error`` set and is logged; the others are
-    not affected, whatever batch it was in.
+    cannot be read or decoded gives a result with ``error`` set, for the caller to report; the
+    others are not affected, whatever batch it was in.
 
     Args:
         speech2text: The model.
@@ -141,5 +141,4 @@ def _failed(utt_id: str, error: Exception) -> Result:
     message = " ".join(f"{error}".split()) or type(error).__name__
     if not isinstance(error, ValueError):
         message = f"{type(error).__name__}: {message}"
-    logger.error("%s failed: %s", utt_id, message)
     return Result(utt_id, error=message)

@@ -6,7 +6,7 @@ Example::
 
 ``JOB`` in the log's path and in the command's words stands for the number of the job, or for its
 name (``JOB=stock,ours``). A job that fails fails the run, after the others have ended; the last
-lines of its log are printed.
+lines of its log are printed. With ``--config conf/slurm.conf`` the jobs are run by Slurm.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.files import DISK_FULL, run_main, write_text
+from espnet_layerskip.recipe.slurm import srun_words
 
 TAIL_LINES = 25
+FIRST_SIGNAL = 128  # a shell's, and srun's, status of a program that was killed is above it
+RESOURCES = ("gpu", "name", "mem", "num_threads", "num_nodes", "time")
 HASHED_BYTES = 1 << 20
 
 
@@ -48,6 +51,7 @@ class Job:
     fresh: Path | None = None
     depends: list[Path] = field(default_factory=list)
     makes: Path | None = None
+    launcher: list[str] = field(default_factory=list)
 
     def signature(self) -> dict[str, Any]:
         """Return the command and the state of the files that its result depends on."""
@@ -87,8 +91,9 @@ def rotate(log: Path, keep: int) -> None:
 class Runner:
     """Runs jobs and ends what is running when it is interrupted."""
 
-    def __init__(self, show: str | None = None) -> None:
+    def __init__(self, show: str | None = None, retries: int = 0) -> None:
         self.show = re.compile(show) if show else None
+        self.retries = retries
         self.running: set[subprocess.Popen[str]] = set()
         self.stopped = False
 
@@ -100,7 +105,16 @@ class Runner:
                 os.killpg(process.pid, signal.SIGTERM)
 
     def run(self, job: Job) -> int:
-        """Run one job and return its exit status."""
+        """Run one job, again if it was killed, and return its exit status."""
+        for left in range(self.retries, -1, -1):
+            code = self._run_once(job)
+            killed = code < 0 or code > FIRST_SIGNAL
+            if self.stopped or not killed or not left:
+                break
+            logging.warning("job %s was killed (status %d): it is run again", job.name, code)
+        return code
+
+    def _run_once(self, job: Job) -> int:
         if self.stopped:
             return 130
         if job.done is not None:
@@ -111,7 +125,8 @@ class Runner:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         begin = time.time()
         with job.log.open("w", encoding="utf-8") as log:
-            log.write(f"# {shlex.join(job.command)}\n# Started at {time.ctime()}\n#\n")
+            words = shlex.join([*job.launcher, *job.command])
+            log.write(f"# {words}\n# Started at {time.ctime()}\n#\n")
             log.flush()
             try:
                 code = self._execute(job, log)
@@ -126,7 +141,7 @@ class Runner:
 
     def _execute(self, job: Job, log: Any) -> int:
         process = subprocess.Popen(
-            job.command,
+            [*job.launcher, *job.command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if self.show else log,
             stderr=subprocess.STDOUT,
@@ -189,7 +204,7 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
     """Expand JOB in the command line that was given.
 
     Raises:
-        ValueError: A bad range, or no log or command.
+        ValueError: A bad range, no log or command, or a bad ``--config``.
     """
     words = list(args.words)
     names = ["1"]
@@ -205,6 +220,10 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
         raise ValueError("needed: [JOB=1:N] LOG COMMAND...; e.g. JOB=1:2 log/x.JOB.log echo JOB")
     if len(names) > 1 and "JOB" not in words[0]:
         raise ValueError(f"'{words[0]}': the jobs would share this log; put JOB into its path")
+    launcher = []
+    if args.config:
+        given = {name: getattr(args, name) for name in RESOURCES}
+        launcher = srun_words(args.config, {k: v for k, v in given.items() if v is not None})
     jobs = []
     for name in names:
         log, *command = (word.replace("JOB", name) for word in words)
@@ -212,12 +231,12 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
         depends = [Path(p.replace("JOB", name)) for p in args.depends]
         fresh = Path(args.fresh.replace("JOB", name)) if args.fresh else None
         makes = Path(args.makes.replace("JOB", name)) if args.makes else None
-        jobs.append(Job(name, command, Path(log), done, fresh, depends, makes))
+        jobs.append(Job(name, command, Path(log), done, fresh, depends, makes, launcher))
     return jobs
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser; the options of Kaldi's cluster scripts are taken and not used."""
+    """Return the parser; the options of Kaldi's cluster scripts are used with ``--config``."""
     parser = argparse.ArgumentParser(description="Run a command as parallel jobs")
     parser.add_argument("--max_jobs", type=int, default=0, help="At most so many at a time")
     parser.add_argument("--done", help="Marker (with JOB) that is written when a job ended well")
@@ -225,9 +244,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--makes", help="What it makes (with JOB); gone: the job is not done")
     parser.add_argument("--fresh", help="Directory (with JOB) to remove before a job is run")
     parser.add_argument("--show", help="Print the lines of the log that match this expression")
+    parser.add_argument("--retries", type=int, default=0, help="Runs of a job that was killed")
     parser.add_argument("--rotate", type=int, default=0, help="Keep so many older logs")
-    for unused in ("--gpu", "--name", "--mem", "--num_threads", "--num_nodes", "--time"):
-        parser.add_argument(unused, help=argparse.SUPPRESS)
+    parser.add_argument("--config", help="conf/slurm.conf: let Slurm run the jobs, see slurm.py")
+    for name in RESOURCES:
+        parser.add_argument(f"--{name}", help="Of a job, with --config")
     parser.add_argument("words", nargs=argparse.REMAINDER, help="[JOB=1:N] LOG COMMAND...")
     return parser
 
@@ -239,7 +260,7 @@ def main() -> None:
     if args.rotate:
         for job in jobs:
             rotate(job.log, args.rotate)
-    runner = Runner(args.show)
+    runner = Runner(args.show, args.retries)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, runner.stop)
     stop_with_parent()

@@ -14,9 +14,30 @@ from typing import TYPE_CHECKING, Any, TextIO
 from espnet_layerskip.files import write_text
 from espnet_layerskip.inference.options import DECODER_TYPES
 from espnet_layerskip.method.settings import PRECISIONS, SKIP_CONTEXTS
+from espnet_layerskip.parallel import (
+    Workers,
+    add_worker_options,
+    map_chunks,
+    similar_chunks,
+    workers_from,
+)
 
 if TYPE_CHECKING:
-    from espnet_layerskip.inference.audio import AudioBlocks, Utterance
+    from espnet_layerskip.inference.audio import Utterance
+
+logger = logging.getLogger(__name__)
+
+# Those that go to the model under their own names.
+MODEL_OPTIONS = (
+    "blank_threshold",
+    "spike_extension",
+    "skip_context",
+    "precision",
+    "beam_size",
+    "device",
+    "segment_size",
+    "hop_size",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +48,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "be used is named on stderr, the others are transcribed, and the exit status is 1."
     )
     add = parser.add_argument
-    add("--model", required=True, metavar="EXPDIR_OR_ZIP", help="experiment directory, or zip")
+    add(
+        "--model",
+        required=True,
+        metavar="EXPDIR_ZIP_OR_TAG",
+        help="experiment directory, packed zip, or tag of espnet_model_zoo",
+    )
     add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
     add(
         "--blank-threshold",
@@ -82,7 +108,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="seconds from the start of a segment to the start of the next (the rest overlaps); "
         "default: 1.2 less than the segment size",
     )
-    add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
+    add(
+        "--num-threads",
+        type=int,
+        metavar="N",
+        help="CPU threads; default: PyTorch's choice, and 1 in each of several processes",
+    )
+    add_worker_options(parser)
     add("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     add("--times", metavar="FILE.ctm", help="write the times of the words in seconds (CTM)")
     add("--stats", metavar="FILE.json", help="write times, RTF and skip ratio")
@@ -108,12 +140,13 @@ def run(args: argparse.Namespace) -> int:
         path = getattr(args, name)
         if path and not Path(path).absolute().parent.is_dir():
             raise ValueError(f"--{name} {path}: there is no such directory to write it to")
+    workers = workers_from(args)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     out = sys.stdout
     with contextlib.ExitStack() as stack:
         ctm = stack.enter_context(open(args.times, "w", encoding="utf-8")) if args.times else None
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # ESPnet and its imports print
-        stats = _transcribe(args, utterances, out, ctm)
+        stats = _transcribe(args, utterances, workers, out, ctm)
     if args.stats:
         write_text(args.stats, json.dumps(stats, indent=2) + "\n")
     return 1 if stats["failed"] else 0
@@ -137,63 +170,70 @@ def list_utterances(audio: list[str], wav_scp: str | None) -> list[Utterance]:
 
 
 def _transcribe(
-    args: argparse.Namespace, utterances: list[Utterance], out: TextIO, ctm: TextIO | None
+    args: argparse.Namespace,
+    utterances: list[Utterance],
+    workers: Workers,
+    out: TextIO,
+    ctm: TextIO | None,
 ) -> dict[str, Any]:
     """Print one line an utterance to ``out``, its words to ``ctm``; return the statistics."""
-    import torch
-
-    if args.num_threads is not None:
-        torch.set_num_threads(args.num_threads)
-    from espnet_layerskip.inference.audio import AudioBlocks
-    from espnet_layerskip.inference.recognize import recognize
-    from espnet_layerskip.inference.speech2text import load_model
-    from espnet_layerskip.inference.times import ctm_lines
+    from espnet_layerskip.inference.skip_count import SkipCount
+    from espnet_layerskip.inference.transcriber import Transcriber, header_seconds, lost
 
     names = ("ctc_weight", "ngram_file", "ngram_weight", "lexicon", "penalty", "drop_threshold")
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    speech2text = load_model(
-        args.model,
-        args.model_file,
-        decoder_type=args.decoder,
-        blank_threshold=args.blank_threshold,
-        spike_extension=args.spike_extension,
-        skip_context=args.skip_context,
-        precision=args.precision,
-        beam_size=args.beam_size,
-        device=args.device,
-        segment_size=args.segment_size,
-        hop_size=args.hop_size,
-        **options,
-    )
+    options |= {name: getattr(args, name) for name in MODEL_OPTIONS}
+    options["decoder_type"] = args.decoder
+    transcriber = Transcriber(args.model, args.model_file, options, args.batch_size, bool(ctm))
+    if workers.here:
+        import torch
 
-    if ctm is not None and speech2text.frame_seconds is None:
-        raise ValueError("--times: the model's frontend does not say how long a frame is")
-
-    def open_audio(utt: Utterance) -> AudioBlocks:
-        return AudioBlocks(utt, speech2text.sample_rate, resample=True, mix=True)
-
+        if args.num_threads is not None:
+            torch.set_num_threads(args.num_threads)
+        transcriber.load()
+        chunks: list[Any] = [utterances]
+    else:
+        seconds = [header_seconds(utt) for utt in utterances]
+        chunks = similar_chunks(utterances, seconds, workers, transcriber.batches_of)
     started = time.perf_counter()
-    seconds = 0.0
-    frames = skipped = 0
+    audio_seconds = encoder_seconds = 0.0
+    skips = SkipCount()
     failed = []
-    for result in recognize(speech2text, utterances, open_audio, args.batch_size):
-        seconds += result.seconds
-        frames += result.skips.num_frames
-        skipped += result.skips.num_skipped
-        if result.error is not None:
-            failed.append(result.utt_id)
+    for found in map_chunks(transcriber, chunks, workers, lost):
+        audio_seconds += found.seconds
+        encoder_seconds += found.encoder_seconds
+        skips += found.skips
+        if found.error is not None:
+            logger.error("%s failed: %s", found.utt_id, found.error)
+            failed.append(found.utt_id)
             continue
-        print(f"{result.utt_id} {result.nbest[0][0] or ''}".rstrip(), file=out, flush=True)
+        print(f"{found.utt_id} {found.text}".rstrip(), file=out, flush=True)
         if ctm is not None:
-            words = result.nbest[0][3].words
-            ctm.writelines(f"{line}\n" for line in ctm_lines(result.utt_id, words))
-    total = time.perf_counter() - started
+            ctm.writelines(f"{line}\n" for line in found.ctm)
+    elapsed = time.perf_counter() - started
+    hint = skipping_hint(transcriber.load(), args.model) if args.stats and workers.here else {}
     return {
-        "audio_seconds": seconds,
-        "encoder_seconds": speech2text.encoder_seconds,
-        "total_seconds": total,
-        "rtf": total / seconds if seconds > 0 else None,
-        "skip_ratio": skipped / max(frames, 1),
+        "audio_seconds": audio_seconds,
+        "encoder_seconds": encoder_seconds,
+        "total_seconds": elapsed,
+        "rtf": elapsed / audio_seconds if audio_seconds > 0 else None,
+        "skip_ratio": skips.ratio,
         "utterances": len(utterances) - len(failed),
         "failed": failed,
+        **hint,
+    }
+
+
+def skipping_hint(speech2text: Any, model: str) -> dict[str, str]:
+    """Return a line of the statistics about a model that could skip and has no gates; else {}."""
+    from espnet_layerskip.evaluation.open_model import trained_layers
+    from espnet_layerskip.method.settings import can_skip
+
+    layers = trained_layers(speech2text.asr_model)
+    if not layers or can_skip(speech2text.asr_model.encoder):
+        return {}
+    return {
+        "hint": f"nothing skips, but the model has intermediate CTC heads after layers "
+        f"{', '.join(map(str, layers))}: espnet-layerskip try --model {model} --data DIR says "
+        "what gates there would give"
     }

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import an4
-from download import fetch_archive, unpack
 from espnet_layerskip.files import DataDir
+from espnet_layerskip.recipe.download import fetch_archive, unpack
 
 from .conftest import REPO, write_noise
 
@@ -147,7 +147,7 @@ def test_a_cut_archive_is_refused(server: tuple[str, bytes], tmp_path: Path) -> 
 
 def test_no_network_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot be downloaded .*--an4_root"):
-        fetch_archive("http://127.0.0.1:9/an4_sphere.tar.gz", tmp_path)
+        fetch_archive("http://127.0.0.1:9/an4_sphere.tar.gz", tmp_path, hint=an4.HINT)
     with pytest.raises(ValueError, match=r"cannot be downloaded"):
         fetch_archive("no-url", tmp_path)
 

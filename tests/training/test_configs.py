@@ -23,6 +23,12 @@ def parse(path):
     return vars(LayerSkipASRTask.get_parser().parse_args(argv))
 
 
+def stock_name(name):
+    """The file of the stock twin."""
+    other = name.replace("layerskip_e_branchformer", "e_branchformer")
+    return other.replace("layerskip", "conformer")
+
+
 @pytest.mark.parametrize("path", CONFIGS + VARIANTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_config_builds_and_encodes(path):
     args = argparse.Namespace(**{**parse(path), "token_list": TOKENS})
@@ -34,10 +40,16 @@ def test_config_builds_and_encodes(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in CONFIGS if "layerskip" in p.name], ids=lambda p: str(p.relative_to(ROOT))
+    "path",
+    [
+        p
+        for p in [*CONFIGS, *VARIANTS]
+        if "layerskip" in p.name and (p in CONFIGS or "aed" in p.name)
+    ],
+    ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_twins_differ_in_encoder_and_model_only(path):
-    ours, stock = parse(path), parse(path.with_name(path.name.replace("layerskip", "conformer")))
+    ours, stock = parse(path), parse(path.with_name(stock_name(path.name)))
     differing = {key for key in ours if ours[key] != stock[key]} - {"config", "init_param"}
     assert differing == {"encoder", "encoder_conf", "model", "model_conf"}
     shared = stock["encoder_conf"].keys() - {"interctc_layer_idx"}

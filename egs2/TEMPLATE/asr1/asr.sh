@@ -379,7 +379,7 @@ if ! "${skip_eval}"; then
             recipe split_scp --nj "${_nj}" "${data}/wav.scp" "${logdir}/keys.JOB.scp"
             resume=()
             if [[ ${_cmd} == *espnet_layerskip.recipe.run_jobs* ]]; then
-                resume=(--done "${logdir}/done.JOB.json" --fresh "${logdir}/output.JOB"
+                resume=(--retries 1 --done "${logdir}/done.JOB.json" --fresh "${logdir}/output.JOB"
                     --depends "${logdir}/keys.JOB.scp" --depends "${data}/utt2num_samples"
                     --depends "${asr_exp}/${inference_asr_model}" --depends "${asr_exp}/config.yaml")
                 [ -n "${inference_config}" ] && resume+=(--depends "${inference_config}")

@@ -17,9 +17,14 @@ from pathlib import Path
 
 import soundfile
 
-from download import DEFAULT_URL, fetch_archive, unpack
 from espnet_layerskip.files import DataDir, read_lines, run_main, some
+from espnet_layerskip.recipe.download import fetch_archive, unpack
 
+DEFAULT_URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
+HINT = (
+    "Without a network, fetch the corpus elsewhere and give its directory with --an4_root; "
+    "another address goes with --an4_url"
+)
 NUM_TRAIN = 948
 NUM_TEST = 130
 SUFFIXES = (".wav", ".sph")
@@ -167,7 +172,7 @@ def download(url: str, directory: Path) -> Path:
     Raises:
         ValueError: No network, a broken archive, or content that is not AN4.
     """
-    archive = fetch_archive(url, directory)
+    archive = fetch_archive(url, directory, hint=HINT)
     unpack(archive, directory / "an4_unpacked")
     root = find_root(directory / "an4_unpacked")
     for part, needed in (("train", NUM_TRAIN), ("test", NUM_TEST)):

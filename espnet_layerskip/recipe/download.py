@@ -1,7 +1,8 @@
-"""Download of a corpus archive: goes on where it stopped, verified before it is used."""
+"""Download of a corpus archive: resumes where it stopped, verified before it is used."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -11,18 +12,24 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-DEFAULT_URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
 
 
-def fetch_archive(url: str, directory: Path) -> Path:
+def fetch_archive(url: str, directory: Path, sha256: str = "", hint: str = "") -> Path:
     """Download ``url`` into ``directory`` unless it is there; return the file.
 
     A download that was cut off lies beside it as NAME.part and is continued.
 
+    Args:
+        url: Where it is; the last part is the file's name.
+        directory: Where it goes.
+        sha256: What its hash must be; empty: it is not checked.
+        hint: Ends the message if it cannot be had: what else can be done.
+
     Raises:
-        ValueError: The server cannot be reached or refuses, or the connection ended early.
+        ValueError: The server cannot be reached or refuses, the connection ended early, or the
+            hash is another.
     """
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / (url.rstrip("/").rsplit("/", 1)[-1] or "archive")
@@ -44,17 +51,19 @@ def fetch_archive(url: str, directory: Path) -> Path:
     except urllib.error.HTTPError as err:
         if err.code == 416 and have:
             part.unlink()
-            return fetch_archive(url, directory)
+            return fetch_archive(url, directory, sha256, hint)
         raise ValueError(f"{url}: the server answered {err.code} {err.reason}") from err
     except (urllib.error.URLError, OSError, ValueError) as err:
         reason = getattr(err, "reason", err)
-        raise ValueError(
-            f"{url}: cannot be downloaded ({reason}). Without a network, fetch the corpus "
-            "elsewhere and give its directory with --an4_root; another address goes with --an4_url"
-        ) from err
+        raise ValueError(f"{url}: cannot be downloaded ({reason}){hint and f'. {hint}'}") from err
     size = part.stat().st_size
     if expected is not None and size != expected:
         raise ValueError(f"{url}: {size} of {expected} bytes came; run it again to go on")
+    if sha256:
+        with part.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != sha256:
+            raise ValueError(f"{part}: its SHA-256 is {found}, not {sha256}: remove it, try again")
     os.replace(part, target)
     return target
 

@@ -1,0 +1,67 @@
+"""Chunks on a Dask cluster: the same results, and dead workers replaced."""
+
+import logging
+from functools import partial
+
+import pytest
+
+from espnet_layerskip.parallel import Workers, executors, map_chunks
+from tests.parallel.test_map_chunks import CHUNKS, SQUARES
+from tests.support import chunk_functions as functions
+
+LOCAL = Workers(num=2, dask="local")
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    def missing(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(executors, "import_module", missing)
+    with pytest.raises(ValueError, match=r"needs the package distributed \(the extra dask\)"):
+        list(map_chunks(functions.too_few, [[1]], LOCAL))
+
+
+@pytest.mark.slow
+class TestCluster:
+    @pytest.fixture(autouse=True)
+    def dask(self, monkeypatch):
+        distributed = pytest.importorskip("distributed")
+        before = logging.getLogger("distributed").level
+        yield distributed
+        logging.getLogger("distributed").setLevel(before)
+
+    def test_results_are_those_of_one_process(self, capfd):
+        assert list(map_chunks(functions.square_slowly, CHUNKS, LOCAL)) == SQUARES
+        captured = capfd.readouterr()
+        assert captured.out == ""
+        assert "INFO" not in captured.err
+
+    def test_the_chunk_of_a_dead_worker_is_repeated(self, tmp_path):
+        function = partial(functions.die_at, tmp_path / "log", 4, 1)
+        assert list(map_chunks(function, CHUNKS, LOCAL)) == SQUARES
+        assert (tmp_path / "log").read_text().split().count("4") == 2
+
+    def test_an_item_that_kills_costs_itself_only(self, tmp_path):
+        import dask
+
+        function = partial(functions.die_at, tmp_path / "log", 4, 99)
+        with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+            found = list(map_chunks(function, CHUNKS[2:], LOCAL, functions.no_result))
+        assert found == [9, "no 4", 25, 36]
+
+    def test_an_exception_is_raised_here(self, tmp_path):
+        function = partial(functions.note_pid_and_fail, tmp_path)
+        with pytest.raises(ValueError, match="nothing is done with 7"):
+            list(map_chunks(function, [[7]], LOCAL))
+
+    def test_a_cluster_that_runs_already(self, dask):
+        with dask.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as it:
+            workers = Workers(dask=it.scheduler_address)
+            for _ in range(2):  # the second run loads its function anew
+                found = list(map_chunks(functions.Loader(), [[1], [2]], workers))
+                assert [loads for _, loads, _ in found] in ([1, 2], [2, 1])
+
+    def test_no_scheduler_is_there(self, monkeypatch):
+        monkeypatch.setattr(executors, "CONNECT_SECONDS", 1)
+        with pytest.raises(ValueError, match="--dask tcp://127.0.0.1:9: no scheduler can be"):
+            list(map_chunks(functions.too_few, [[1]], Workers(dask="tcp://127.0.0.1:9")))
