@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "egs2/an4/asr1/RESULTS.md"
 DOCUMENTS = [
     path
-    for pattern in ("README.md", "docs/*.md", "egs2/*/*/README.md", "egs2/*/*/*/README.md")
+    for pattern in ("README.md", "docs/*.md", "egs?/*/*/README.md", "egs?/*/*/*/README.md")
     for path in sorted(ROOT.glob(pattern))
 ]
 PAGES = [path for path in [*DOCUMENTS, ROOT / "CHANGELOG.md", RESULTS] if path.exists()]
@@ -278,6 +278,7 @@ def workplace(tmp_path_factory, waves):
             (exp / "valid.loss.ave.pth").rename(exp / "valid.cer_ctc.ave.pth")
     for name, wave in zip(("a.wav", "b.flac"), waves, strict=False):
         soundfile.write(folder / name, wave, recognizers.FS)
+    (folder / "egs2").symlink_to(ROOT / "egs2")
     return folder
 
 

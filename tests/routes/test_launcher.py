@@ -1,0 +1,96 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import espnet_layerskip
+from espnet_layerskip.__main__ import main
+
+
+@pytest.mark.slow
+def test_modules_run_with_our_classes_registered(tmp_path):
+    command = [sys.executable, "-m", "espnet_layerskip", "-m", "espnet2.bin.asr_train"]
+    options = ["--print_config", "--encoder", "layerskip_conformer", "--model", "layerskip"]
+    env = {**os.environ, "PYTHONPATH": str(Path(espnet_layerskip.__file__).parents[1])}
+    done = subprocess.run(
+        [*command, *options], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gate_layer_idx" in done.stdout
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    (tmp_path / "shown_module.py").write_text("import sys\nprint(__name__, sys.argv[1:])\n")
+    monkeypatch.syspath_prepend(str(tmp_path))  # puts sys.path back as it was, too
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    return tmp_path / "shown_module.py"
+
+
+def test_arguments_pass_through(script, capsys):
+    for how in (["-m", "shown_module"], [str(script)], ["-u", str(script)]):
+        assert main([*how, "--a", "-m", "b"]) == 0
+        assert capsys.readouterr().out == "__main__ ['--a', '-m', 'b']\n"
+    assert main(["-c", "import sys; print(__name__, sys.argv)", "x"]) == 0
+    assert capsys.readouterr().out == "__main__ ['-c', 'x']\n"
+
+
+def test_a_script_imports_what_is_beside_it(tmp_path, monkeypatch, capsys):
+    (tmp_path / "beside_the_script.py").write_text("HERE = 1\n")
+    (tmp_path / "run.py").write_text("import beside_the_script\nprint(beside_the_script.HERE)\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    assert main([str(tmp_path / "run.py")]) == 0
+    assert capsys.readouterr().out == "1\n"
+
+
+def test_exit_status_passes_through():
+    with pytest.raises(SystemExit) as exit_:
+        main(["-c", "raise SystemExit(3)"])
+    assert exit_.value.code == 3
+
+
+@pytest.mark.parametrize("args", [[], ["-m"], ["--fast"], ["--skip"], ["--skip", "gates=1"]])
+def test_wrong_calls_get_the_usage(args, capsys):
+    assert main(args) == 2
+    error = capsys.readouterr().err
+    assert "usage: python -m espnet_layerskip [--skip SETTINGS] -m MODULE" in error
+    assert "is needed" in error
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_settings_that_cannot_be_read_stop_at_once(how, script, capsys, monkeypatch):
+    args = ["-m", "shown_module"]
+    if how == "option":
+        args = ["--skip", "treshold=0.9", *args]
+    else:
+        monkeypatch.setenv("ESPNET_LAYERSKIP", "treshold=0.9")
+    assert main(args) == 2
+    captured = capsys.readouterr()
+    assert "setting 'treshold=0.9' is not known" in captured.err
+    assert "--skip or ESPNET_LAYERSKIP" in captured.err
+    assert not captured.out
+
+
+@pytest.mark.parametrize(
+    ("variable", "args", "expected"),
+    [
+        ("", [], None),
+        ("threshold=0.8", [], "threshold=0.8"),
+        ("threshold=0.8", ["--skip", "threshold=0.9 gates=1,2"], "threshold=0.9 gates=1,2"),
+        ("threshold=0.8", ["--skip", ""], None),  # the option goes before the variable
+    ],
+)
+def test_skipping_by_option_or_variable(variable, args, expected, script, monkeypatch):
+    told = []
+    monkeypatch.setattr("espnet_layerskip.inference.when_built.SkipWhenBuilt", told.append)
+    monkeypatch.setenv("ESPNET_LAYERSKIP", variable)
+    assert main(["-u", *args, "-m", "shown_module"]) == 0
+    assert [settings.describe() for settings in told] == ([expected] if expected else [])
+
+
+def test_help(capsys):
+    assert main(["--help"]) == 0
+    assert "usage" in capsys.readouterr().out
