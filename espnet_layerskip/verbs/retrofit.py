@@ -77,10 +77,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-disagreement",
         type=float,
-        default=3.0,
+        default=5.0,
         metavar="POINTS",
         help="budget without transcripts: words (or characters) in a hundred that may differ from "
-        "the stock model's at full depth; default: 3",
+        "the stock model's at full depth; default: 5",
     )
     add(
         "--strict",
