@@ -95,7 +95,7 @@ def search_utterances(
         if speech2text not in _TOLD:
             _TOLD.add(speech2text)
             name = type(speech2text.beam_search).__name__
-            logger.warning("%s here takes no batches: one utterance at a time", name)
+            logger.warning("%s here takes no batches: utterances are decoded one at a time", name)
     for places in by_length([len(inputs[i]) for i in order], size):
         batch = [order[n] for n in reversed(places)]  # the longest first, for packed sequences
         for i, one in zip(batch, in_halves(decode, batch, lengths), strict=True):

@@ -111,7 +111,7 @@ def test_a_search_that_takes_no_batches_says_so_once(models, waves, caplog):
     for _ in range(2):
         assert len(speech2text.decode_batch(waves[:2])) == 2
     speech2text.decode_batch(waves[:2], batch_size=1)
-    notes = [r for r in caplog.records if "one utterance at a time" in r.getMessage()]
+    notes = [r for r in caplog.records if "one at a time" in r.getMessage()]
     assert len(notes) == 1
 
 
