@@ -26,6 +26,9 @@ class LoadsEitherVersion:
         self, state_dict: MutableMapping[str, Any], prefix: str, *rest: Any
     ) -> None:
         assert isinstance(self, torch.nn.Module)
+        embed = getattr(self, "embed", None)
+        if isinstance(getattr(embed, "out", None), torch.nn.Module):
+            _map_projection(embed, state_dict, f"{prefix}embed.")
         note_missing(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[misc]
 
@@ -41,9 +44,6 @@ def note_missing(
         prefix: Of the module's own.
         rest: What else PyTorch hands to a hook.
     """
-    embed = getattr(module, "embed", None)
-    if isinstance(getattr(embed, "out", None), torch.nn.Module):
-        _map_projection(embed, state_dict, f"{prefix}embed.")
     missing = [
         prefix + name
         for name in module.state_dict()
@@ -64,9 +64,7 @@ def few(names: Iterable[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _map_projection(
-    embed: Any, state_dict: MutableMapping[str, Any], prefix: str, *rest: object
-) -> None:
+def _map_projection(embed: Any, state_dict: MutableMapping[str, Any], prefix: str) -> None:
     """Give the projection the name that it has here.
 
     The other version's name wins where both are there: ``--init_param`` lays the keys of a file

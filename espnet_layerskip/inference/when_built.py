@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+import threading
 from typing import Any
 
 from espnet_layerskip._compat import abs_task
@@ -27,7 +28,8 @@ class SkipWhenBuilt:
     """
 
     def __init__(self, settings: SkipSettings):
-        self.settings, self.count, self.busy = settings, SkipCount(), False
+        self.settings, self.count = settings, SkipCount()
+        self._pass, self._lock = threading.local(), threading.Lock()  # threads may encode at once
         task, encoder = abs_task(), LayerSkipEncoder
         self._undo = [(task, "build_model_from_file"), (encoder, "run")]
         self._before = [vars(owner)[name] for owner, name in self._undo]
@@ -39,11 +41,11 @@ class SkipWhenBuilt:
             return model, train_args
 
         def counted(one: LayerSkipEncoder, *args: Any, **kwargs: Any) -> Encoded:
-            inner, self.busy = self.busy, True
+            inner, self._pass.busy = getattr(self._pass, "busy", False), True
             try:
                 found = run(one, *args, **kwargs)
             finally:
-                self.busy = inner
+                self._pass.busy = inner
             if not inner:  # else it is part of a batch that runs one by one
                 self.note(one, found)
             return found
@@ -68,7 +70,9 @@ class SkipWhenBuilt:
         """Count the frames of a pass, those of a prompt left out."""
         prefix = encoder.num_prefix() if hasattr(encoder, "num_prefix") else 0
         depth = audio_part(found, prefix).depth(len(encoder.encoders))
-        self.count += SkipCount.of(depth[depth > 0], len(encoder.encoders))
+        count = SkipCount.of(depth[depth > 0], len(encoder.encoders))
+        with self._lock:
+            self.count += count
 
     def tell(self) -> None:
         """Write how much was skipped, if anything was encoded."""
