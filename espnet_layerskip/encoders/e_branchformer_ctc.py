@@ -106,9 +106,8 @@ class LayerSkipEBranchformerCTCEncoder(LayerSkipEncoder, EBranchformerCTCEncoder
         ctc: Any = None,
         settings: SkipSettings | None = None,
         *,
-        skip: bool | None = None,
-        intermediates: bool | None = None,
         prompt: Prompt | None = None,
+        **options: Any,
     ) -> Encoded:
         """Encode a batch as `LayerSkipEncoder.run`; the result is of the audio's frames alone.
 
@@ -117,13 +116,10 @@ class LayerSkipEBranchformerCTCEncoder(LayerSkipEncoder, EBranchformerCTCEncoder
             ilens: Their lengths (B,).
             ctc: CTC head.
             settings: How to skip.
-            skip: Force skipping on or off.
-            intermediates: As there.
             prompt: Language, task and previous text; None = none.
+            options: ``skip`` and ``intermediates``, as there.
         """
-        found = self.run_all(
-            xs_pad, ilens, ctc, settings, skip=skip, intermediates=intermediates, prompt=prompt
-        )
+        found = self.run_all(xs_pad, ilens, ctc, settings, prompt=prompt, **options)
         return audio_part(found, self.num_prefix(prompt))
 
     def run_all(
@@ -133,13 +129,11 @@ class LayerSkipEBranchformerCTCEncoder(LayerSkipEncoder, EBranchformerCTCEncoder
         ctc: Any = None,
         settings: SkipSettings | None = None,
         *,
-        skip: bool | None = None,
-        intermediates: bool | None = None,
         prompt: Prompt | None = None,
+        **options: Any,
     ) -> Encoded:
         """Encode a batch as ``run``; the prefix positions come first in everything it returns."""
         prompt = prompt or Prompt()
-        options: dict[str, Any] = {"skip": skip, "intermediates": intermediates}
         if not (self.training or self.padding_invariant or bool((ilens == ilens[0]).all())):
             rows = enumerate(zip(xs_pad, ilens, strict=True))
             return join(
