@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import logging
 import os
 
 import hypothesis
@@ -24,6 +25,15 @@ hypothesis.settings.register_profile(
     "layerskip", deadline=None, derandomize=os.environ.get("CI") == "true"
 )
 hypothesis.settings.load_profile("layerskip")
+
+
+@pytest.fixture(autouse=True)
+def _log_level():
+    """Put back the root logger's level: some programs raise it, and the next test reads warnings."""
+    logger = logging.getLogger()
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 def pytest_collection_modifyitems(items):
