@@ -1,0 +1,150 @@
+"""speechocean762: its layout, sets apart by speaker and sentence, scores, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import so762
+from espnet_layerskip.files import DataDir, write_table
+
+from .conftest import REPO, write_noise
+
+RECIPE = REPO / "egs2/speechocean762/asr1"
+SPEAKERS = 40
+
+
+def make_corpus(root: Path, *, scores: bool = True) -> Path:
+    """Write train and test of 40 speakers with two sentences each; the first is in both parts."""
+    found = {}
+    for part, first in (("train", 0), ("test", SPEAKERS)):
+        wav, text, utt2spk, age = {}, {}, {}, {}
+        for i in range(SPEAKERS):
+            speaker = f"{first + i:04}"
+            age[speaker] = str(6 + i % 24)
+            for j in range(2):
+                utt = f"{speaker}{j:05}"
+                wav[utt] = f"WAVE/SPEAKER{speaker}/{utt}.WAV"
+                text[utt] = f"{part.upper()} SENTENCE {i} {j}" if i + j else "THE SAME"
+                utt2spk[utt] = speaker
+                words = [{"text": word, "accuracy": 10 if j else 3} for word in text[utt].split()]
+                found[utt] = {"text": text[utt], "accuracy": 9, "words": words}
+                write_noise(root / wav[utt], 0.1, seed=i)
+        for name, table in (("wav.scp", wav), ("text", text), ("utt2spk", utt2spk)):
+            write_table(root / part / name, table)
+        write_table(root / part / "spk2age", age)
+    if scores:
+        (root / "resource").mkdir()
+        (root / "resource/scores.json").write_text(json.dumps(found))
+    return root
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("so762") / "speechocean762")
+
+
+def test_the_sets_share_neither_speakers_nor_sentences(corpus: Path, tmp_path: Path) -> None:
+    sets = so762.prepare(corpus, tmp_path / "data", check_counts=False)
+    parts = [DataDir.load(tmp_path / "data" / name) for name in ("train", "dev", "calib", "test")]
+    speakers = [set(part.utt2spk.values()) for part in parts]
+    assert [len(one) for one in speakers] == [14, 10, 16, 40]
+    assert len(set.union(*speakers)) == 80
+    texts = [set(part.text.values()) for part in parts]
+    assert len(set.union(*texts)) == sum(map(len, texts)), "the common sentence is in test only"
+    assert len(sets["train"].wav) + len(sets["dev"].wav) + len(sets["calib"].wav) == 79
+    assert sets["test_adult"].wav | sets["test_child"].wav == sets["test"].wav
+    assert len(set(sets["test_child"].utt2spk.values())) == 24
+    assert all(Path(path).is_file() for path in sets["test"].wav.values())
+
+
+def test_held_out_speakers_have_all_ages() -> None:
+    ages = {f"{i:03}": 6 + i % 30 for i in range(120)}
+    chosen = so762.speakers_apart(ages, {"dev": 10, "calib": 16})
+    assert chosen == so762.speakers_apart(dict(reversed(ages.items())), {"dev": 10, "calib": 16})
+    assert not set(chosen["dev"]) & set(chosen["calib"])
+    for speakers in chosen.values():
+        found = sorted(ages[speaker] for speaker in speakers)
+        assert sum(age < 18 for age in found) == len(found) // 2
+        assert found[0] < 9
+        assert found[-1] > 31
+    with pytest.raises(ValueError, match="12 speakers of one age group are too few"):
+        so762.speakers_apart({f"{i}": 6 + i for i in range(24)}, {"dev": 10, "calib": 16})
+
+
+def test_the_clean_set_is_what_was_said(corpus: Path, tmp_path: Path) -> None:
+    clean = so762.prepare(corpus, tmp_path / "data", check_counts=False)["test_clean"]
+    assert set(clean.wav) == {f"{i:04}00001" for i in range(SPEAKERS, 2 * SPEAKERS)}
+    score = {"text": "a b", "accuracy": 8, "words": [{"accuracy": 9}, {"accuracy": 4}]}
+    assert so762.said_as_written("A B", score)
+    assert not so762.said_as_written("A C", score)
+    assert not so762.said_as_written("A B", score | {"accuracy": [6, 7]})
+    assert not so762.said_as_written("A B", score | {"words": [{"accuracy": [1, 5]}]})
+
+
+def test_scores_of_the_first_release(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = make_corpus(tmp_path / "bare", scores=False)
+    assert "test_clean" not in so762.prepare(bare, tmp_path / "data", check_counts=False)
+    assert "no test_clean" in caplog.text
+    scores = json.loads((corpus / "resource/scores.json").read_text())
+    table = {utt: json.dumps(score).lower() for utt, score in scores.items()}
+    write_table(tmp_path / "scores/test_utt2score", table)
+    sets = so762.prepare(bare, tmp_path / "data", scores=tmp_path / "scores", check_counts=False)
+    assert len(sets["test_clean"].wav) == SPEAKERS
+    (tmp_path / "scores/test_utt2score").write_text("000400001 {\n")
+    with pytest.raises(ValueError, match="test_utt2score:1: no JSON object follows the id"):
+        so762.read_scores(bare, "test", tmp_path / "scores")
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="looked for train/wav.scp .* found no such directory"):
+        so762.find_root(tmp_path / "nowhere")
+    root = make_corpus(tmp_path / "speechocean762")
+    assert so762.find_root(tmp_path) == root
+    with pytest.raises(ValueError, match="train: 80 utterances; speechocean762 has 2500"):
+        so762.prepare(root, tmp_path / "data")
+    (root / "WAVE/SPEAKER0003/000300001.WAV").unlink()
+    with pytest.raises(ValueError, match="1 audio file.s. missing: .*000300001.WAV"):
+        so762.read_part(root, "train")
+    write_table(root / "test/spk2age", {"0040": "old"})
+    with pytest.raises(ValueError, match="39 speaker.s. without an age"):
+        so762._ages(root / "test/spk2age", so762.read_part(root, "test"))
+
+
+def test_data_sh_takes_its_options(corpus: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "asr1"
+    recipe.mkdir()
+    for name in ("path.sh", "utils", "local"):
+        (recipe / name).symlink_to((RECIPE / name).resolve())
+    command = ["local/data.sh", "--python", sys.executable, "--so762_root", str(corpus)]
+    subprocess.run([*command, "--check_counts", "false"], cwd=recipe, check=True)
+    assert len(DataDir.load(recipe / "data/test").wav) == 80
+
+
+def test_data_of_two_corpora(corpus: Path, tmp_path: Path) -> None:
+    so762.prepare(corpus, tmp_path / "data", check_counts=False)
+    sources = [tmp_path / "data/dev", tmp_path / "data/calib"]
+    assert len(so762.combine(sources, tmp_path / "both").wav) == 51
+    with pytest.raises(ValueError, match=r"20 id\(s\) came before"):
+        so762.combine([sources[0], sources[0]], tmp_path / "both")
+
+
+@pytest.mark.parametrize("kind", ["conformer", "e_branchformer"])
+def test_twins_differ_in_the_method_alone(kind: str) -> None:
+    stock, ours = (
+        yaml.safe_load((RECIPE / f"conf/train_asr_{name}.yaml").read_text())
+        for name in (kind, "layerskip" + ("" if kind == "conformer" else f"_{kind}"))
+    )
+    assert ours.pop("encoder") == f"layerskip_{stock.pop('encoder')}"
+    stock.pop("init_param")  # ours starts so by itself
+    assert stock.pop("encoder_conf").items() <= ours.pop("encoder_conf").items()
+    assert stock.pop("model_conf").items() <= ours.pop("model_conf").items()
+    assert (stock.pop("model"), ours.pop("model")) == ("espnet", "layerskip")
+    assert stock == ours
