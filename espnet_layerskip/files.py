@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DISK_FULL = "; the disk is full: free some space, then run it again: what is done is kept"
 LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
@@ -91,6 +92,24 @@ def read_table(path: Path | str, *, allow_empty_value: bool = False) -> dict[str
     if not table:
         raise ValueError(f"{path}: the file is empty; 'id value' lines are needed")
     return table
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file of plain values; tags that would make Python objects are refused.
+
+    Raises:
+        ValueError: A missing file, one that is no YAML or not a mapping; the message names it.
+    """
+    import yaml  # not needed by most users of this module
+
+    text = "\n".join(line for _, line in read_lines(path))
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as err:
+        raise ValueError(f"{path} is not a YAML file of plain values: {err}") from err
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a mapping is needed, not {type(content).__name__}")
+    return content
 
 
 def write_table(path: Path | str, table: Mapping[str, str]) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from espnet_layerskip.files import read_yaml
 from espnet_layerskip.method.settings import OFF, PRECISIONS, SkipSettings, check_choice
 
 KEEP = SkipSettings()  # as the experiment says
@@ -113,5 +111,5 @@ def _gate_layers(exp: str) -> tuple[int, ...]:
     config_file = Path(exp) / "config.yaml"
     if not config_file.is_file():
         raise ValueError(f"{exp} is not an experiment: there is no {config_file}; train it first")
-    config: dict[str, Any] = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    config = read_yaml(config_file)
     return tuple(sorted((config.get("encoder_conf") or {}).get("gate_layer_idx") or ()))

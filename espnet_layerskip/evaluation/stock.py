@@ -17,6 +17,7 @@ from espnet_layerskip.encoders.convert import from_stock
 from espnet_layerskip.evaluation.experiment import Experiment
 from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.files import read_yaml
 from espnet_layerskip.inference.audio import AudioBlocks, Utterance
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.speech2text import ESPnetSpeech2Text
@@ -114,7 +115,7 @@ def stock_speech2text(experiment: Experiment, **search: Any) -> Any:
     names = [name for name, one in known.items() if one is cls]
     if not names:
         raise ValueError(f"{cls.__name__} is not an encoder of ESPnet: no stock class fits")
-    config = yaml.safe_load(Path(ours.model_files.train_config).read_text(encoding="utf-8"))
+    config = read_yaml(ours.model_files.train_config)
     config["encoder"], config["model"] = names[0], "espnet"
     config["encoder_conf"] = _known(cls, config.get("encoder_conf") or {})
     config["model_conf"] = _known(ESPnetASRModel, config.get("model_conf") or {})

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+
+from espnet_layerskip.files import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> 
         )
     if lm_file := kwargs.get("lm_file"):
         check_tensors_only(lm_file)
-    model_conf = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("model_conf") or {}
+    model_conf = read_yaml(config).get("model_conf") or {}
     if model_conf.get("ctc_weight") == 1.0 and kwargs.get("ctc_weight", 0.5) != 1.0:
         # there is no attention decoder, and with a share left for it ESPnet pre-selects
         # tokens by scores that are all zero

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
+
+from espnet_layerskip.files import read_yaml
 
 # What is looked for, best first. ESPnet's default, valid.acc, needs an attention decoder.
 # ave is the average over most epochs; ESPnet3, and trainings that keep several, name its number
@@ -23,6 +26,12 @@ MODEL_FILES = (
     "last.ckpt",
     "*.ckpt",  # of Lightning, without an average
 )
+
+# An archive that would grow more than MAX_GROWTH times, and to more than MIN_SIZE bytes, is
+# refused.
+MAX_GROWTH = 100
+MIN_SIZE = 100_000_000
+MAX_VALUES = 1_000_000  # in a configuration; aliases in YAML can stand for any number of them
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,7 @@ def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelF
             f"{path} is neither an experiment directory (config.yaml and *.pth) nor a zip made by "
             "espnet2.bin.pack, nor a tag of espnet_model_zoo (name/of_model)"
         )
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise ValueError(f"{config_file} is not a training configuration: a mapping is needed")
-    config = _resolve(config, roots)
+    config = _resolve(read_yaml(config_file), roots, config_file)
     _check_files(config, path)
     resolved = Path(tmpdir.name) / "config.yaml"
     resolved.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
@@ -175,11 +181,21 @@ def _unzip(archive: Path, root: Path) -> tuple[Path, Path]:
                 raise ValueError(f"{archive}: member {name!r} would be written outside: refused")
         if "meta.yaml" not in zf.namelist():
             raise ValueError(f"{archive} has no meta.yaml: make it with espnet2.bin.pack asr")
-        zf.extractall(root)
-    meta = yaml.safe_load((root / "meta.yaml").read_text(encoding="utf-8"))
+        size = sum(member.file_size for member in zf.infolist())
+        if size > MAX_GROWTH * archive.stat().st_size + MIN_SIZE:
+            raise ValueError(
+                f"{archive}: its {archive.stat().st_size} bytes would become {size}: refused, "
+                f"a model does not grow {MAX_GROWTH} times"
+            )
+        try:
+            zf.extractall(root)
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as err:
+            raise ValueError(f"{archive} cannot be unpacked: {err}") from err
+    meta = read_yaml(root / "meta.yaml")
     found = []
     for section, key in (("yaml_files", "asr_train_config"), ("files", "asr_model_file")):
-        member_name = (meta.get(section) or {}).get(key) if isinstance(meta, dict) else None
+        names = meta.get(section)
+        member_name = names.get(key) if isinstance(names, dict) else None
         # pack() stores a file from outside its working directory under its absolute path
         # in meta.yaml and without the leading slash in the archive
         member = (root / str(member_name).lstrip("/")).resolve()
@@ -189,28 +205,37 @@ def _unzip(archive: Path, root: Path) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
-def _resolve(value: Any, roots: list[Path]) -> Any:
+def _resolve(config: dict[str, Any], roots: list[Path], source: Path) -> dict[str, Any]:
     """Replace every relative path that names a file under one of the roots."""
-    if isinstance(value, dict):
-        return {
-            k: v if k == "token_list" and isinstance(v, list) else _resolve(v, roots)
-            for k, v in value.items()
-        }
-    if isinstance(value, list):
-        return [_resolve(v, roots) for v in value]
-    if not isinstance(value, str) or "/" not in value or len(value) > 1024 or "\n" in value:
-        return value
-    if Path(value).is_absolute() and Path(value).exists():
-        return value
-    for root in roots:
-        candidate = root / value.lstrip("/")
-        if candidate.is_file():
-            return str(candidate)
-    return value
+    left = MAX_VALUES
+
+    def resolve(value: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"{source}: more than {MAX_VALUES} values: refused")
+        if isinstance(value, dict):
+            return {
+                k: v if k == "token_list" and isinstance(v, list) else resolve(v)
+                for k, v in value.items()
+            }
+        if isinstance(value, list):
+            return [resolve(v) for v in value]
+        if not isinstance(value, str) or "/" not in value or len(value) > 1024 or "\n" in value:
+            return value
+        if Path(value).is_absolute() and Path(value).exists():
+            return value
+        candidates = (root / value.lstrip("/") for root in roots)
+        return next((str(path) for path in candidates if path.is_file()), value)
+
+    resolved: dict[str, Any] = resolve(config)
+    return resolved
 
 
 def _check_files(config: dict[str, Any], path: Path) -> None:
-    wanted = {"normalize_conf: stats_file": (config.get("normalize_conf") or {}).get("stats_file")}
+    normalize = config.get("normalize_conf")
+    stats_file = normalize.get("stats_file") if isinstance(normalize, dict) else None
+    wanted = {"normalize_conf: stats_file": stats_file}
     if config.get("token_type") == "bpe":
         wanted["bpemodel"] = config.get("bpemodel")
     for key, name in wanted.items():

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from espnet_layerskip.files import run_main, write_text
+from espnet_layerskip.files import read_yaml, run_main, write_text
 
 
 def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:
@@ -41,7 +41,7 @@ def add_gate(source: Path, target: Path, options: dict[str, Any]) -> None:
     config_file = source / "config.yaml"
     if not config_file.is_file():
         raise ValueError(f"{source} is not an experiment: there is no {config_file}")
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    config = read_yaml(config_file)
     model, encoder = config.get("model_conf") or {}, config["encoder_conf"]
     if model.get("interctc_head") == "own":
         raise ValueError(f"{source} has interctc_head: own, heads for its own gates alone")

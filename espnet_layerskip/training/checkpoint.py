@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from espnet_layerskip.encoders.loading import PROJECTION, few
+from espnet_layerskip.files import read_yaml
 
 # What training programs put a state dict under (ESPnet's checkpoint.pth; deepspeed; Lightning)
 # and in front of its names (Lightning; data parallel).
@@ -103,9 +104,8 @@ def config_without_init(config_file: Path | str) -> Iterator[Path]:
     Yields:
         The file itself, or where it sets ``init`` a copy without it for the block.
     """
-    text = Path(config_file).read_text(encoding="utf-8")
-    config = yaml.safe_load(text)
-    if not isinstance(config, dict) or config.get("init") is None:
+    config = read_yaml(config_file)
+    if config.get("init") is None:
         yield Path(config_file)
         return
     with tempfile.TemporaryDirectory(prefix="espnet_layerskip_") as directory:

@@ -141,6 +141,67 @@ def test_archives_without_a_model(tmp_path):
         find_model(archive)
 
 
+META = "yaml_files: {asr_train_config: config.yaml}\nfiles: {asr_model_file: a.pth}"
+
+
+def make_archive(path: Path, **members: str | bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zf:
+        zf.writestr("meta.yaml", META)
+        zf.writestr("a.pth", b"")
+        for name, content in members.items():
+            zf.writestr(name.replace("__", "."), content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("encoder: !!python/object/apply:os.system [touch CANARY]", "is not a YAML file of plain"),
+        ("- encoder", "config.yaml: a mapping is needed, not list"),
+        ("encoder: [", "is not a YAML file of plain values"),
+        (
+            "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+            + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)),
+            "more than 1000000 values: refused",
+        ),
+    ],
+)
+def test_configurations_are_plain_values(tmp_path, monkeypatch, config, message):
+    monkeypatch.chdir(tmp_path)
+    archive = make_archive(tmp_path / "model.zip", config__yaml=config)
+    with pytest.raises(ValueError, match=message):
+        find_model(archive)
+    assert not (tmp_path / "CANARY").exists()
+
+
+def test_archives_do_not_fill_the_disk(tmp_path):
+    bomb = make_archive(tmp_path / "model.zip", config__yaml="{}", more=bytes(120_000_000))
+    with pytest.raises(ValueError, match=r"bytes would become 120\d+: refused"):
+        find_model(bomb)
+
+
+def test_links_in_archives_are_not_followed(tmp_path):
+    (tmp_path / "secret").write_text("encoder: conformer")
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w") as zf:
+        zf.writestr("meta.yaml", META)
+        zf.writestr("a.pth", b"")
+        link = zipfile.ZipInfo("config.yaml")
+        link.external_attr = 0o120777 << 16
+        zf.writestr(link, str(tmp_path / "secret"))
+    with pytest.raises(ValueError, match="a mapping is needed, not str"):
+        find_model(archive)
+
+
+def test_damaged_archives_are_named(tmp_path):
+    archive = make_archive(tmp_path / "model.zip", config__yaml="encoder: conformer")
+    content = archive.read_bytes()
+    damaged = content.replace(b"config.yaml", b"CONFIG.yaml", 1)
+    archive.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"model.zip cannot be unpacked: .*CONFIG"):
+        find_model(archive)
+
+
 def test_checkpoints_that_do_not_fit_are_named(models, tmp_path):
     shutil.copytree(models["skip"], tmp_path / "exp")
     model_file = tmp_path / "exp/valid.loss.ave.pth"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,19 @@ def test_data_sh_takes_its_options(corpus: Path, tmp_path: Path) -> None:
     command = ["local/data.sh", "--python", sys.executable, "--so762_root", str(corpus)]
     subprocess.run([*command, "--check_counts", "false"], cwd=recipe, check=True)
     assert len(DataDir.load(recipe / "data/test").wav) == 80
+
+
+def test_a_download_is_used(corpus: Path, tmp_path: Path) -> None:
+    server = tmp_path / "server"
+    server.mkdir()
+    with tarfile.open(server / "so762.tar.gz", "w:gz") as tar:
+        tar.add(corpus, arcname="speechocean762")
+    for _ in range(2):  # the second time, nothing is fetched
+        root = so762.download((server / "so762.tar.gz").as_uri(), tmp_path / "downloads")
+        assert len(so762.prepare(root, tmp_path / "data", check_counts=False)["test"].wav) == 80
+        (server / "so762.tar.gz").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"cannot be downloaded .*--so762_root"):
+        so762.download("http://127.0.0.1:9", tmp_path / "other")
 
 
 def test_data_of_two_corpora(corpus: Path, tmp_path: Path) -> None:

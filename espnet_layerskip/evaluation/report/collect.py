@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_layerskip.evaluation.cache import DecodingCache
 from espnet_layerskip.evaluation.compare import Comparison
 from espnet_layerskip.evaluation.environment import environment_record, finish_record
@@ -19,6 +17,7 @@ from espnet_layerskip.evaluation.report.sweep import Point, failures, points_of,
 from espnet_layerskip.evaluation.report.traces import Trace, trace_test_set
 from espnet_layerskip.evaluation.report.training_history import History, load_history
 from espnet_layerskip.evaluation.timing import MIN_REPEATS
+from espnet_layerskip.files import read_yaml
 from espnet_layerskip.inference.pretrained import MODEL_FILES
 
 TEST_SET = "test"  # the recipe's dump/raw/test
@@ -153,12 +152,7 @@ def check_experiment(exp: Path, model_file: str | None = None) -> dict[str, Any]
             f"{exp} is not an experiment: there is no {config_file}; train it first (stage 11 of "
             "the recipe), or name the folder that the training wrote"
         )
-    try:
-        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as e:
-        raise ValueError(f"{config_file} is not a training configuration: {e}") from e
-    if not isinstance(config, dict):
-        raise ValueError(f"{config_file} is not a training configuration: a mapping is needed")
+    config = read_yaml(config_file)
     if not (config.get("encoder_conf") or {}).get("gate_layer_idx"):
         raise ValueError(
             f"{exp} has encoder: {config.get('encoder')} without a gate, so there is nothing to "

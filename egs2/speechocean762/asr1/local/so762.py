@@ -200,6 +200,17 @@ def prepare(
     return sets
 
 
+def download(url: str, directory: Path) -> Path:
+    """Fetch and unpack the archive (a partial download goes on); return where the corpus is.
+
+    Raises:
+        ValueError: No network, or a broken archive.
+    """
+    archive = fetch_archive(url, directory, hint=HINT)
+    unpack(archive, directory / "so762_unpacked")
+    return find_root(directory / "so762_unpacked")
+
+
 def combine(sources: list[Path], out: Path) -> DataDir:
     """Write one data directory with the utterances of several.
 
@@ -247,10 +258,7 @@ def main() -> None:
     if args.combine:
         combine(args.combine, args.out)
         return
-    root = args.so762_root
-    if root is None:
-        unpack(fetch_archive(args.so762_url, args.download_dir, hint=HINT), args.download_dir)
-        root = args.download_dir
+    root = args.so762_root or download(args.so762_url, args.download_dir)
     prepare(root, args.out, scores=args.so762_scores, check_counts=args.check_counts == "true")
 
 
