@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import logging
 import os
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,24 +42,29 @@ def read_lines(path: Path | str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a UTF-8 file, each with its number from 1 and without its end.
 
     A line ends at a line feed only. A byte order mark and carriage returns at line ends are
-    dropped.
+    dropped. A file that gzip has packed is unpacked.
 
     Raises:
-        ValueError: A missing file, or a line that is not UTF-8; the message names file and line.
+        ValueError: A missing or damaged file, or a line that is not UTF-8; the message names file
+            and line.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as err:
-                byte = err.object[err.start]
-                raise ValueError(
-                    f"{path}:{number}: the line is not UTF-8 (byte 0x{byte:02x}); convert the file"
-                ) from err
-            yield number, text.rstrip("\r\n")
+    number = 0
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            for number, line in enumerate(gzip.GzipFile(fileobj=file) if packed else file, 1):
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as err:
+        byte = err.object[err.start]
+        raise ValueError(
+            f"{path}:{number}: the line is not UTF-8 (byte 0x{byte:02x}); convert the file"
+        ) from err
+    except (gzip.BadGzipFile, EOFError, zlib.error) as err:
+        raise ValueError(f"{path}:{number}: gzip cannot unpack more of it ({err})") from err
 
 
 def read_rows(path: Path | str) -> Iterator[tuple[int, str, str]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
+import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 
+from espnet_layerskip.files import read_lines
+
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 UNKNOWN_LOG10 = -100.0  # as KenLM, for a model without <unk>
+_SPECIAL = {word.upper(): word for word in (START, END, UNKNOWN)}
 
 
 class NGram(Protocol):
@@ -118,7 +122,7 @@ class KenLMNGram:
         try:
             self._model = kenlm.Model(str(path))
         except OSError as e:
-            raise ValueError(f"{path} can be read neither as ARPA nor by KenLM: {e}") from e
+            raise ValueError(f"{path} cannot be read by KenLM: {e}") from e
 
     def start(self) -> Any:
         """Return the state at the start of a sentence."""
@@ -152,38 +156,48 @@ def load_ngram(path: str | Path) -> NGram:
     if not Path(path).is_file():
         raise ValueError(f"no such n-gram file: {path}; stage 9 of the recipe makes one")
     with Path(path).open("rb") as f:
-        head = f.read(4096).lstrip()
-    return ArpaNGram(path) if head.startswith((b"\\data\\", b"\x1f\x8b")) else KenLMNGram(path)
+        binary = f.read(8).startswith(b"mmap lm")
+    return KenLMNGram(path) if binary else ArpaNGram(path)
 
 
-def read_arpa(path: Path) -> Iterator[tuple[int, float, tuple[str, ...], float | None]]:
+def read_arpa(path: Path | str) -> Iterator[tuple[int, float, tuple[str, ...], float | None]]:
     """Yield (order, log10 probability, n-gram, log10 back-off weight or None).
 
+    Reads what KenLM, Kaldi, SRILM, IRSTLM and CMU's tools write: text before ``\\data\\``, a
+    byte order mark, gzip, tabs or spaces between fields, ``<UNK>`` for ``<unk>``. Other white space
+    of Unicode belongs to a word.
+
     Raises:
-        ValueError: For a line that is not of the format; names it.
+        ValueError: For a line that is not of the format, or a file without ``\\data\\`` or
+            ``\\end\\``; the message names file and line.
     """
-    opened: Any = gzip.open if path.read_bytes()[:2] == b"\x1f\x8b" else open
-    with opened(path, "rt", encoding="utf-8") as f:
-        yield from _parse_arpa(f, path)
-
-
-def _parse_arpa(lines: TextIO, path: Path) -> Iterator[Any]:
-    order = 0
-    for number, line in enumerate(lines, 1):
-        fields = line.split()
-        if not fields or line.startswith(("ngram ", "\\data\\")):
+    order: int | None = None  # None: before \data\
+    for number, line in read_lines(path):
+        fields = re.split(r"[ \t]+", line.strip(" \t"))
+        if order is None:
+            if fields == ["iARPA"]:
+                raise ValueError(
+                    f"{path}:{number}: IRSTLM's own format: convert it with compile-lm --text=yes"
+                )
+            order = 0 if fields[0] == "\\data\\" else None
+        elif not fields[0] or (not order and fields[0].startswith("ngram")):
             continue
-        if line.startswith("\\end\\"):
+        elif fields[0] == "\\end\\":
             return
-        try:
-            if line.startswith("\\"):
-                order = int(fields[0][1:].removesuffix("-grams:"))
-                continue
-            backoff = float(fields[order + 1]) if len(fields) == order + 2 else None
-            if not order or len(fields) not in (order + 1, order + 2):
-                raise ValueError
-            yield order, float(fields[0]), tuple(fields[1 : order + 1]), backoff
-        except (ValueError, IndexError):
-            message = f"{path}, line {number}: not of the ARPA format: {line.rstrip()!r}"
-            raise ValueError(message) from None
-    raise ValueError(f"{path} has no \\end\\: the ARPA file is cut off")
+        elif heading := re.fullmatch(r"\\(\d+)-grams:", fields[0]):
+            order = int(heading[1])
+        else:
+            try:
+                if not order or len(fields) not in (order + 1, order + 2):
+                    raise ValueError
+                log_prob = float(fields[0])
+                backoff = float(fields[-1]) if len(fields) == order + 2 else None
+                if math.isnan(log_prob + (backoff or 0.0)):
+                    raise ValueError
+            except ValueError:
+                message = f"{path}:{number}: not of the ARPA format: {line!r}"
+                raise ValueError(message) from None
+            words = (_SPECIAL.get(word, word) for word in fields[1 : order + 1])
+            yield order, log_prob, tuple(words), backoff
+    missing = "\\data\\: it is no ARPA file" if order is None else "\\end\\: it is cut off"
+    raise ValueError(f"{path} has no {missing}")

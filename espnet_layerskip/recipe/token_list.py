@@ -15,10 +15,10 @@ import io
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from espnet_layerskip.files import read_table, run_main, write_bytes, write_text
+from espnet_layerskip.files import read_table, run_main, some, write_bytes, write_text
 from espnet_layerskip.recipe.tokenizer import TOKEN_TYPES, make_tokenizer
 
 BLANK, UNK, SOS_EOS = "<blank>", "<unk>", "<sos/eos>"
@@ -70,6 +70,28 @@ def train_bpe(
     return [piece for piece in pieces if piece not in SPM_RESERVED]
 
 
+def check_white_space(table: Mapping[str, str], path: str) -> None:
+    """Refuse white space that ESPnet would strip from a list of characters: the token "" remained.
+
+    Args:
+        table: Transcript by utterance.
+        path: Where it comes from, for the error.
+
+    Raises:
+        ValueError: White space other than the space; names utterances and characters.
+    """
+    found = {
+        f"{utt} (U+{ord(char):04X})"
+        for utt, text in table.items()
+        for char in text
+        if char.isspace() and char != " "
+    }
+    if found:
+        raise ValueError(
+            f"{path}: transcripts have white space that cannot be a token: {some(found)}; replace it by a space, or choose --token_type bpe or word"
+        )
+
+
 def write_blank_bias(path: Path, num_tokens: int) -> None:
     """Write the bias of a CTC head that starts at p(blank) = 0.5, as parameters of ESPnet.
 
@@ -100,7 +122,10 @@ def main() -> None:
     args = parser.parse_args()
     texts: list[str] = []
     for path in args.text:
-        texts += [t for t in read_table(path, allow_empty_value=True).values() if t]
+        table = read_table(path, allow_empty_value=True)
+        if args.token_type == "char":
+            check_white_space(table, path)
+        texts += [t for t in table.values() if t]
     if not texts:
         raise ValueError(f"{' '.join(args.text)}: every transcript is empty")
     if args.token_type == "bpe":

@@ -63,10 +63,56 @@ def test_compressed_files_and_what_is_no_model(arpa, tmp_path):
     with pytest.raises(ValueError, match="no such n-gram file"):
         load_ngram(tmp_path / "none.arpa")
     arpa.write_text(ARPA.replace("-0.60206\tb", "b"))
-    with pytest.raises(ValueError, match=r"line 7: not of the ARPA format: 'b'"):
+    with pytest.raises(ValueError, match=r"2gram.arpa:7: not of the ARPA format: 'b'"):
         load_ngram(arpa)
     arpa.write_text(ARPA.replace("\\end\\", ""))
     with pytest.raises(ValueError, match="cut off"):
+        load_ngram(arpa)
+
+
+WORLD = {
+    "as it is": lambda text: text,
+    "Windows": lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+    "comments": lambda text: "# made by a tool\nngrams of words\n\n" + text,
+    "tabs": lambda text: text.replace("ngram 1", "ngram\t1").replace("a b", "a\tb"),
+    "spaces": lambda text: text.replace("\t", "  "),
+    "missing orders": lambda text: text.replace("ngram 2=2", "ngram 2=2\nngram 3=0"),
+    "CMU": lambda text: text.replace("<unk>", "<UNK>").replace("ngram 1=5", "ngram 1= 5"),
+}
+
+
+@pytest.mark.parametrize("tool", WORLD)
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_tools_write_is_read(arpa, tmp_path, tool, packed):
+    expected = ArpaNGram(arpa)
+    content = WORLD[tool](ARPA).encode()
+    path = tmp_path / "other"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    model = load_ngram(path)
+    words = ["a", "b", "</s>", "never seen"]
+    for state in ((), model.start(), ("a",)):
+        assert model.vector(state, words).tolist() == expected.vector(state, words).tolist()
+
+
+def test_white_space_of_unicode_belongs_to_a_word(arpa):
+    for space in "\xa0\u3000":
+        arpa.write_text(ARPA.replace("\tb\n", f"\tb{space}b\n").replace("a b", f"a b{space}b"))
+        assert load_ngram(arpa).score(("a",), f"b{space}b")[0] == -0.22185
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"iARPA\n\\data\\\n", ":1: IRSTLM's own format: convert it"),
+        (b"<html>", r"has no \\data"),
+        (ARPA.replace("\ta\t", "\t\xe9\t").encode("latin-1"), ":6: the line is not UTF-8"),
+        (ARPA.replace("-0.60206", "nan").encode(), ":7: not of the ARPA format"),
+        (gzip.compress(ARPA.encode())[:40], "gzip cannot unpack more of it"),
+    ],
+)
+def test_what_cannot_be_read_is_named(arpa, content, message):
+    arpa.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         load_ngram(arpa)
 
 

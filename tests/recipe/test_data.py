@@ -146,6 +146,13 @@ def test_tokens_by_falling_count_then_as_they_come() -> None:
     assert token_list.count_tokens(["x y", "y"], "word") == ["y", "x"]
 
 
+def test_white_space_that_is_no_token_is_refused_by_utterance() -> None:
+    table = {"u1": "ONE\u00a0TWO", "u2": "TWO THREE", "u3": "\u3000\u0085", "u4": "A\u200bB"}
+    with pytest.raises(ValueError, match=r"text: .*: u1 \(U\+00A0\), u3 \(U\+0085\), u3 \(U\+3000"):
+        token_list.check_white_space(table, "text")
+    token_list.check_white_space({"u2": table["u2"], "u4": table["u4"]}, "text")
+
+
 def test_unknown_token_types_list_the_choices(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="choose one of char, bpe, word"):
         make_tokenizer("phn")

@@ -11,7 +11,7 @@ from .conftest import REPO, TEMPLATE
 
 SCRIPT = """#!/usr/bin/env bash
 set -e -u -o pipefail
-internal=secret
+internal=$(echo secret)
 stage=1          # first stage
 flag=false       # a switch
 name=            # any text
@@ -68,6 +68,39 @@ def test_bad_options_are_errors(tmp_path: Path, args: list[str], message: str) -
     assert done.returncode == 2
     assert message in done.stderr
     assert "stage=" not in done.stdout
+
+
+HOSTS = """#!/usr/bin/env bash
+set -e -u -o pipefail
+stage=0       # start from 0
+valid_ratio=0.1
+lang="en"
+. {options}
+echo "ratio=${{valid_ratio}} stage=${{stage}} lang=${{lang}} root=${{1:-data}} n=$#"
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], "ratio=0.1 stage=0 lang=en root=data n=0"),
+        (["--valid-ratio", "0.05", "data/x"], "ratio=0.05 stage=0 lang=en root=data/x n=1"),
+        (["--stage", "x", "a", "--lang", "b"], "ratio=0.1 stage=x lang=en root=a n=3"),
+        (["--lang=", "a b"], "ratio=0.1 stage=0 lang= root=a b n=1"),
+    ],
+)
+def test_scripts_of_the_host_are_read_as_there(
+    tmp_path: Path, args: list[str], expected: str
+) -> None:
+    script = tmp_path / "data.sh"
+    script.write_text(HOSTS.format(options=TEMPLATE / "utils/parse_options.sh"))
+    command = ["bash", str(script)]
+    done = subprocess.run([*command, *args], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == (expected, 0), done.stderr
+    refused = subprocess.run(
+        [*command, "--vaild", "1"], capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, "unknown option --vaild" in refused.stderr) == (2, True)
 
 
 def test_known_options_only_leaves_the_rest_in_its_order(tmp_path: Path) -> None:
