@@ -88,7 +88,8 @@ def check_white_space(table: Mapping[str, str], path: str) -> None:
     }
     if found:
         raise ValueError(
-            f"{path}: transcripts have white space that cannot be a token: {some(found)}; replace it by a space, or choose --token_type bpe or word"
+            f"{path}: transcripts have white space that cannot be a token: {some(found)}; "
+            "replace it by a space, or choose --token_type bpe or word"
         )
 
 
