@@ -8,7 +8,7 @@ anew and interleaved between all rows, with the first experiment of each row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from espnet_layerskip.evaluation.cache import (
     code_digest,
     speech_digest,
 )
+from espnet_layerskip.evaluation.conditions import make_conditions
 from espnet_layerskip.evaluation.decode import Decoded, decode, one_pass_groups
 from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
-from espnet_layerskip.evaluation.inputs import TestSet, load_test_set, spread_over_durations
+from espnet_layerskip.evaluation.inputs import Speech, TestSet, load_test_set, spread_over_durations
 from espnet_layerskip.evaluation.rows import Row
 from espnet_layerskip.evaluation.scoring import (
     Counts,
@@ -63,6 +64,8 @@ class RowResult:
         seeds: One result for each experiment; empty where the row failed.
         timing: Encoder times of passes with the first experiment, in seconds; None = not timed.
         timed_seconds: Duration of the audio of such a pass.
+        by_length: Where lengths were asked for, by length in seconds: times of passes over the
+            inputs of that length, and the duration of their audio.
         failure: Why there is no result; empty = there is one.
     """
 
@@ -70,6 +73,7 @@ class RowResult:
     seeds: tuple[SeedResult, ...] = ()
     timing: list[float] | None = None
     timed_seconds: float = 0.0
+    by_length: Mapping[float, tuple[list[float], float]] = field(default_factory=dict)
     failure: str = ""
 
     def rates(self, kind: str) -> list[float]:
@@ -132,7 +136,12 @@ class Comparison:
         self._fixed_key = speech_digest(self.data), code_digest()
 
     def measure(
-        self, rows: Sequence[Row], repeats: int, threads: int, max_timed: int | None = None
+        self,
+        rows: Sequence[Row],
+        repeats: int,
+        threads: int,
+        max_timed: int | None = None,
+        lengths: Sequence[float] = (),
     ) -> list[RowResult]:
         """Decode and score every row, then time all of them; a row that fails says why.
 
@@ -142,7 +151,13 @@ class Comparison:
             threads: PyTorch threads while timing.
             max_timed: Utterances of a timed pass, spread evenly over the durations; None =
                 the whole test set.
+            lengths: Time inputs of these durations in seconds instead, made of whole utterances
+                of a speaker.
+
+        Raises:
+            ValueError: If the test set cannot make inputs of these lengths.
         """
+        inputs = self._inputs(max_timed, lengths) if repeats else {}
         systems = {row.name: self._systems(row) for row in rows}
         usable = [s for found in systems.values() if not isinstance(found, str) for s in found]
         decoded = self._decode(usable)
@@ -150,18 +165,40 @@ class Comparison:
         timed = {r.row.name: r.seeds[0].system for r in results if r.seeds}
         if repeats == 0 or not timed:
             return results
-        speech = spread_over_durations(self.data.speech, max_timed)
-        self.log(
-            f"timing: {len(timed)} rows, {len(speech)} utterances, {repeats} repeats, "
-            f"{threads} threads"
-        )
-        inputs = [
-            {name: partial(s.encode, s.batch([one])) for name, s in timed.items()} for one in speech
-        ]
-        with num_threads(threads):
-            times = time_interleaved(inputs, repeats)
-        seconds = sum(s.seconds for s in speech)
-        return [replace(r, timing=times.get(r.row.name), timed_seconds=seconds) for r in results]
+        times: dict[float, dict[str, list[float]]] = {}
+        for length, speech in inputs.items():
+            about = f"of about {length:g} s" if lengths else "utterances"
+            self.log(
+                f"timing: {len(timed)} rows, {len(speech)} inputs {about}, {repeats} repeats, "
+                f"{threads} threads"
+            )
+            cases = [
+                {name: partial(s.encode, s.batch([one])) for name, s in timed.items()}
+                for one in speech
+            ]
+            with num_threads(threads):
+                times[length] = time_interleaved(cases, repeats)
+        seconds = {length: sum(s.seconds for s in speech) for length, speech in inputs.items()}
+
+        def with_times(result: RowResult) -> RowResult:
+            if result.row.name not in timed:
+                return result
+            found = {length: times[length][result.row.name] for length in inputs}
+            return replace(
+                result,
+                timing=[sum(passes) for passes in zip(*found.values(), strict=True)],
+                timed_seconds=sum(seconds.values()),
+                by_length={n: (found[n], seconds[n]) for n in inputs} if lengths else {},
+            )
+
+        return [with_times(result) for result in results]
+
+    def _inputs(self, max_timed: int | None, lengths: Sequence[float]) -> dict[float, list[Speech]]:
+        """Return what is timed, by length; 0 = the utterances as they are."""
+        if not lengths:
+            return {0.0: spread_over_durations(self.data.speech, max_timed)}
+        conditions = make_conditions(self.data, lengths, [1], None)
+        return {c.audio_seconds: [one for [one] in c.groups] for c in conditions}
 
     def load(self, exp: str) -> Experiment:
         """Return an experiment, loaded once.

@@ -19,8 +19,9 @@ from espnet_layerskip.evaluation.tables import (
     page,
 )
 from espnet_layerskip.evaluation.timing import summary
+from espnet_layerskip.evaluation.verdict import verdict
 
-HEADER = ("system", "WER %", "against skipping off", "against stock", "skipped %", "GFLOPs", "ms")
+HEADER = ("system", "WER %", "against skipping off", "against stock", "skipped %", "GFLOPs")
 MORE = ("system", "CER %", "TER %", "parameters (M)", "ceiling %")
 ABOUT = """\
 Against: WER in points with its 95 % interval. Skipped: frames. GFLOPs and ms: the encoder's, for a
@@ -30,7 +31,7 @@ Greedy decoding, batch 1. WER, CER and TER: mean over the training seeds, with t
 highest where there are several. Frames skipped: share of encoder frames that skipped at least
 one layer. Ceiling: s*(L-K)/L, the share of the blocks' work that was not done. Encoder time:
 features to encoder_out, median of {repeats} interleaved passes (min to max) over
-{timed_utterances} utterances, {threads} thread(s), first experiment of each row. FLOPs: 2 per
+{timed}, {threads} thread(s), first experiment of each row. FLOPs: 2 per
 multiply-accumulate, counted over the whole test set. Differences of WER: percent points with the
 95 % interval of a paired bootstrap over the test utterances (not over training seeds), errors
 averaged over seeds. A row whose transcripts are missing or empty, or whose WER is more than
@@ -46,7 +47,9 @@ def compare_records(
 
 def compare_table(records: Sequence[Mapping[str, Any]]) -> str:
     """Return the records as a markdown table."""
-    return markdown_table(HEADER, [_cells(record) for record in records])
+    lengths = _lengths(records)
+    times = [f"ms at {length} s" for length in lengths] or ["ms"]
+    return markdown_table([*HEADER, *times], [_cells(record, lengths) for record in records])
 
 
 def compare_page(report: Mapping[str, Any]) -> str:
@@ -56,7 +59,11 @@ def compare_page(report: Mapping[str, Any]) -> str:
         report: With environment, command, data, settings, rows and experiments.
     """
     data, rows, experiments = report["data"], report["rows"], report["experiments"]
-    notes = NOTES.format(**report["settings"], allowed=report["settings"]["max_wer_points"])
+    settings = report["settings"]
+    timed = f"{settings['timed_utterances']} utterances"
+    if settings.get("timed_seconds"):
+        timed = "inputs of each length, made of whole utterances of a speaker"
+    notes = NOTES.format(**settings, timed=timed, allowed=settings["max_wer_points"])
     about_data = (
         f"- test set: {data['dir']}, {data['utterances']} utterances, {data['words']} words, "
         f"{data['seconds']:.1f} s"
@@ -65,6 +72,7 @@ def compare_page(report: Mapping[str, Any]) -> str:
     return page(
         "Comparison of experiments",
         [*describe(report["environment"]), about_data],
+        verdict(rows),
         compare_table(rows),
         ABOUT,
         folded(
@@ -129,12 +137,18 @@ def _record(
         "skip_ratio": skipped.ratio,
         "ceiling": skipped.ceiling,
         "encoder_flops_per_second": flops / audio_seconds,
+        "off": None if off is None else off.row.name,
+        "stops": system.settings.exit_layer is not None,
         "wer_against_off": _interval(result, off),
         "wer_against_stock": None if result is stock else _interval(result, stock),
         "status": judge(sum(wer) / len(wer), reference, max_wer_points),
     }
     if result.timing is not None:
         record["encoder_time_per_second"] = summary(result.timing, result.timed_seconds, "ms")
+        record["encoder_time_by_length"] = {
+            f"{length:g}": summary(times, seconds, "ms")
+            for length, (times, seconds) in result.by_length.items()
+        }
     return record
 
 
@@ -145,14 +159,24 @@ def _interval(result: RowResult, baseline: RowResult | None) -> dict[str, float]
     return asdict(paired_bootstrap(errors, before, result.num_words()))
 
 
-def _cells(record: Mapping[str, Any]) -> list[str]:
+def _lengths(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    return next((list(found) for r in records if (found := r.get("encoder_time_by_length"))), [])
+
+
+def _cells(record: Mapping[str, Any], lengths: Sequence[str]) -> list[str]:
     if "wer" not in record:
-        return [record["name"], *["failed"] * (len(HEADER) - 1)]
-    shown, time = "not timed", record.get("encoder_time_per_second")
-    if record["status"] != "ok":
-        shown = "failed"
-    elif time is not None:
-        shown = f"{time['median_ms']:.2f} ({time['min_ms']:.2f} to {time['max_ms']:.2f})"
+        return [record["name"], *["failed"] * (len(HEADER) - 1 + max(1, len(lengths)))]
+    times: list[Any] = [record.get("encoder_time_per_second")]
+    if lengths:
+        times = [record["encoder_time_by_length"][length] for length in lengths]
+    shown = [
+        "failed"
+        if record["status"] != "ok"
+        else "not timed"
+        if time is None
+        else f"{time['median_ms']:.2f} ({time['min_ms']:.2f} to {time['max_ms']:.2f})"
+        for time in times
+    ]
     against = [record["wer_against_off"], record["wer_against_stock"]]
     return [
         record["name"],
@@ -160,7 +184,7 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
         *("" if d is None else str(Interval(**d)) for d in against),
         f"{100 * record['skip_ratio']:.1f}",
         f"{record['encoder_flops_per_second'] / 1e9:.3f}",
-        shown,
+        *shown,
     ]
 
 

@@ -49,6 +49,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="utterances of a timed pass, spread over the durations [the whole set]",
     )
+    add(
+        "--seconds",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="S",
+        help="time inputs of about these lengths, made of whole utterances of a speaker "
+        "[the utterances as they are]",
+    )
     add("--num-threads", "--num_threads", type=int, default=1, help="threads while timing")
     add(
         "--max-wer-points",
@@ -97,13 +106,16 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> None:
     points = MAX_WER_POINTS if args.max_wer_points is None else args.max_wer_points
     if args.max_timed is not None and args.max_timed < 1:
         raise ValueError(f"--max_timed {args.max_timed}: at least 1 is needed")
+    if any(not seconds > 0.0 for seconds in args.seconds):
+        raise ValueError(f"--seconds must be above 0, but got {args.seconds}")
     logging.getLogger().setLevel(logging.WARNING)  # ESPnet logs whole models
     rows = [row for spec in args.exp for row in experiment_rows(spec)]
     rows = check_names([*rows, *(custom_row(items) for items in args.row)])
     environment = environment_record()
     cache = DecodingCache(args.cache or args.output / "cache")
     comparison = Comparison(args.data, cache, args.model_file)
-    results = comparison.measure(rows, args.repeats, args.num_threads, args.max_timed)
+    lengths = sorted(set(args.seconds))
+    results = comparison.measure(rows, args.repeats, args.num_threads, args.max_timed, lengths)
     if not any(result.seeds for result in results):
         reasons = "; ".join(f"{r.row.name}: {r.failure}" for r in results)
         raise ValueError(f"every row failed, nothing is written: {reasons}")
@@ -116,6 +128,7 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> None:
             "repeats": args.repeats,
             "threads": args.num_threads,
             "timed_utterances": min(args.max_timed or len(data.speech), len(data.speech)),
+            "timed_seconds": args.seconds,
             "max_wer_points": points,
         },
         "experiments": [

@@ -112,6 +112,8 @@ def test_records_and_table(measured):
     assert off["wer_against_off"] is None
     assert records["stock"]["wer_against_stock"] is None
     assert on["wer_against_stock"] is not None
+    assert (on["off"], off["off"]) == ("ours, skipping off", None)
+    assert [r["name"] for r in records.values() if r.get("stops")] == ["ours, stopped at layer 1"]
     # "kept" has one of the two seeds: it has no twin at full depth among the rows
     assert records["kept"]["wer_against_off"] is None
     assert on["ceiling"] == pytest.approx(0.75 * on["skip_ratio"])
@@ -119,7 +121,7 @@ def test_records_and_table(measured):
     assert on["settings"] == "threshold=0.5 extension=0,0 context=full"
     assert json.loads(json.dumps(records)) == records
     lines = compare_table(list(records.values())).splitlines()
-    assert all(line.count("|") == len(HEADER) + 1 for line in lines)
+    assert all(line.count("|") == len(HEADER) + 2 for line in lines)
     assert lines[-1].startswith("| bad | failed | failed")
     assert "not timed" in lines[2]
 
@@ -152,6 +154,23 @@ def test_timing_is_taken_of_every_row_that_ran(data_dir, cache, rows):
     _, results = compare(data_dir, cache, [rows[0], rows[2], rows[-1]], repeats=5)
     assert [r.timing is not None for r in results] == [bool(r.seeds) for r in results]
     assert all(len(r.timing) == 5 for r in results if r.seeds)
+
+
+def test_lengths_are_timed_apart(data_dir, cache, rows):
+    comparison = Comparison(data_dir, cache, log=lambda _: None)
+    seconds = comparison.data.speech[0].seconds
+    results = comparison.measure([rows[0], rows[2]], 5, 1, lengths=[seconds, 2 * seconds])
+    for result in results:
+        assert list(result.by_length) == [seconds, 2 * seconds]
+        assert all(len(times) == 5 for times, _ in result.by_length.values())
+        sums = [a + b for a, b in zip(*(t for t, _ in result.by_length.values()), strict=True)]
+        assert result.timing == pytest.approx(sums)
+        assert result.timed_seconds == pytest.approx(sum(s for _, s in result.by_length.values()))
+    table = compare_table(compare_records(results, 4.0, 1000.0)).splitlines()
+    assert table[0].count("| ms at ") == 2
+    assert len({line.count("|") for line in table}) == 1
+    with pytest.raises(ValueError, match=r"1 different inputs of about 1000 s are needed"):
+        comparison.measure([rows[0]], 5, 1, lengths=[1000.0])
 
 
 def test_bad_data_is_an_error(cache, rows, tmp_path):

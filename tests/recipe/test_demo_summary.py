@@ -18,8 +18,10 @@ def report() -> dict[str, Any]:
         "skip_ratio": 0.0,
         "encoder_flops_per_second": 146e6,
         "status": "ok",
+        "off": None,
+        "stops": False,
     }
-    on = row | {"name": "ours, skipping on", "skip_ratio": 0.455, "wer": [10.51]}
+    on = row | {"name": "ours, skipping on", "skip_ratio": 0.455, "wer": [10.51], "off": "stock"}
     on["encoder_time_per_second"] = {"median_ms": 4.25}
     return {
         "rows": [row, on, {"name": "bad", "status": "failed: why"}],
@@ -31,11 +33,31 @@ def report() -> dict[str, Any]:
 
 def test_the_table_is_aligned_and_says_what_was_measured() -> None:
     lines = demo_summary.summary(report()).splitlines()
-    assert lines[1].split("  ")[-1] == "GFLOPs per s of audio"
-    assert lines[2].split() == ["stock", "11.0", "0", "not", "timed", "0.146"]
-    assert lines[3].split()[-4:] == ["10.5", "46", "4.2", "0.146"]
+    rates = "10.5 % word errors, against 11.0 % at full depth"
+    assert lines[1] == f"Skipping 46 % of the frames gives {rates}; nothing was timed."
+    lines = lines[2:]
+    assert lines[1].split("  ")[-1] == "encoder ms per s of audio"
+    assert lines[2].split() == ["stock", "11.0", "0", "0.146", "not", "timed"]
+    assert lines[3].split()[-4:] == ["10.5", "46", "0.146", "4.2"]
     assert lines[4].split() == ["bad", "failed:", "why"]
     assert len(lines[1]) == len(lines[2]) == len(lines[3])
+
+
+def test_lengths_and_rows_that_failed() -> None:
+    found = report()
+    for row in found["rows"][:2]:
+        row["encoder_time_by_length"] = {"3": {"median_ms": 2.0}, "10": {"median_ms": 1.0}}
+    found["rows"][1]["encoder_time_by_length"]["10"] = {"median_ms": 0.8}
+    lines = demo_summary.summary(found).splitlines()
+    assert lines[1].startswith("Skipping 46 % of the frames makes the encoder 1.00 and 1.25 times")
+    assert lines[3].split("  ")[-2:] == ["encoder ms per s of audio at 3 s", "at 10 s"]
+    assert lines[5].split()[-2:] == ["2.0", "0.8"]
+    found["rows"][1]["status"] = "failed: WER 10.5 %, against 9 % at full depth"
+    lines = demo_summary.summary(found).splitlines()
+    rates = "10.5 % word errors, against 11.0 % at full depth"
+    assert lines[1] == f"Skipping 46 % of the frames costs too much: {rates}."
+    assert lines[5].split()[-2:] == ["failed", "failed"]
+    assert "ours, skipping on failed: WER 10.5 %, against 9 % at full depth" in lines
     assert lines[-1] == "dump/raw/test: 3 utterances, 15 words, 10 s; a processor, 1 thread"
 
 

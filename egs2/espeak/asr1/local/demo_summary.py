@@ -9,33 +9,44 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from espnet_layerskip.evaluation.verdict import verdict
 from espnet_layerskip.files import run_main
 
-HEADER = ("", "WER %", "frames skipped %", "encoder ms per s of audio", "GFLOPs per s of audio")
+HEADER = ("", "WER %", "frames skipped %", "GFLOPs per s of audio")
 
 
-def summary_rows(record: Mapping[str, Any]) -> list[str]:
-    """Return the cells of one row of compare.json."""
+def summary_rows(record: Mapping[str, Any], lengths: Sequence[str]) -> list[str]:
+    """Return the cells of one row of compare.json; times at these lengths, or over all audio."""
+    blank = [""] * (len(HEADER) - 2 + max(1, len(lengths)))
     if "wer" not in record:
-        return [record["name"], record["status"], "", "", ""]
-    time = record.get("encoder_time_per_second")
+        return [record["name"], record["status"], *blank]
+    times = [record.get("encoder_time_per_second")]
+    if lengths:
+        times = [record["encoder_time_by_length"][length] for length in lengths]
+    shown = [f"{time['median_ms']:.1f}" if time else "not timed" for time in times]
     return [
         record["name"],
         f"{sum(record['wer']) / len(record['wer']):.1f}",
         f"{100 * record['skip_ratio']:.0f}",
-        "not timed" if time is None else f"{time['median_ms']:.1f}",
         f"{record['encoder_flops_per_second'] / 1e9:.3f}",
+        *(shown if record["status"] == "ok" else ["failed"] * len(shown)),
     ]
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Return the table, its columns aligned, and what it was measured on."""
-    rows = [list(HEADER), *(summary_rows(record) for record in report["rows"])]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    """Return the verdict, the table with its columns aligned, and what it was measured on."""
+    records = report["rows"]
+    lengths = next((list(n) for r in records if (n := r.get("encoder_time_by_length"))), [])
+    times = [f"at {length} s" for length in lengths] or ["encoder ms per s of audio"]
+    if lengths:
+        times[0] = f"encoder ms per s of audio {times[0]}"
+    rows = [[*HEADER, *times], *(summary_rows(record, lengths) for record in records)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    failed = [f"{r['name']} {r['status']}" for r in records if "wer" in r and r["status"] != "ok"]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in rows
@@ -45,7 +56,8 @@ def summary(report: Mapping[str, Any]) -> str:
         f"{data['dir']}: {data['utterances']} utterances, {data['words']} words, "
         f"{data['seconds']:.0f} s; {environment['cpu']}, {report['settings']['threads']} thread"
     )
-    return "\n".join(["", *lines, "", about])
+    after = ["", *failed] if failed else []
+    return "\n".join(["", verdict(records), "", *lines, *after, "", about])
 
 
 def main() -> None:
