@@ -28,6 +28,13 @@ def test_it_is_small_and_carries_a_calibrated_gate() -> None:
     assert (
         model.asr_model.encoder.blank_threshold == model.calibration.settings.blank_threshold == 0.8
     )
+    # its development set chose the checkpoint and shows nothing: file and card say so
+    assert not model.calibration.shown
+    assert list(model.calibration.data["seen"]) == ["chose the checkpoint"]
+    card = " ".join(MODEL.with_name("README.md").read_text(encoding="utf-8").split())
+    assert "It is not shown to keep its budget" in card
+    full, chosen = model.calibration.full_depth["rate"], model.calibration.chosen["rate"]
+    assert f"skipping has {chosen:.1f} % where full depth has {full:.1f} %" in card
 
 
 def test_espnets_own_class_loads_it() -> None:

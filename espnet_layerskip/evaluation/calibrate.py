@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from espnet_layerskip.evaluation.break_even import with_break_even
 from espnet_layerskip.evaluation.choose import Trial, choose, find_warnings, make_trial
 from espnet_layerskip.evaluation.decode import decode, one_pass_groups
 from espnet_layerskip.evaluation.environment import environment_record, finish_record
@@ -15,11 +17,16 @@ from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
 from espnet_layerskip.evaluation.grid import settings_to_try
 from espnet_layerskip.evaluation.inputs import TestSet, load_test_set
 from espnet_layerskip.evaluation.scoring import characters, check_hypotheses, score, words
+from espnet_layerskip.evaluation.seen_data import what_it_did
 from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.files import some
 from espnet_layerskip.inference.calibration import Calibration, calibration_file
+from espnet_layerskip.inference.pretrained import ModelFiles, find_model
 from espnet_layerskip.method.settings import SkipSettings, can_skip
+from espnet_layerskip.training.checkpoint import file_digest
 
 PROGRESS_SECONDS = 5.0
+RULE = "limit 97.5 %, fixed sequence"  # how a setting is shown to keep the budget
 
 
 def calibrate(
@@ -30,6 +37,7 @@ def calibrate(
     max_increase: float,
     command: str,
     point_estimate: bool = False,
+    seen_data: bool = False,
     thresholds: Sequence[float] | None = None,
     extensions: Sequence[tuple[int, int]] | None = None,
     model_file: str | None = None,
@@ -43,48 +51,128 @@ def calibrate(
         max_increase: Budget in percent of what the metric is at full depth.
         command: How it can be done again.
         point_estimate: See `choose`.
+        seen_data: Take data that trained the model or chose the checkpoint, too; the file says so.
         thresholds, extensions: See `grid`.
         model_file: Checkpoint name; None = the default one.
 
     Raises:
         ValueError: If the model or the data cannot be used.
     """
-    digest = tables_digest(data_dir)
+    files = find_model(exp, model_file)
+    question = asked(
+        files, data_dir, metric, max_increase, point_estimate, seen_data, thresholds, extensions
+    )
+    seen, warnings = check_data(config_beside(files), data_dir, seen_data)
     experiment = load_experiment(exp, model_file, blank_threshold=None)
     check_model(exp, experiment)
     environment = environment_record()
     data = load_test_set(data_dir, experiment.speech2text.sample_rate)
     settings = settings_to_try(experiment, thresholds, extensions)
+    settings = with_break_even(experiment, data, settings)
     full_depth, *tried = try_all(experiment, data, settings, metric, max_increase)
     chosen, kept_by = choose(tried, full_depth, point_estimate)
+    utterances = len(data.speech)
+    speakers = len(set(data.utt2spk.values()))
+    if speakers == 1 and utterances > 1:
+        warnings.append("the development set is of one speaker: it says nothing about others")
+    warnings += find_warnings(tried, full_depth, chosen, kept_by, max_increase, utterances)
     found = Calibration(
         settings=chosen.settings,
         metric=metric,
         max_increase=max_increase,
         kept_by=kept_by,
-        warnings=find_warnings(tried, full_depth, chosen, kept_by, max_increase, len(data.speech)),
+        warnings=warnings,
         checkpoint=experiment.checkpoint,
         sha256=experiment.sha256,
-        data={"name": data_dir.resolve().name, "utterances": len(data.speech), "sha256": digest},
+        data={
+            "name": data_dir.resolve().name,
+            "utterances": utterances,
+            "speakers": speakers,
+            "sha256": question["tables"],
+            "seen": seen,
+        },
         full_depth=full_depth.to_json(),
         chosen=chosen.to_json(),
         sweep=[trial.to_json() for trial in tried],
         environment=finish_record(environment),
         command=command,
+        asked=question,
     )
     path = calibration_file(experiment.speech2text.model_files.model_file)
     found.save(path)
     return found, path
 
 
+def asked(
+    files: ModelFiles,
+    data_dir: Path,
+    metric: str,
+    max_increase: float,
+    point_estimate: bool,
+    seen_data: bool,
+    thresholds: Sequence[float] | None,
+    extensions: Sequence[tuple[int, int]] | None,
+) -> dict[str, Any]:
+    """Return all that a calibration depends on, in plain types, as JSON gives them back.
+
+    Two calls that ask the same give the same answer, up to the rounding of another machine.
+
+    Raises:
+        ValueError: If a table of the data is missing.
+    """
+    return {
+        "rule": RULE,
+        "weights": file_digest(files.model_file),
+        "config": file_digest(config_beside(files)),
+        "tables": tables_digest(data_dir),
+        "metric": metric,
+        "max_increase": max_increase,
+        "point_estimate": point_estimate,
+        "seen_data": seen_data,
+        "thresholds": None if thresholds is None else sorted(set(thresholds)),
+        "extensions": None if extensions is None else [list(e) for e in sorted(set(extensions))],
+    }
+
+
+def config_beside(files: ModelFiles) -> Path:
+    """Return config.yaml beside the checkpoint, as the training wrote it."""
+    config = files.model_file.parent / "config.yaml"
+    return config if config.is_file() else files.train_config
+
+
+def check_data(
+    train_config: Path, data_dir: Path, seen_data: bool
+) -> tuple[dict[str, str], list[str]]:
+    """Return what the data did for the model, see `what_it_did`, and what to warn of.
+
+    Raises:
+        ValueError: If it did something and ``seen_data`` is not set.
+    """
+    seen, unknown = what_it_did(train_config, data_dir)
+    why = "; ".join(f"{role} ({how})" for role, how in seen.items())
+    if seen and not seen_data:
+        raise ValueError(
+            f"{data_dir} {why}: what it shows is too good. Give data that the model has not seen, "
+            "or --allow-seen-data; the calibration then says so"
+        )
+    if seen:
+        return seen, [f"the development set {why}: on other speech the increase may be larger"]
+    if unknown:
+        return seen, [
+            "whether the development set chose the checkpoint or trained the model is not known: "
+            f"{some(unknown, 2)} of {train_config.name} cannot be read"
+        ]
+    return seen, []
+
+
 def tables_digest(data_dir: Path) -> str:
-    """Return the SHA-256 of a data directory's ``wav.scp`` and ``text``.
+    """Return the SHA-256 of a data directory's ``wav.scp``, ``text`` and ``utt2spk``.
 
     Raises:
         ValueError: If one is missing.
     """
     total = hashlib.sha256()
-    for name in ("wav.scp", "text"):
+    for name in ("wav.scp", "text", "utt2spk"):
         if not (data_dir / name).is_file():
             raise ValueError(f"{data_dir}: no such data directory, or no {name} in it")
         total.update((data_dir / name).read_bytes())
@@ -122,9 +210,11 @@ def try_all(
     scores = [score(data.text, one.hyps, split).values() for one in decoded]
     errors = [[counts.errors for counts in of_one] for of_one in scores]
     num_ref = [counts.words for counts in scores[0]]
+    speakers = [data.utt2spk[utt] for utt in data.text]
     return [
         make_trial(
-            how, wrong, errors[0], num_ref, max_increase, one.skipped.ratio, one.encoder_flops
+            *(how, wrong, errors[0], num_ref, max_increase),
+            *(one.skipped.ratio, one.encoder_flops, speakers),
         )
         for how, one, wrong in zip(settings, decoded, errors, strict=True)
     ]

@@ -42,12 +42,16 @@ def settings_to_try(
 
     Args:
         experiment: Its own context is kept.
-        thresholds: See `grid`.
-        extensions: See `grid`.
+        thresholds: No others are tried; None = as `grid` has them.
+        extensions: No others are tried; None = as `grid` has them.
     """
     encoder, stored = experiment.encoder, experiment.settings
     gates = encoder.gate_layer_idx
     subsets = [s for n in range(1, len(gates) + 1) for s in combinations(gates, n)]
     wanted = grid(stored, thresholds, extensions)
+    if thresholds:
+        wanted = [one for one in wanted if one.blank_threshold in thresholds]
+    if extensions:
+        wanted = [one for one in wanted if one.spike_extension in extensions]
     tried = [one.over(SkipSettings(gates_in_use=s)) for s in subsets for one in wanted]
     return [one.resolved(encoder) for one in (OFF, *tried)]

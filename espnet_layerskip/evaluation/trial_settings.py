@@ -9,8 +9,9 @@ from typing import Any
 
 from espnet_layerskip.evaluation.choose import Trial, make_trial
 from espnet_layerskip.evaluation.decode import Decoded
+from espnet_layerskip.evaluation.evidence import disagreement
 from espnet_layerskip.evaluation.open_model import OpenedModel
-from espnet_layerskip.evaluation.scoring import Split, check_hypotheses, paired_bootstrap, score
+from espnet_layerskip.evaluation.scoring import Split, check_hypotheses, score
 from espnet_layerskip.method.settings import OFF, SkipSettings
 
 MAX_INCREASE = 2.0  # percent of the error rate at full depth
@@ -115,13 +116,12 @@ def make_trials(
             make_trial(how, e, errors[0], num_ref, MAX_INCREASE, d.skipped.ratio, d.encoder_flops)
             for how, d, e in zip(settings, decoded, errors, strict=True)
         ]
-    allowed = [MAX_DISAGREEMENT / 100.0 * n for n in num_ref]
     return [
         Trial(
             how,
             100.0 * sum(e) / sum(num_ref),
-            paired_bootstrap(e, errors[0], num_ref, 4000),
-            paired_bootstrap(e, allowed, num_ref, 4000),
+            disagreement(e, num_ref),
+            disagreement(e, num_ref, MAX_DISAGREEMENT),
             d.skipped.ratio,
             d.encoder_flops,
             None,

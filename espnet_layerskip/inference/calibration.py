@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,22 @@ class Calibration:
         metric: "wer" or "cer".
         max_increase: The budget: allowed increase of the metric over full depth, in percent of
             the full-depth value (relative) of the same weights.
-        kept_by: What of the chosen setting keeps the budget: "upper bound", "point estimate",
-            or "nothing": then no setting does, and skipping is off.
+        kept_by: What of the chosen setting keeps the budget: "upper bound"; "point estimate": it
+            is not shown to keep it, but was asked for; "nothing": skipping is off.
         warnings: What to know before relying on it.
         checkpoint: File name of the weights.
         sha256: Of that file.
-        data: Development set: "name", "utterances" and "sha256" of its tables; "reference" where
-            ``espnet-layerskip retrofit`` had no transcripts: then ``max_increase`` is in percent
-            of the tokens of what this reference has transcribed.
+        data: Development set: "name", "utterances", "speakers" and "sha256" of its tables; "seen":
+            what it did for the model before (it "trained the model" or "chose the checkpoint"),
+            with how that is known; "reference" where ``espnet-layerskip retrofit`` had no
+            transcripts: then ``max_increase`` is in percent of the tokens of what this reference
+            has transcribed.
         full_depth: Row of full depth.
         chosen: Row of the setting to use; that of full depth if it is off.
         sweep: Rows of all settings that were tried.
         environment: Versions, machine and date.
         command: How it was made.
+        asked: All that it depends on, in plain types; {} = not known.
     """
 
     settings: SkipSettings
@@ -58,6 +61,12 @@ class Calibration:
     sweep: list[dict[str, Any]]
     environment: dict[str, Any]
     command: str
+    asked: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> bool:
+        """True if there is evidence that the budget is kept."""
+        return self.kept_by == "upper bound"
 
     @property
     def is_off(self) -> bool:
@@ -67,12 +76,17 @@ class Calibration:
     def describe(self) -> str:
         """Return the setting and what it was chosen by, in one line."""
         found = f"on {self.data['utterances']} utterances of {self.data['name']}"
+        if seen := self.data.get("seen"):
+            found += f" (which {' and '.join(seen)})"
         budget = f"a {self.metric.upper()} increase of {self.max_increase:g} % (relative)"
         if reference := self.data.get("reference"):  # no transcripts
             budget = f"a {self.metric.upper()} of {self.max_increase:g} % against {reference}"
         if self.is_off:
-            return f"off: no setting keeps {budget} {found}"
-        return f"{self.settings.describe()}: its {self.kept_by} keeps {budget} {found}"
+            return f"off: no setting is shown to keep {budget} {found}"
+        how = self.settings.describe()
+        if not self.shown:
+            return f"{how}: not shown: only its {self.kept_by} keeps {budget} {found}"
+        return f"{how}: its {self.kept_by} keeps {budget} {found}"
 
     def save(self, path: Path) -> None:
         """Write the file in one step."""
@@ -95,10 +109,10 @@ def read_calibration(path: Path | str) -> Calibration:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if isinstance(content, Mapping) and "settings" not in content:
             content = _from_older(content)
-        known = {field.name for field in fields(Calibration)}
-        if not isinstance(content, Mapping) or known - content.keys():
+        needed = {f.name for f in fields(Calibration) if f.default_factory is MISSING}
+        if not isinstance(content, Mapping) or needed - content.keys():
             raise ValueError("entries are missing")
-        values = {name: content[name] for name in known}
+        values = {f.name: content[f.name] for f in fields(Calibration) if f.name in content}
         return Calibration(**values | {"settings": SkipSettings.from_json(values["settings"])})
     except (ValueError, TypeError) as e:
         raise ValueError(
@@ -167,7 +181,8 @@ def _usable(encoder: Any, model_file: Path) -> Calibration | None:
     elif not set(in_use) <= set(gates):
         reason = f"is for gates {in_use}, the model has {gates}"
     else:
-        logger.info("calibrated: %s", found.describe())
+        level = logging.INFO if found.shown or found.is_off else logging.WARNING
+        logger.log(level, "calibrated: %s", found.describe())
         return found
     logger.warning(
         "%s %s: it is not used, skipping is as configured; run espnet-layerskip calibrate",

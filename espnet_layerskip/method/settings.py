@@ -9,6 +9,7 @@ from typing import Any
 
 SKIP_CONTEXTS = ("packed", "packed_original", "full")
 PRECISIONS = ("float32", "bfloat16", "int8")
+BLANK = 0  # ESPnet's CTC blank is token 0
 
 # KEY of KEY=VALUE and the attribute that it sets, in the order in which they are printed.
 KEYS = {
@@ -19,11 +20,12 @@ KEYS = {
     "gates": "gates_in_use",
     "repeats": "repeat_threshold",
     "fallback": "min_spike_ratio",
+    "min_skipped": "min_skipped_frames",
 }
 # Values that are not printed.
-_USUAL = {"repeats": 1.0, "fallback": 0.02}
+_USUAL = {"repeats": 1.0, "fallback": 0.02, "min_skipped": 0}
 # Names in calibration files of version 0.1.
-_OLD_KEYS = {key: name for key, name in KEYS.items() if key != "exit"}
+_OLD_KEYS = {key: name for key, name in KEYS.items() if key not in ("exit", "min_skipped")}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class SkipSettings:
         min_spike_ratio: An utterance with fewer spikes per frame runs at full depth; in [0, 1].
         exit_layer: Gate layer after which every frame stops, whatever the gates say; None = no
             early exit.
+        min_skipped_frames: An utterance of which a gate would drop fewer frames goes on whole,
+            because dropping so few takes longer than it saves; so does one of which they would
+            be more than 4 of 5, without a look at its frames; 0 = no such rule. In a cascade each
+            gate judges the frames that it would newly drop. Not in training.
 
     Raises:
         ValueError: For a value that cannot be read or is out of its range.
@@ -62,6 +68,7 @@ class SkipSettings:
     repeat_threshold: float | None = None
     min_spike_ratio: float | None = None
     exit_layer: int | None = None
+    min_skipped_frames: int | None = None
 
     def __post_init__(self) -> None:
         for name, read in _READERS.items():
@@ -274,6 +281,15 @@ def _read_exit(value: Any) -> int | None:
     return found[0]
 
 
+def _read_min_skipped(value: Any) -> int | None:
+    found = None if value is None else _integers([value])
+    if value is not None and (found is None or found[0] < 0):
+        raise ValueError(
+            f"min_skipped_frames must be a whole number >= 0 (0 = no rule), but got {value!r}"
+        )
+    return None if found is None else found[0]
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "blank_threshold": read_threshold,
     "spike_extension": read_extension,
@@ -282,6 +298,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "repeat_threshold": _read_repeats,
     "min_spike_ratio": _read_ratio,
     "exit_layer": _read_exit,
+    "min_skipped_frames": _read_min_skipped,
 }
 
 

@@ -7,10 +7,14 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from espnet_layerskip.method.settings import read_extension, read_threshold
+
+if TYPE_CHECKING:
+    from espnet_layerskip.inference.calibration import Calibration
 
 NOTHING_FITS = 3  # exit status; 1 is what Python itself exits with when something breaks
 
@@ -21,9 +25,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Choose the cheapest skipping setting (threshold, extension and, if there are several, "
         "gates) that keeps an error budget on a development set by greedy search, and store it "
         "beside the checkpoint in calibration.json, which --blank-threshold auto reads. Kept "
-        "means: the upper limit of the 95 % interval of a paired bootstrap over utterances is "
-        "within the budget. Where no setting keeps it, 'off' is stored, what would be needed is "
-        "said, and the exit status is 3."
+        "means: the upper 97.5 % limit of the increase is within the budget, for this setting and "
+        "for all that skip less. The limit counts what a small set cannot show, and the spread "
+        "between speakers. Where no setting is shown to keep the budget, 'off' is stored, what "
+        "would be needed is said, and the exit status is 3."
     )
     add = parser.add_argument
     add("--exp", required=True, metavar="EXPDIR", help="experiment directory")
@@ -41,24 +46,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--thresholds",
         nargs="+",
         metavar="P",
-        help="thresholds to try, beside the configured one; default: 0.5 0.8 0.9 0.95 0.99 0.999",
+        help="thresholds to try; default: 0.5 0.8 0.9 0.95 0.99 0.999 and the configured one",
     )
     add(
         "--extensions",
         nargs="+",
         metavar="L,R",
-        help="extensions to try, beside the configured one; default: 0,0 1,1 2,2",
+        help="extensions to try; default: 0,0 1,1 2,2 and the configured one",
     )
     add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
     add(
         "--allow-point-estimate",
         action="store_true",
-        help="where no upper limit keeps the budget, go by the rates as measured",
+        help="where no upper limit keeps the budget, go by the rates as measured; what is stored "
+        "then says that it is not shown",
+    )
+    add(
+        "--allow-seen-data",
+        action="store_true",
+        help="take a development set that trained the model or chose its checkpoint, which is "
+        "refused otherwise: what it shows is too good; what is stored says so",
     )
     add(
         "--if-needed",
         action="store_true",
-        help="do nothing where this checkpoint is calibrated for this budget and set already",
+        help="do nothing where the same was asked of the same files before",
     )
     add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
 
@@ -82,10 +94,18 @@ def run(args: argparse.Namespace) -> int:
     exp, data = Path(args.exp), Path(args.data)
     if exp.is_file():
         raise ValueError(f"{exp}: calibrate the experiment directory, then pack it again")
-    if args.if_needed and is_current(args, exp, data):
-        print(f"{exp}: calibrated already for this budget and development set")
-        return 0
     thresholds, extensions = read_grid(args.thresholds, args.extensions)
+    question: dict[str, Any] = {
+        "metric": args.metric,
+        "max_increase": args.max_wer_increase,
+        "point_estimate": args.allow_point_estimate,
+        "seen_data": args.allow_seen_data,
+        "thresholds": thresholds,
+        "extensions": extensions,
+    }
+    if args.if_needed and (stored := current(exp, data, args.model_file, question)) is not None:
+        print(f"{exp}: calibrated already: {stored.describe()}")
+        return NOTHING_FITS if stored.kept_by == "nothing" else 0
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
         import torch
@@ -99,13 +119,9 @@ def run(args: argparse.Namespace) -> int:
         found, path = calibrate(
             exp,
             data,
-            metric=args.metric,
-            max_increase=args.max_wer_increase,
             command=typed(["python", "-m", "espnet_layerskip.cli", *args.argv]),
-            point_estimate=args.allow_point_estimate,
-            thresholds=thresholds,
-            extensions=extensions,
             model_file=args.model_file,
+            **question,
         )
     print(calibration_page(found))
     for warning in found.warnings:
@@ -114,21 +130,27 @@ def run(args: argparse.Namespace) -> int:
     return NOTHING_FITS if found.kept_by == "nothing" else 0
 
 
-def is_current(args: argparse.Namespace, exp: Path, data: Path) -> bool:
-    """Return whether what is stored answers the same question about the same files."""
-    from espnet_layerskip.evaluation.calibrate import tables_digest
+def current(
+    exp: Path, data: Path, model_file: str | None, question: Mapping[str, Any]
+) -> Calibration | None:
+    """Return what is stored, if it answers the same question about the same files.
+
+    Args:
+        exp: Experiment directory.
+        data: Development set.
+        model_file: Checkpoint name; None = the default one.
+        question: The other arguments of `espnet_layerskip.evaluation.calibrate.asked`.
+    """
+    from espnet_layerskip.evaluation.calibrate import asked
     from espnet_layerskip.inference.calibration import calibration_file, read_calibration
     from espnet_layerskip.inference.pretrained import find_model
-    from espnet_layerskip.training.checkpoint import file_digest
 
-    weights = find_model(exp, args.model_file).model_file
+    files = find_model(exp, model_file)
     try:
-        stored = read_calibration(calibration_file(weights))
+        stored = read_calibration(calibration_file(files.model_file))
     except (FileNotFoundError, ValueError):
-        return False
-    asked = (args.metric, args.max_wer_increase, tables_digest(data), file_digest(weights))
-    have = (stored.metric, stored.max_increase, stored.data.get("sha256"), stored.sha256)
-    return asked == have and not (stored.kept_by == "nothing" and args.allow_point_estimate)
+        return None
+    return stored if stored.asked == asked(files, data, **question) else None
 
 
 def read_grid(

@@ -27,9 +27,9 @@ def test_the_configured_setting_is_among_those_tried(experiment, cascade):
 
 def test_a_threshold_for_each_gate_is_tried_as_it_is(cascade):
     two = stored_in(cascade, blank_threshold=(0.9, 0.7))
-    tried = settings_to_try(two, thresholds=[0.8], extensions=[(0, 0)])
+    tried = settings_to_try(two, extensions=[(0, 0)])
     assert two.settings in tried
-    assert {s.blank_threshold for s in tried} == {1.0, 0.8, (0.9, 0.7)}
+    assert {s.blank_threshold for s in tried} == {1.0, *THRESHOLDS, (0.9, 0.7)}
 
 
 def test_extension_by_extension_by_rising_threshold():
@@ -37,3 +37,10 @@ def test_extension_by_extension_by_rising_threshold():
     found = grid(stored, [0.9, 0.5], [(2, 2), (0, 0)])
     pairs = [(s.spike_extension, s.blank_threshold) for s in found]
     assert pairs == [(e, t) for e in ((0, 0), (1, 0), (2, 2)) for t in (0.5, 0.8, 0.9)]
+
+
+def test_what_is_named_is_tried_and_nothing_else(experiment):
+    odd = stored_in(experiment, blank_threshold=0.123, spike_extension=(3, 4))
+    [off, one] = settings_to_try(odd, [0.8], [(1, 1)])
+    assert off.full_depth
+    assert (one.blank_threshold, one.spike_extension) == (0.8, (1, 1))

@@ -13,7 +13,7 @@ from espnet_layerskip.evaluation.trial_settings import (
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.method.settings import OFF, SkipSettings
 
-TEXT = {f"u{i}": "a b c d e" for i in range(40)}
+TEXT = {f"u{i}": "a b c d e" for i in range(2000)}
 
 
 class Encoder:
@@ -69,11 +69,11 @@ def test_few_layers_of_many():
 
 
 def decoded(wrong, flops, hyp="a b c d e"):
-    """Transcripts with so many of 200 words wrong."""
+    """Transcripts with so many of 200 words wrong, spread evenly."""
+    each, rest = divmod(wrong * len(TEXT) // 40, len(TEXT))
     hyps = {}
-    for utt in TEXT:
-        bad = min(wrong, 5)
-        wrong -= bad
+    for i, utt in enumerate(TEXT):
+        bad = each + (i < rest)
         hyps[utt] = " ".join(["x"] * bad + hyp.split()[bad:])
     return Decoded(hyps, SkipCount(10, 10 - flops // 10, 0, 0), flops, 1.0)
 
@@ -107,7 +107,7 @@ def test_as_measured_where_the_interval_is_too_wide():
     assert errors[1].difference == 0.0
     # the same number of errors, elsewhere
     other = Decoded(
-        dict(TEXT) | {f"u{i}": "x b c d e" for i in range(20, 40)}, SkipCount(), 50, 1.0
+        dict(TEXT) | {f"u{i}": "x b c d e" for i in range(1000, 2000)}, SkipCount(), 50, 1.0
     )
     full = decoded(20, 100)
     choice = pick(make_trials([OFF, SkipSettings(0.9)], [full, other], TEXT, words, str.split))

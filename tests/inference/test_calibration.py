@@ -16,7 +16,7 @@ from espnet_layerskip.method.settings import OFF, SkipSettings
 from espnet_layerskip.training.checkpoint import file_digest
 
 
-def row(threshold, flops, rate=10.0):
+def row(threshold, flops, rate=10.0, fits=True):
     interval = {"difference": 0.1, "low": -0.2, "high": 0.4}
     return {
         "settings": {"threshold": threshold, "extension": [0, 1], "gates": None},
@@ -25,7 +25,8 @@ def row(threshold, flops, rate=10.0):
         "excess": interval,
         "skip_ratio": 0.25,
         "encoder_flops": flops,
-        "fits": True,
+        "utterances_needed": 1234,
+        "fits": fits,
     }
 
 
@@ -100,6 +101,17 @@ def test_a_file_of_version_0_1_is_read(calibration, weights):
     assert read_calibration(calibration_file(weights)) == calibration
 
 
+def test_a_setting_that_is_not_shown_is_used_with_a_warning(calibration, weights, caplog):
+    with caplog.at_level(logging.WARNING):
+        calibration.save(calibration_file(weights))
+        use_calibration(encoder(), weights)
+        assert caplog.text == ""
+        luck = dataclasses.replace(calibration, kept_by="point estimate")
+        luck.save(calibration_file(weights))
+        assert use_calibration(encoder(), weights) == luck
+    assert "not shown: only its point estimate" in caplog.text
+
+
 def test_other_weights_or_gates_are_warned_of_and_change_nothing(calibration, weights, caplog):
     calibration.save(calibration_file(weights))
     other = encoder((3,))
@@ -132,11 +144,23 @@ def test_described_for_people(calibration):
     line = calibration.describe()
     assert "threshold=0.95 extension=0,1 context=packed gates=4: its upper bound keeps" in line
     assert "a WER increase of 1 % (relative) on 100 utterances of dev" in line
+    seen = calibration.data | {"seen": {"chose the checkpoint": "all"}, "speakers": 7}
+    luck = dataclasses.replace(calibration, kept_by="point estimate", data=seen)
+    assert "gates=4: not shown: only its point estimate keeps a WER" in luck.describe()
+    assert luck.describe().endswith("utterances of dev (which chose the checkpoint)")
     off = dataclasses.replace(calibration, settings=OFF, kept_by="nothing")
     assert off.is_off
-    assert off.describe().startswith("off: no setting keeps")
-    page = calibration_page(calibration)
+    assert off.describe().startswith("off: no setting is shown to keep")
+
+
+def test_a_page_of_it(calibration):
+    rows = [row(0.99, 80), row(0.95, 75), row(0.5, 60, fits=False)]
+    rows[0]["excess"] = {"difference": -1.0, "low": -2.0, "high": -0.5}
+    page = calibration_page(dataclasses.replace(calibration, sweep=rows))
     assert "at most 1 % (relative) over the 10.00 % of full depth, that is +0.100 points" in page
     lines = [line for line in page.splitlines() if line.startswith("| 0.") or "| off" in line]
-    assert [line.split(" | ")[0] for line in lines] == ["| 0.95", "| 0.99", "| off"]
-    assert "| 75.0 % | yes, chosen |" in lines[0]
+    assert [line.split(" | ")[0] for line in lines] == ["| off", "| 0.99", "| 0.95", "| 0.5"]
+    assert "| 100.0 % |  |  |" in lines[0]
+    assert "| -0.50 | 25.0 % | 80.0 % | 1234 | shown |" in lines[1]
+    assert "| 1234 | shown, chosen |" in lines[2]
+    assert "| 60.0 % | 1234 | not shown, not measured either |" in lines[3]

@@ -127,15 +127,16 @@ def test_stage_12_calibrates_where_the_decoding_says_auto(
     done = run_recipe(*options, PYTHONPATH=shim)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (recipe_dir / "calibrations").read_text() == (
-        "calibrate --if-needed --exp exp/asr_x --model-file valid.cer_ctc.ave.pth "
-        "--data dump/raw/dev --max-wer-increase 2.5\n"
+        "calibrate --if-needed --allow-seen-data --exp exp/asr_x "
+        "--model-file valid.cer_ctc.ave.pth --data dump/raw/dev --max-wer-increase 2.5\n"
     )
+    assert "dev chose the checkpoint" in done.stdout
     assert len((recipe_dir / "calls").read_text().split()) == 3
 
     status.write_text("3")
     nothing = run_recipe(*options, PYTHONPATH=shim)
     assert nothing.returncode == 0, "off is an answer too"
-    assert "nothing keeps the budget" in nothing.stdout
+    assert "nothing is shown to keep the budget" in nothing.stdout
     assert len((recipe_dir / "calls").read_text().split()) == 6, "decoded anew: another setting"
 
     status.write_text("2")
@@ -146,6 +147,14 @@ def test_stage_12_calibrates_where_the_decoding_says_auto(
     fixed = run_recipe(*options, "--inference_args", "--blank_threshold 0.9", PYTHONPATH=shim)
     assert fixed.returncode == 0, "an argument wins over the configuration"
     assert len((recipe_dir / "calibrations").read_text().splitlines()) == 3
+
+    status.write_text("0")
+    shutil.copytree(recipe_dir / "dump/raw/dev", recipe_dir / "dump/raw/other")
+    apart = run_recipe(*options, "--calibration_set", "other", PYTHONPATH=shim)
+    assert apart.returncode == 0, apart.stdout + apart.stderr
+    call = (recipe_dir / "calibrations").read_text().splitlines()[-1]
+    assert "--data dump/raw/other" in call
+    assert "--allow-seen-data" not in call
 
 
 @pytest.mark.parametrize(

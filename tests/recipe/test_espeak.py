@@ -28,7 +28,7 @@ TINY = f"""
 import sys
 sys.path.insert(0, {str(RECIPE / "local")!r})
 import espeak
-espeak.SIZES["tiny"] = (6, 2, 2)
+espeak.SIZES["tiny"] = (6, 2, 2, 2)
 """
 
 
@@ -77,10 +77,15 @@ def corpus(tiny: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("size", ["smoke", "demo"])
 def test_sets_share_no_sentence_and_no_voice(size: str) -> None:
     plan = espeak.plan_corpus(size, seed=1)
-    assert [len(plan[part]) for part in ("train", "dev", "test")] == list(espeak.SIZES[size])
-    for what in (lambda u: u.text, lambda u: u.speaker.variant, lambda u: u.speaker.name):
-        sets = [{what(u) for u in part} for part in plan.values()]
-        assert sum(map(len, sets)) == len(set.union(*sets))
+    assert [len(plan[part]) for part in espeak.PARTS] == list(espeak.SIZES[size])
+    for what in ("text", "variant", "name"):
+        sets = {
+            part: {getattr(u if what == "text" else u.speaker, what) for u in utterances}
+            for part, utterances in plan.items()
+        }
+        if what != "text":
+            assert sets.pop("dev2") == sets["dev"], "the voices of dev, with other sentences"
+        assert sum(map(len, sets.values())) == len(set.union(*sets.values()))
     assert len({u.utt_id for part in plan.values() for u in part}) == sum(espeak.SIZES[size])
     for part in plan.values():
         assert {u.speaker.gender for u in part} == {"f", "m"}
@@ -90,7 +95,7 @@ def test_sets_share_no_sentence_and_no_voice(size: str) -> None:
 def test_words_of_test_are_known_from_training() -> None:
     plan = espeak.plan_corpus("demo", seed=1)
     words = {part: {w for u in plan[part] for w in u.text.split()} for part in plan}
-    assert words["dev"] | words["test"] <= words["train"]
+    assert words["dev"] | words["dev2"] | words["test"] <= words["train"]
 
 
 def test_a_speaker_has_a_voice_of_its_own_and_utterances_vary() -> None:
@@ -157,7 +162,7 @@ def test_letters_are_said_by_their_names() -> None:
 
 def test_the_tables_and_the_audio(tiny: Path) -> None:
     plan = espeak.plan_corpus("smoke", seed=1)
-    for part, count in (("train", 6), ("dev", 2), ("test", 2)):
+    for part, count in (("train", 6), ("dev", 2), ("dev2", 2), ("test", 2)):
         data = DataDir.load(tiny / "data" / part)
         assert data.text == {u.utt_id: u.text for u in plan[part][:count]}
         for path in data.wav.values():
@@ -186,17 +191,17 @@ def test_a_half_made_corpus_is_completed(corpus: Path, tiny: Path) -> None:
     journal.write_text(journal.read_text()[:-30])  # the last line is cut
     status, out, err = make(corpus, nj=2)
     assert status == 0, err
-    assert "7 of 10 utterances are there" in out
+    assert "9 of 12 utterances are there" in out
     assert checksums(corpus) == checksums(tiny)
     status, out, _ = make(corpus)
-    assert "10 of 10 utterances are there" in out
+    assert "12 of 12 utterances are there" in out
 
 
 def test_another_version_makes_the_corpus_anew(corpus: Path) -> None:
     (corpus / "corpus/tiny_seed1/settings").write_text("size tiny, seed 1, espeak-ng 0.1\n")
     _, out, _ = make(corpus)
     assert "made with other settings or another version; making it anew" in out
-    assert "0 of 10 utterances are there" in out
+    assert "0 of 12 utterances are there" in out
 
 
 def test_interrupted_it_says_so_and_goes_on(tmp_path: Path, tiny: Path) -> None:
@@ -222,7 +227,7 @@ espeak.record = stuck
     assert "interrupted; run it again to go on" in err
     status, out, err = make(tmp_path)
     assert status == 0, err
-    assert "4 of 10 utterances are there" in out
+    assert "4 of 12 utterances are there" in out
     assert checksums(tmp_path) == checksums(tiny)
 
 
@@ -267,7 +272,7 @@ def test_a_disk_that_gets_full_is_said_with_the_remedy(tmp_path: Path, tiny: Pat
     assert "No space left on device: 'corpus/tiny_seed1/m6gb/m6gb-train00004.flac'" in err
     assert DISK_FULL in err
     status, out, _ = make(tmp_path)
-    assert "4 of 10 utterances are there" in out
+    assert "4 of 12 utterances are there" in out
     assert checksums(tmp_path) == checksums(tiny)
 
 
@@ -288,5 +293,6 @@ def test_stages_1_to_5_of_the_recipe(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(DataDir.load(recipe / "dump/raw/train").wav) == 40
     assert len(DataDir.load(recipe / "dump/raw/test").wav) == 10
+    assert len(DataDir.load(recipe / "dump/raw/dev2").wav) == 10
     tokens = (recipe / "data/en_token_list/word/tokens.txt").read_text().split()
     assert len(tokens) == 72 + 3  # the words, <blank>, <unk>, <sos/eos>

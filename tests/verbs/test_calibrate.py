@@ -1,19 +1,29 @@
 import json
 import logging
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
 from espnet_layerskip.cli import main
 from espnet_layerskip.evaluation import calibrate as engine
 from espnet_layerskip.evaluation.decode import Decoded
+from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.inference.calibration import read_calibration
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.method.settings import SkipSettings
 
 CHECKPOINT = "valid.cer_ctc.ave.pth"
+
+
+@pytest.fixture(autouse=True)
+def free(monkeypatch):
+    """From where on skipping pays depends on the machine: tests/evaluation/test_break_even.py."""
+    monkeypatch.setattr(engine, "with_break_even", lambda experiment, data, settings: settings)
 
 
 @pytest.fixture
@@ -23,19 +33,40 @@ def exp(exps, tmp_path):
 
 
 @pytest.fixture
-def fake_sweep(monkeypatch):
-    """Scores that are known: thresholds from 0.9 on lose nothing, those below lose a word."""
+def sweep(monkeypatch):
+    """Scores that are known; return them, to be changed.
 
-    def sweep(systems, data, progress, allow_too_short):
+    So many utterances of the eight that full depth recognises are lost below a threshold of 0.9.
+    """
+    known = SimpleNamespace(wrong=2, lost=2, flops=lambda threshold: int(90 * threshold))
+
+    def decode(systems, data, progress, allow_too_short):
         out = []
         for one in (system.settings for system in systems):
-            threshold = one.blank_threshold
-            hyps = dict.fromkeys(data.text, "AB XX" if threshold >= 0.9 else "XX XX")
-            flops = 100 if one.full_depth else int(90 * threshold) + sum(one.spike_extension)
+            lost = known.wrong + (known.lost if one.blank_threshold < 0.9 else 0)
+            hyps = {u: "XX" if i < lost else "AB" for i, u in enumerate(data.text)}
+            flops = 100 if one.full_depth else known.flops(one.blank_threshold)
+            flops += sum(one.spike_extension)
             out.append(Decoded(hyps, SkipCount(10, 5, 30, 40), flops, 1.0))
         return out
 
-    monkeypatch.setattr(engine, "decode", sweep)
+    monkeypatch.setattr(engine, "decode", decode)
+    return known
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A development set of 600 utterances of one word by 60 speakers; no audio is read."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    names = {f"s{i // 10:02}-{i:03}": f"s{i // 10:02}" for i in range(600)}
+    for table, line in (("wav.scp", "{u} {u}.wav"), ("text", "{u} AB"), ("utt2spk", "{u} {s}")):
+        text = "".join(line.format(u=u, s=s) + "\n" for u, s in names.items())
+        (directory / table).write_text(text)
+    speech = [Speech(u, np.zeros(1, np.float32), 16000) for u in names]
+    data = engine.TestSet(speech, dict.fromkeys(names, "AB"), names)
+    monkeypatch.setattr(engine, "load_test_set", lambda path, rate: data)
+    return directory
 
 
 def calibrate(exp, data_dir, budget=5, *args):
@@ -43,18 +74,25 @@ def calibrate(exp, data_dir, budget=5, *args):
     return main(["calibrate", *map(str, options)])
 
 
-def test_the_right_answer_is_found_stored_and_read_back(fake_sweep, exp, data_dir, capsys):
-    assert calibrate(exp, data_dir) == 0
+def test_the_right_answer_is_found_stored_and_read_back(sweep, exp, large, capsys):
+    sweep.wrong, sweep.lost = 200, 60  # a budget of 10 errors
+    assert calibrate(exp, large) == 0
     printed = capsys.readouterr()
     how = "threshold=0.9 extension=0,0 context=full gates=1"
     assert f"Calibrated: {how}: its upper bound" in printed.out
-    assert "too small for a budget of 5 %" in printed.err
+    assert "on 600 utterances of data by 60 speakers." in printed.out
+    unknown = "whether the development set chose the checkpoint or trained the model is not known"
+    assert f"WARNING: {unknown}: valid_data_path_and_name_and_type of config.yaml" in printed.err
     found = read_calibration(exp / "calibration.json")
+    assert found.shown
+    assert [warning.split(":")[0] for warning in found.warnings] == [unknown]
     assert found.settings.describe() == how
     stored = json.loads((exp / "calibration.json").read_text())
     assert stored["settings"]["gates_in_use"] == [1]
-    assert (found.full_depth["rate"], found.chosen["rate"]) == (50.0, 50.0)
-    assert found.data["utterances"] == 8
+    assert found.full_depth["rate"] == found.chosen["rate"] == pytest.approx(100 / 3)
+    assert found.data["utterances"] == 600
+    assert found.data["speakers"] == 60
+    assert found.data["seen"] == {}
     assert found.checkpoint == CHECKPOINT
     assert len(found.sweep) == 18
     assert "calibrate --exp" in found.command
@@ -67,13 +105,33 @@ def test_the_right_answer_is_found_stored_and_read_back(fake_sweep, exp, data_di
     assert configured.asr_model.encoder.blank_threshold == 0.5
 
 
-def test_the_grid_can_be_given(fake_sweep, exp, data_dir, capsys):
-    assert calibrate(exp, data_dir, 5, "--thresholds", 0.95, 0.6, "--extensions", "1,2") == 0
-    sweep = read_calibration(exp / "calibration.json").sweep
-    tried = [SkipSettings.from_json(row["settings"]) for row in sweep]
-    # the configured 0.5 and 0,0 too
-    wanted = {(t, e) for t in (0.5, 0.6, 0.95) for e in ((0, 0), (1, 2))}
-    assert {(one.blank_threshold, one.spike_extension) for one in tried} == wanted
+def test_the_same_on_few_utterances_is_not_shown(sweep, exp, data_dir, capsys, caplog):
+    assert calibrate(exp, data_dir) == 3
+    printed = capsys.readouterr()
+    assert "off: no setting is shown to keep a WER increase of 5 % (relative) on 8" in printed.out
+    assert "WARNING: no setting is shown to keep" in printed.err
+    assert "of 8 utterances is too small for a budget of 5 %: at least about" in printed.err
+    assert read_calibration(exp / "calibration.json").is_off
+    model = load_model(exp, blank_threshold="auto")
+    assert model.asr_model.encoder.blank_threshold == 1.0
+    assert calibrate(exp, data_dir, 5, "--allow-point-estimate") == 0
+    assert "0,0 context=full gates=1: not shown: only its point" in capsys.readouterr().out
+    found = read_calibration(exp / "calibration.json")
+    assert (found.kept_by, found.shown) == ("point estimate", False)
+    with caplog.at_level(logging.WARNING):
+        model = load_model(exp, blank_threshold="auto")
+    assert model.asr_model.encoder.blank_threshold == 0.9, "it was asked for"
+    assert "not shown: only its point estimate keeps" in caplog.text
+
+
+def test_the_grid_can_be_given(sweep, exp, data_dir):
+    calibrate(exp, data_dir, 5, "--thresholds", 0.95, 0.6, "--extensions", "1,2")
+    rows = read_calibration(exp / "calibration.json").sweep
+    tried = [SkipSettings.from_json(row["settings"]) for row in rows]
+    assert {(o.blank_threshold, o.spike_extension) for o in tried} == {
+        (0.6, (1, 2)),
+        (0.95, (1, 2)),
+    }
 
 
 @pytest.mark.parametrize(
@@ -84,13 +142,13 @@ def test_the_grid_can_be_given(fake_sweep, exp, data_dir, capsys):
         (("--extensions", "1"), "extension"),
     ],
 )
-def test_a_wrong_grid_is_refused(fake_sweep, exp, data_dir, capsys, option, message):
+def test_a_wrong_grid_is_refused(sweep, exp, data_dir, capsys, option, message):
     assert calibrate(exp, data_dir, 5, *option) == 2
     assert message in capsys.readouterr().err
 
 
-def test_explicit_options_win_over_the_calibration(fake_sweep, exp, data_dir, caplog):
-    calibrate(exp, data_dir)
+def test_explicit_options_win_over_the_calibration(sweep, exp, data_dir, caplog):
+    calibrate(exp, data_dir, 5, "--allow-point-estimate")
     with caplog.at_level(logging.WARNING):
         model = load_model(exp, blank_threshold="auto", spike_extension="2,3")
     assert model.asr_model.encoder.blank_threshold == 0.9
@@ -99,29 +157,28 @@ def test_explicit_options_win_over_the_calibration(fake_sweep, exp, data_dir, ca
     assert load_model(exp, blank_threshold=0.7).asr_model.encoder.blank_threshold == 0.7
 
 
-def test_a_budget_that_nothing_keeps_stores_off(monkeypatch, exp, data_dir, capsys):
-    def sweep(systems, data, progress, allow_too_short):
-        hyps = [dict.fromkeys(data.text, "AB XX"), dict.fromkeys(data.text, "AB")]
-        hyps[1][min(data.text)] = "XX XX"  # one error more
-        return [
-            Decoded(hyps[not full], SkipCount(), 100 if full else 50, 1.0)
-            for full in (system.settings.full_depth for system in systems)
-        ]
-
-    monkeypatch.setattr(engine, "decode", sweep)
-    assert calibrate(exp, data_dir, 1) == 3
+@pytest.mark.parametrize("part", ["valid", "train"])
+def test_data_that_the_model_has_seen_is_refused(sweep, exp, data_dir, capsys, part):
+    """A copy of the validation set's table under another name is recognised, too."""
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    shapes = exp / "speech_shape"
+    shapes.write_text("".join(f"s0-u{i} 8000\n" for i in range(3)) + "other 1\n")
+    config[f"{part}_shape_file"] = [str(shapes)]
+    (exp / "config.yaml").write_text(yaml.safe_dump(config))
+    assert calibrate(exp, data_dir) == 2
+    did = "chose the checkpoint" if part == "valid" else "trained the model"
+    assert f"{did} (3 of its 8 utterances are in {shapes}): what it" in capsys.readouterr().err
+    assert not (exp / "calibration.json").exists()
+    assert calibrate(exp, data_dir, 5, "--allow-seen-data") == 3
     printed = capsys.readouterr()
-    assert "off: no setting keeps a WER increase of 1 % (relative) on 8 utterances" in printed.out
-    assert "WARNING: no setting is shown to keep" in printed.err
-    assert "of 8 utterances is too small for a budget of 1 %: at least about" in printed.err
-    assert read_calibration(exp / "calibration.json").is_off
-    model = load_model(exp, blank_threshold="auto")
-    assert model.asr_model.encoder.blank_threshold == 1.0
-    assert calibrate(exp, data_dir, 20, "--allow-point-estimate") == 0
-    assert read_calibration(exp / "calibration.json").kept_by == "point estimate"
+    assert f"This set {did}: 3 of its 8 utterances" in printed.out
+    assert f"utterances of {data_dir.name} (which {did})" in printed.out
+    assert f"WARNING: the development set {did}" in printed.err
+    found = read_calibration(exp / "calibration.json")
+    assert list(found.data["seen"]) == [did]
 
 
-def test_stale_weights_are_warned_of(fake_sweep, exp, data_dir, caplog):
+def test_stale_weights_are_warned_of(sweep, exp, data_dir, caplog):
     calibrate(exp, data_dir)
     state = torch.load(exp / CHECKPOINT, weights_only=True)
     state["ctc.ctc_lo.bias"] += 1.0
@@ -133,25 +190,41 @@ def test_stale_weights_are_warned_of(fake_sweep, exp, data_dir, caplog):
     assert "is of other weights" in caplog.text
 
 
-def test_only_if_needed(fake_sweep, exp, data_dir, capsys, monkeypatch):
-    assert calibrate(exp, data_dir, 5, "--if-needed") == 0
+def test_only_if_needed(sweep, exp, data_dir, capsys, monkeypatch):
+    """It is needed unless all that was asked is the same, and the files, too."""
+    asked = ["--allow-point-estimate", "--thresholds", 0.9, 0.95, "--extensions", "0,0"]
+    assert calibrate(exp, data_dir, 5, *asked, "--if-needed") == 0
     assert "Calibrated: threshold" in capsys.readouterr().out
+    same = ["--allow-point-estimate", "--extensions", "0,0", "--thresholds", 0.95, 0.9]
     with monkeypatch.context() as patch:
         patch.setattr(engine, "calibrate", lambda *a, **k: pytest.fail("it was not needed"))
-        assert calibrate(exp, data_dir, 5, "--if-needed") == 0
-    assert "calibrated already" in capsys.readouterr().out
-    for changed in ([6], [5, "--metric", "cer"]):
-        assert calibrate(exp, data_dir, *changed, "--if-needed") == 0
-        assert "Calibrated: threshold" in capsys.readouterr().out
+        assert calibrate(exp, data_dir, 5, *same, "--num-threads", 1, "--if-needed") == 0
+    assert "calibrated already: threshold" in capsys.readouterr().out
+    for budget, *options in (
+        [6, *asked],
+        [5, *asked, "--metric", "cer"],
+        [5, *asked, "--allow-seen-data"],
+        [5, *asked[1:]],
+        [5, "--allow-point-estimate", "--thresholds", 0.9, "--extensions", "0,0"],
+        [5, "--allow-point-estimate", "--thresholds", 0.9, 0.95, "--extensions", "1,1"],
+        [5, "--allow-point-estimate"],
+    ):
+        calibrate(exp, data_dir, budget, *options, "--if-needed")
+        assert "\nCalibrated: " in capsys.readouterr().out, options
+    (exp / "config.yaml").write_text((exp / "config.yaml").read_text() + "seed: 1\n")
+    calibrate(exp, data_dir, 5, "--allow-point-estimate", "--if-needed")
+    assert "\nCalibrated: " in capsys.readouterr().out
     (exp / "calibration.json").write_text("{}")
-    assert calibrate(exp, data_dir, 5, "--if-needed") == 0
+    assert calibrate(exp, data_dir, 5, "--if-needed") == 3
     assert read_calibration(exp / "calibration.json").max_increase == 5.0
+    assert calibrate(exp, data_dir, 5, "--if-needed") == 3, "off is an answer that stays"
+    assert "calibrated already: off" in capsys.readouterr().out
 
 
-def test_a_packed_model_carries_it(fake_sweep, exp, data_dir, monkeypatch):
+def test_a_packed_model_carries_it(sweep, exp, data_dir, monkeypatch):
     from espnet2.main_funcs.pack_funcs import pack
 
-    calibrate(exp, data_dir)
+    calibrate(exp, data_dir, 5, "--allow-point-estimate")
     monkeypatch.chdir(exp.parents[1])
     pack(
         files={"asr_model_file": f"exp/asr_x/{CHECKPOINT}"},
@@ -161,7 +234,7 @@ def test_a_packed_model_carries_it(fake_sweep, exp, data_dir, monkeypatch):
     )
     (exp / "calibration.json").unlink()
     model = load_model("model.zip", decoder_type="greedy", blank_threshold="auto")
-    assert model.calibration.kept_by == "upper bound"
+    assert model.calibration.kept_by == "point estimate"
     assert model.asr_model.encoder.blank_threshold == 0.9
 
 
@@ -169,10 +242,11 @@ def test_a_real_sweep_of_a_real_model(exp, data_dir, capsys, monkeypatch):
     """Random weights: nothing is known but that the parts fit together."""
     monkeypatch.setattr("espnet_layerskip.evaluation.grid.THRESHOLDS", (0.3,))
     monkeypatch.setattr("espnet_layerskip.evaluation.grid.EXTENSIONS", ((0, 0),))
-    assert calibrate(exp, data_dir, 1000, "--metric", "cer", "--num-threads", 1) == 0
+    options = ("--allow-point-estimate", "--metric", "cer", "--num-threads", 1)
+    assert calibrate(exp, data_dir, 1000, *options) == 0
     assert "8 of 8 utterances" in capsys.readouterr().err
     found = json.loads((exp / "calibration.json").read_text())
-    flops = [row["encoder_flops"] for row in found["sweep"] if row["fits"]]
+    flops = [row["encoder_flops"] for row in found["sweep"]]
     assert found["chosen"]["encoder_flops"] == min(flops) < found["full_depth"]["encoder_flops"]
     assert 0 < found["chosen"]["skip_ratio"] < 1
 

@@ -78,6 +78,7 @@ inference_config=                         # decoding configuration
 inference_args=                           # arguments that win over it, e.g. "--blank_threshold 0.9"
 inference_asr_model=valid.cer_ctc.ave.pth # parameters to decode with
 max_wer_increase=1.0                      # budget in percent of the full-depth WER, for a decoding with blank_threshold: auto
+calibration_set=                          # data set for that; empty: the validation set, though it chose the checkpoint (calibration.json says so)
 inference_lm=valid.loss.ave.pth           # parameters of the neural language model
 inference_ngram=                          # file in the n-gram's directory; empty: NGRAM_NUMgram.arpa
 scorer=auto                               # sclite, jiwer, or auto: sclite where it is installed
@@ -188,7 +189,7 @@ if ! "${skip_data_prep}"; then
     if wants 3; then
         begin "Stage 3: Format wav.scp: data/ -> ${data_feats} (${audio_format}, ${fs}, mono)"
         # shellcheck disable=SC2086
-        for dset in $(printf '%s\n' "${train_set}" "${valid_set}" ${test_sets} | awk '!seen[$0]++'); do
+        for dset in $(printf '%s\n' "${train_set}" "${valid_set}" ${calibration_set} ${test_sets} | awk '!seen[$0]++'); do
             target=${data_feats}/${dset}
             case "${dset}" in "${train_set}"|"${valid_set}") target=${data_feats}/org/${dset} ;; esac
             recipe format_wav_scp --nj "${nj}" --fs "${fs}" --audio_format "${audio_format}" \
@@ -353,15 +354,21 @@ if ! "${skip_eval}"; then
         write_run_sh "${asr_exp}/${inference_tag}" 12
         threshold=$(told_threshold "${inference_config}" "${inference_args}")
         if [ "${threshold}" = auto ]; then
-            log "Calibration: ${max_wer_increase} % more errors at most on ${data_feats}/${valid_set} -> ${asr_exp}/calibration.json"
-            need_file "${data_feats}/${valid_set}/wav.scp" "stages 3 and 4 make it"
+            cal_set=${calibration_set:-${valid_set}}
+            cal_opts=()
+            if [ "${cal_set}" = "${valid_set}" ]; then
+                log "Calibration: ${valid_set} chose the checkpoint: what it shows is too good; --calibration_set names another"
+                cal_opts+=(--allow-seen-data)
+            fi
+            log "Calibration: ${max_wer_increase} % more errors at most on ${data_feats}/${cal_set} -> ${asr_exp}/calibration.json"
+            need_file "${data_feats}/${cal_set}/wav.scp" "stages 3 and 4 make it"
             status=0
-            "${python}" -m espnet_layerskip.cli calibrate --if-needed \
-                --exp "${asr_exp}" --model-file "${inference_asr_model}" --data "${data_feats}/${valid_set}" \
+            "${python}" -m espnet_layerskip.cli calibrate --if-needed ${cal_opts[@]+"${cal_opts[@]}"} \
+                --exp "${asr_exp}" --model-file "${inference_asr_model}" --data "${data_feats}/${cal_set}" \
                 --max-wer-increase "${max_wer_increase}" || status=$?
             case "${status}" in
                 0) ;;
-                3) log "Calibration: nothing keeps the budget, so that frames skip no layers" ;;
+                3) log "Calibration: nothing is shown to keep the budget, so that frames skip no layers" ;;
                 *) die "calibration failed with status ${status}" ;;
             esac
         fi

@@ -9,7 +9,7 @@ parse_known_options=true
 
 ./asr.sh \
     --lang en --token_type word --fs 16k --feats_normalize utterance_mvn \
-    --train_set train --valid_set dev --test_sets "dev test" \
+    --train_set train --valid_set dev --calibration_set dev2 --test_sets "dev test" \
     --asr_config conf/train_asr_layerskip.yaml \
     --inference_config conf/decode_asr.yaml \
     --local_data_opts "--size ${size} --seed ${corpus_seed}" \

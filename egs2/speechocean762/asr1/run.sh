@@ -11,7 +11,7 @@ parse_known_options=true
 
 ./asr.sh \
     --lang en --token_type bpe --nbpe 200 --fs 16k \
-    --train_set train --valid_set dev --test_sets "calib test" \
+    --train_set train --valid_set dev --calibration_set calib --test_sets "calib test" \
     --bpe_train_text data/train/text --feats_normalize utterance_mvn \
     --speed_perturb_factors "0.9 1.0 1.1" \
     --asr_config conf/train_asr_layerskip.yaml \

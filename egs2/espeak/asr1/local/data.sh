@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# espeak-ng's voices -> data/{train,dev,test}; see local/espeak.py.
+# espeak-ng's voices -> data/{train,dev,dev2,test}; see local/espeak.py.
 set -e -u -o pipefail
 
 size=demo                     # smoke, demo, medium or large

@@ -1,6 +1,7 @@
-"""Synthetic speech by espeak-ng -> data/{train,dev,test}, offline and the same for everybody.
+"""Synthetic speech by espeak-ng -> data/{train,dev,dev2,test}, offline and the same for everybody.
 
-The prompts are of AN4's kinds. No speaker and no sentence is in two of the sets. Every utterance
+The prompts are of AN4's kinds. No sentence is in two of the sets, and no speaker, but that dev2 has
+the speakers of dev: dev chooses checkpoints, dev2 is for what is chosen afterwards. Every utterance
 has its own speed, pitch, pauses, level, silence around it and light noise.
 
 An utterance depends on the seed and its id alone. The 16-bit samples are the same for the same
@@ -35,14 +36,14 @@ from espnet_layerskip.recipe.audio import to_pcm, write_audio
 from espnet_layerskip.recipe.progress import Progress
 from forks import map_in_forks
 
-# Utterances of train, dev and test; an hour is about 900.
+# Utterances of train, dev, dev2 and test; an hour is about 900.
+PARTS = ("train", "dev", "dev2", "test")
 SIZES = {
-    "smoke": (40, 10, 10),
-    "demo": (1500, 100, 150),
-    "medium": (3600, 200, 300),
-    "large": (9000, 200, 300),
+    "smoke": (40, 10, 10, 10),
+    "demo": (1500, 100, 100, 150),
+    "medium": (3600, 200, 200, 300),
+    "large": (9000, 200, 200, 300),
 }
-LARGEST_TEST_DEV = (300, 200)
 RATE = 16000
 PAUSE_SHARE = 0.15  # of the gaps between words
 BYTES_PER_UTTERANCE = 120_000  # of FLAC with noise; they take about 75 000
@@ -99,16 +100,16 @@ def plan_corpus(size: str, seed: int) -> dict[str, list[Recording]]:
     taken: set[str] = set()
     corpus = {}
     # As many sentences as any size needs are drawn, so that the sizes share their beginnings.
-    for part, count, most in zip(
-        ("test", "dev", "train"), reversed(SIZES[size]), (*LARGEST_TEST_DEV, 0), strict=True
-    ):
-        texts = draw_sentences(random_state(seed, part), max(count, most), taken)[:count]
-        names = voices[part]
+    for part in ("test", "dev", "train", "dev2"):
+        index = PARTS.index(part)
+        most = max(counts[index] for counts in SIZES.values())
+        texts = draw_sentences(random_state(seed, part), most, taken)[: SIZES[size][index]]
+        names = voices[part.rstrip("2")]
         corpus[part] = [
             plan_utterance(names[i % len(names)], f"{part}{i:05d}", text, seed)
             for i, text in enumerate(texts)
         ]
-    return {part: corpus[part] for part in ("train", "dev", "test")}
+    return {part: corpus[part] for part in PARTS}
 
 
 def plan_utterance(speaker: Speaker, name: str, text: str, seed: int) -> Recording:

@@ -48,6 +48,8 @@ class Speaker:
 def speakers() -> dict[str, list[Speaker]]:
     """Return the speakers of train, dev and test, women and men mixed from the first one on.
 
+    The second development set, dev2, has those of dev.
+
     Of the training set the female variants, which are few, speak with three accents and the male
     ones with two; each variant of dev and test speaks with one.
 
