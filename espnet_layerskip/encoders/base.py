@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,8 +17,8 @@ from espnet_layerskip.encoders.fast_form import HasFastForm
 from espnet_layerskip.encoders.loading import LoadsEitherVersion
 from espnet_layerskip.encoders.stem import mixes_frames, narrow_stem, subsample
 from espnet_layerskip.method.frames import Encoded, Frames, LayerState, join
-from espnet_layerskip.method.gate import BlankGate
-from espnet_layerskip.method.repeats import RepeatGate
+from espnet_layerskip.method.gate import BlankGate, is_short
+from espnet_layerskip.method.repeats import make_gate
 from espnet_layerskip.method.settings import SkipSettings, read_extension
 from espnet_layerskip.method.walk import advance
 
@@ -32,6 +33,7 @@ OPTIONS: dict[str, Any] = {
     "train_skip_prob": 0.0,
     "train_spike_extensions": [],
     "repeat_threshold": 1.0,
+    "min_skipped_frames": 0,
 }
 _OWN = (
     *("gate_layer_idx", "train_skip_prob", "train_spike_extensions"),
@@ -81,6 +83,8 @@ class LayerSkipEncoder(LoadsEitherVersion, HasFastForm):
         train_spike_extensions: In training, one of these is drawn for each gated batch;
             [] = always ``spike_extension``.
         repeat_threshold: See `RepeatGate`; 1.0 = off.
+        min_skipped_frames: An utterance of which a gate would drop fewer frames runs on whole;
+            see `SkipSettings`. 0 = no such rule. Not in training.
 
     Raises:
         ValueError: For an option out of its range or a combination that cannot work.
@@ -203,6 +207,7 @@ class LayerSkipEncoder(LoadsEitherVersion, HasFastForm):
     repeat_threshold = _setting("repeat_threshold")
     min_spike_ratio = _setting("min_spike_ratio")
     exit_layer = _setting("exit_layer")
+    min_skipped_frames = _setting("min_skipped_frames")
 
     @property
     def attention(self) -> Any:
@@ -316,6 +321,8 @@ class LayerSkipEncoder(LoadsEitherVersion, HasFastForm):
             return join(alone)
         state, olens = self.start(xs_pad, lens, how)
         gates = self.gates(how, skip)  # draws after the subsampling's dropout
+        if not self.training and is_short(state.valid_mask.size(1), how.min_skipped_frames or 0):
+            gates = {}  # all go on whole: there is nothing to look at
         wanted = self.training if intermediates is None else intermediates
         layers = {*self.interctc_layer_idx, *self.gate_layer_idx} if wanted else ()
         outs: list[tuple[int, torch.Tensor]] = []
@@ -342,18 +349,13 @@ class LayerSkipEncoder(LoadsEitherVersion, HasFastForm):
         if self.training and self.train_spike_extensions:
             draw = int(of_first_process(torch.randint(len(self.train_spike_extensions), ())))
             extension = self.train_spike_extensions[draw]
-        thresholds = settings.thresholds(self.gate_layer_idx)
         if not skip or settings.exit_layer is not None:
             return {}
         assert extension is not None
-        assert settings.min_spike_ratio is not None
-        rest = extension, settings.min_spike_ratio
-        repeats = settings.repeat_threshold
-        return {
-            k: BlankGate(p, *rest) if repeats in (None, 1.0) else RepeatGate(p, *rest, repeats)
-            for k, p in thresholds.items()
-            if p < 1.0
-        }
+        least = 0 if self.training else settings.min_skipped_frames or 0  # it is about time only
+        make = partial(make_gate, settings, extension, least)
+        thresholds = settings.thresholds(self.gate_layer_idx).items()
+        return {k: make(p) for k, p in thresholds if p < 1.0}
 
     def start(
         self, xs_pad: torch.Tensor, ilens: torch.Tensor, settings: SkipSettings

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 
 from espnet_layerskip._compat import CTC
 from espnet_layerskip.method.blank_regularized import blank_regularized_ctc_loss
+from espnet_layerskip.method.settings import BLANK as BLANK
 from espnet_layerskip.method.trace import SkipTrace
 
-BLANK = 0  # ESPnet's CTC blank is token 0
 HEAD_TYPES = ("plain", "factorized")
 
 

@@ -65,6 +65,13 @@ class Frames:
             return values.view(base.shape)
         return scatter_frames(base[..., None], values[..., None], self.index).squeeze(-1)
 
+    def row_of(self) -> torch.Tensor:
+        """Return which active row each frame is, (B * T,) int64; 0 for frames that are none."""
+        rows = torch.arange(self.x.size(0) * self.x.size(1), device=self.x.device)
+        rows = rows.view(self.x.shape[:2])
+        base = torch.zeros(self.shape[:2], dtype=torch.long, device=self.x.device)
+        return self.widen(rows, base).flatten()
+
     def keep(self, keep_mask: torch.Tensor) -> None:
         """Freeze the current states and continue with the frames of ``keep_mask`` (B, T)."""
         self.frozen = self.full()
@@ -178,9 +185,9 @@ def join(parts: Sequence[Encoded]) -> Encoded:
         masks, probs = [g.keep_mask for g in gates], [g.blank_prob for g in gates]
         return GateTrace(gates[0].layer_idx, rows(masks), rows(probs), speaker)
 
-    traces = [part.trace for part in parts if part.trace is not None]
     trace = None
-    if traces:
+    if found := next((part.trace for part in parts if part.trace is not None), None):
+        traces = [part.trace or _undecided(part, found) for part in parts]
         by_gate = zip(*(t.gates for t in traces), strict=True)
         trace = SkipTrace(rows([t.valid_mask for t in traces]), tuple(gate(g) for g in by_gate))
     states = zip(*(part.intermediates for part in parts), strict=True)
@@ -190,4 +197,17 @@ def join(parts: Sequence[Encoded]) -> Encoded:
         tuple((same[0][0], rows([h for _, h in same])) for same in states),
         trace,
         parts[0].exit_layer,
+    )
+
+
+def _undecided(part: Encoded, other: SkipTrace) -> SkipTrace:
+    """Return the trace of an utterance (1, T, D) whose gates did not look: all frames went on."""
+    valid = torch.ones(part.out.shape[:2], dtype=torch.bool, device=part.out.device)
+    place = torch.arange(valid.size(1), device=valid.device)[None]
+    return SkipTrace(
+        valid,
+        tuple(
+            GateTrace(g.layer_idx, valid, valid.float() * 0.0, None if g.speaker is None else place)
+            for g in other.gates
+        ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,6 +10,18 @@ import torch
 from espnet_layerskip.method.ctc import head_blank_prob
 from espnet_layerskip.method.settings import SkipSettings
 from espnet_layerskip.method.trace import GateTrace
+
+
+def is_short(length: Any, min_skipped_frames: int) -> Any:
+    """Return whether so many frames would be more than 4 of 5 of an utterance.
+
+    Then there is next to nothing to gain, and no need to look.
+
+    Args:
+        length: Frames of the utterance: a number or a tensor.
+        min_skipped_frames: See `SkipSettings`.
+    """
+    return 4 * length < 5 * min_skipped_frames
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,8 @@ class BlankGate:
         blank_threshold: In (0, 1]; 1.0 turns the gate off.
         spike_extension: Frames kept (left of, right of) each spike; integers >= 0.
         min_spike_ratio: In [0, 1]; 0.0 turns the fallback off.
+        min_skipped_frames: An utterance with fewer frames to drop goes on whole (ours): so few
+            do not pay. So does one of which they would be more than 4 of 5; 0 = no rule.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -42,12 +56,14 @@ class BlankGate:
     blank_threshold: float = 0.9
     spike_extension: tuple[int, int] = (1, 1)
     min_spike_ratio: float = 0.02
+    min_skipped_frames: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         SkipSettings(
             blank_threshold=self.blank_threshold,
             spike_extension=self.spike_extension,
             min_spike_ratio=self.min_spike_ratio,
+            min_skipped_frames=self.min_skipped_frames,
         )
 
     @property
@@ -97,7 +113,25 @@ class BlankGate:
             before: What the gate before this one decided; None = there was none.
         """
         keep = self(seen[0], valid_mask)
-        return GateTrace(layer_idx, keep if before is None else keep & before.keep_mask, seen[0])
+        arrived = valid_mask if before is None else before.keep_mask
+        return GateTrace(layer_idx, self.worth(keep & arrived, arrived, valid_mask), seen[0])
+
+    def worth(
+        self, keep: torch.Tensor, arrived: torch.Tensor, valid_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the frames that go on: all that arrived where too few would be dropped.
+
+        Args:
+            keep: Frames that the gate wants to go on (B, T) bool.
+            arrived: Frames that came to it (B, T) bool.
+            valid_mask: (B, T) bool, True = real frame.
+        """
+        least = self.min_skipped_frames
+        if least == 0:
+            return keep
+        few = (arrived & ~keep).sum(1) < least
+        few |= is_short(valid_mask.sum(1), least)
+        return keep | (arrived & few[:, None])
 
     def spikes(self, blank_prob: torch.Tensor, valid_mask: torch.Tensor) -> torch.Tensor:
         """Return the spikes, (B, T) bool."""

@@ -67,11 +67,29 @@ class RepeatGate(BlankGate):
         later = torch.where(keep, place, last).flip(1).cummin(1).values.flip(1)
         towards = torch.where(place < peak, later, earlier)
         speaker = torch.where(keep | (place == peak), place, towards)
-        if before is not None:
-            keep = keep & before.keep_mask
-            if before.speaker is not None:
-                speaker = speaker.gather(1, before.speaker)
-        return GateTrace(layer_idx, keep, blank, speaker)
+        arrived = valid_mask if before is None else before.keep_mask
+        keep = keep & arrived
+        worth = self.worth(keep, arrived, valid_mask)
+        if worth is not keep:
+            speaker = torch.where((worth & ~keep).any(1, keepdim=True), place, speaker)
+        if before is not None and before.speaker is not None:
+            speaker = speaker.gather(1, before.speaker)
+        return GateTrace(layer_idx, worth, blank, speaker)
+
+
+def make_gate(
+    settings: SkipSettings,
+    spike_extension: tuple[int, int],
+    min_skipped_frames: int,
+    blank_threshold: float,
+) -> BlankGate:
+    """Return the gate that a whole record asks for, with these values in the place of its own."""
+    ratio, repeats = settings.min_spike_ratio, settings.repeat_threshold
+    assert ratio is not None
+    args = blank_threshold, spike_extension, ratio
+    if repeats in (None, 1.0):
+        return BlankGate(*args, min_skipped_frames=min_skipped_frames)
+    return RepeatGate(*args, repeats, min_skipped_frames=min_skipped_frames)
 
 
 def run_peaks(label: torch.Tensor, prob: torch.Tensor, member: torch.Tensor) -> torch.Tensor:

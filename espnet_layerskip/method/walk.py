@@ -48,16 +48,43 @@ def advance(
     frames = state.frames
     for layer in state.layers[state.layer_idx : stop]:
         layer_idx = state.layer_idx
+        conditions = encoder.interctc_use_conditioning and layer_idx in encoder.interctc_layer_idx
+        probs = None
         if layer_idx in gates:
-            gate = gates[layer_idx]
-            state.drop(decide(gate, state, look(encoder, gate, state, ctc)))
-        if encoder.interctc_use_conditioning and layer_idx in encoder.interctc_layer_idx:
-            probs = head_softmax(ctc, encoder.normalised(frames.x), layer_idx)
+            gate, head, row_of = gates[layer_idx], ctc, None
+            if conditions and ctc is not None and not torch.is_grad_enabled():
+                probs = head_softmax(ctc, encoder.normalised(frames.x), layer_idx)
+                head, row_of = Said(probs), frames.row_of()
+            before = frames.index
+            state.drop(decide(gate, state, look(encoder, gate, state, head)))
+            if probs is not None and frames.index is not before:
+                assert row_of is not None
+                assert frames.index is not None
+                rows = row_of.index_select(0, frames.index.source)
+                probs = probs.flatten(0, 1).index_select(0, rows).view(*frames.x.shape[:2], -1)
+        if conditions:
+            if probs is None:
+                probs = head_softmax(ctc, encoder.normalised(frames.x), layer_idx)
             frames.x = frames.x + encoder.conditioning_layer(probs)
         frames.x = layer(frames) if frames.flat else encoder.run_layer(layer, frames)
         state.layer_idx += 1
         if note is not None:
             note(state)
+
+
+class Said:
+    """A head that has been asked already: both the gate and self-conditioning want to know.
+
+    Args:
+        probs: Token probabilities of the active frames (B, M, V).
+    """
+
+    def __init__(self, probs: torch.Tensor):
+        self.probs = probs
+
+    def softmax(self, h: torch.Tensor) -> torch.Tensor:
+        """Return what it said of the active frames, as ESPnet's head does of their states."""
+        return self.probs
 
 
 def look(encoder: Walker, gate: BlankGate, state: LayerState, ctc: Any) -> tuple[torch.Tensor, ...]:

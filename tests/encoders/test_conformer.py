@@ -356,13 +356,15 @@ def test_legacy_attention_with_gates_does_not_see_the_batch(make_encoder, ctc):
 
 def test_attributes_read_and_write_the_record(make_encoder):
     _, ours = make_encoder({**GATED, "gate_layer_idx": [1, 3]})
-    assert ours.settings == SkipSettings(0.5, (0, 0), "full", (1, 3), 1.0, 0.02)
+    assert ours.settings == SkipSettings(
+        *(0.5, (0, 0), "full", (1, 3), 1.0, 0.02), min_skipped_frames=0
+    )
     ours.blank_threshold, ours.gates_in_use = 0.7, [3]
     assert ours.settings.blank_threshold == 0.7
     assert ours.gates_in_use == (3,)
     ours.exit_layer = 3
     ours.spike_extension = [1, 2]
-    assert ours.settings == SkipSettings(0.7, (1, 2), "full", (3,), 1.0, 0.02, exit_layer=3)
+    assert ours.settings == SkipSettings(0.7, (1, 2), "full", (3,), 1.0, 0.02, 3, 0)
     ours.settings = SkipSettings(skip_context="packed").over(ours.settings)
     assert (ours.skip_context, ours.exit_layer) == ("packed", None)
 

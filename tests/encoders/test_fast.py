@@ -332,10 +332,10 @@ def count_operators(run):
 @pytest.mark.parametrize(
     ("kind", "limits"),
     [
-        ("conformer", (47, 51, 60)),
-        ("transformer", (21, 21, 29)),
-        ("branchformer", (37, 41, 46)),
-        ("e_branchformer", (56, 62, 68)),
+        ("conformer", (44, 45, 56)),
+        ("transformer", (20, 20, 28)),
+        ("branchformer", (36, 37, 49)),
+        ("e_branchformer", (55, 56, 69)),
     ],
 )
 def test_a_layer_is_few_operators(kind, ctc, context, limits):

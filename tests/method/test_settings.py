@@ -65,6 +65,9 @@ def test_exit_layer():
         ({"repeat_threshold": "0.5,0.6"}, "repeat_threshold must be one number"),
         ({"min_spike_ratio": 2}, "min_spike_ratio must be in .0, 1., but got 2"),
         ({"min_spike_ratio": "few"}, "min_spike_ratio must be in"),
+        ({"min_skipped_frames": -1}, "min_skipped_frames must be a whole number >= 0.*got -1"),
+        ({"min_skipped_frames": "1.5"}, "min_skipped_frames must be a whole number"),
+        ({"min_skipped_frames": True}, "min_skipped_frames must be a whole number"),
     ],
 )
 def test_other_wrong_values(wrong, message):
@@ -126,11 +129,13 @@ def test_an_encoder_without_gates_can_only_be_off():
 
 def test_items_and_their_description():
     text = (
-        "threshold=0.9,0.95 extension=1,2 context=packed exit=4 gates=4,8 repeats=0.5 fallback=0.1"
+        "threshold=0.9,0.95 extension=1,2 context=packed exit=4 gates=4,8 repeats=0.5 fallback=0.1 "
+        "min_skipped=16"
     )
     found = SkipSettings.from_items(text.split())
     assert found.describe() == text
-    assert found == SkipSettings((0.9, 0.95), (1, 2), "packed", (4, 8), 0.5, 0.1, 4)
+    assert found == SkipSettings((0.9, 0.95), (1, 2), "packed", (4, 8), 0.5, 0.1, 4, 16)
+    assert SkipSettings(0.9, min_skipped_frames=0).describe() == "threshold=0.9", "no rule"
     assert SkipSettings.from_items(["threshold=off", "exit=none"]) == OFF
     assert WHOLE.describe() == "threshold=0.9 extension=1,1 context=full gates=2,4"
     with pytest.raises(ValueError, match="'treshold=1' is not known"):
@@ -140,8 +145,11 @@ def test_items_and_their_description():
 
 
 def test_json_there_and_back():
-    found = SkipSettings((0.9, 1.0), (1, 2), "packed", (4, 8), 0.5, 0.1, 4)
+    found = SkipSettings((0.9, 1.0), (1, 2), "packed", (4, 8), 0.5, 0.1, 4, 16)
     assert SkipSettings.from_json(json.loads(json.dumps(found.to_json()))) == found
+    before = {k: v for k, v in found.to_json().items() if k != "min_skipped_frames"}
+    base = SkipSettings(min_skipped_frames=7)  # files without it keep what the model has
+    assert SkipSettings.from_json(before).over(base).min_skipped_frames == 7
 
 
 def test_json_of_older_files_is_read():

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 
 from espnet_layerskip._compat import MultiHeadedAttention, RelPositionMultiHeadedAttention
 from espnet_layerskip.encoders.fast.layout import AttentionBlock, Layout
-from espnet_layerskip.encoders.fast.parts import layer_norm
+from espnet_layerskip.encoders.fast.parts import folded, plain_norm
 from espnet_layerskip.encoders.fast.precision import float_dtype, linear
 from espnet_layerskip.method.frames import Frames
+
+SMALL = 2**15  # up to so many scores of a head three products are faster than PyTorch's one
 
 
 def unsupported_attention(module: Any) -> str | None:
@@ -89,14 +91,9 @@ class Scores:
         outs = []
         for block in layout.blocks:
             bias = None if table is None else relative_scores(q_pos, table, block)
-            out = F.scaled_dot_product_attention(
-                q[None, :, block.queries],
-                k[None, :, block.keys],
-                v[None, :, block.keys],
-                bias,
-                scale=1.0,
-            )
-            outs.append(out[0].transpose(0, 1))
+            keys, values = _part(k, block.keys), _part(v, block.keys)
+            out = attend(_part(q, block.queries), keys, values, bias)
+            outs.append(out.transpose(0, 1))
         joined = outs[0] if len(outs) == 1 else torch.cat(outs)
         return joined.reshape(q.size(1), -1)
 
@@ -120,26 +117,48 @@ class Attention:
     """Self-attention of ``norm(x)``."""
 
     def __init__(self, norm: Any, module: Any, precision: str):
-        self.norm, self.scores = layer_norm(norm), Scores(module, precision)
-        weights, biases = projections(module)
+        self.norm, self.scores = plain_norm(norm), Scores(module, precision)
+        maps = [folded(norm, *one) for one in zip(*projections(module), strict=True)]
+        weights, biases = zip(*maps, strict=True)
+        self.size = weights[0].size(0)
         self.qkv = linear(torch.cat(weights), torch.cat(biases), precision)
-        self.query = linear(weights[0], biases[0], precision)
         self.key_value = linear(torch.cat(weights[1:]), torch.cat(biases[1:]), precision)
         self.out = linear(module.linear_out.weight, module.linear_out.bias, precision)
 
     def __call__(self, x: torch.Tensor, frames: Frames, layout: Layout) -> torch.Tensor:
         """Return (N, D) of rows (N, D)."""
-        h, heads = self.norm(x), self.scores.heads
+        y, heads = self.qkv(self.norm(x)), self.scores.heads
         if layout.over_frozen:
-            both = self.key_value(layout.fill(self.norm, h, frames))
-            [q], (k, v) = heads(self.query(h), 1), heads(both, 2)
+            skipped = self.key_value(layout.skipped(self.norm, frames, y.dtype))
+            [q] = heads(y[:, : self.size], 1)
+            k, v = heads(layout.keys(skipped, y[:, self.size :]), 2)
         else:
-            q, k, v = heads(self.qkv(h), 3)
+            q, k, v = heads(y, 3)
         return self.out(self.scores(q, k, v, frames.pos_emb, layout))
 
 
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Return (H, N, d), the attention of queries (H, N, d) to keys and values (H, M, d).
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        bias: (H, N, M), added to the scores; None = nothing.
+    """
+    if q.size(1) * k.size(1) > SMALL or q.is_cuda or q.dtype != torch.float32:
+        mask = None if bias is None else bias[None]
+        return F.scaled_dot_product_attention(q[None], k[None], v[None], mask, scale=1.0)[0]
+    scores = torch.bmm(q, k.transpose(1, 2))
+    if bias is not None:
+        scores.add_(bias)
+    return torch.bmm(scores.softmax(-1), v)
+
+
 def relative_scores(q: torch.Tensor, table: torch.Tensor, block: AttentionBlock) -> torch.Tensor:
-    """Return the relative scores (1, H, queries, keys) of one block.
+    """Return the relative scores (H, queries, keys) of one block.
 
     Args:
         q: Queries with their positional bias (H, N, d).
@@ -147,11 +166,18 @@ def relative_scores(q: torch.Tensor, table: torch.Tensor, block: AttentionBlock)
         block: Rows and columns.
     """
     centre = table.size(2) // 2
-    scores = torch.bmm(q[:, block.queries], table[..., centre + block.low : centre + block.high])
+    scores = torch.bmm(
+        _part(q, block.queries), table[..., centre + block.low : centre + block.high]
+    )
     heads, rows, width = scores.shape
     if block.columns is not None:
-        return scores.gather(2, block.columns.expand(heads, -1, -1))[None]
+        return scores.gather(2, block.columns.expand(heads, -1, -1))
     # row r begins one column before row r - 1: a stride, no copy
-    shape = (1, heads, rows, width - rows + 1)
-    stride = (heads * rows * width, rows * width, width - 1, 1)
+    shape = (heads, rows, width - rows + 1)
+    stride = (rows * width, width - 1, 1)
     return scores.as_strided(shape, stride, scores.storage_offset() + rows - 1)
+
+
+def _part(rows: torch.Tensor, part: slice) -> torch.Tensor:
+    """Return some rows of (H, N, d); no operation where these are all."""
+    return rows if part.stop - part.start == rows.size(1) else rows[:, part]

@@ -6,15 +6,14 @@ they do not share (their weights) goes into the projections of the branches, whi
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from espnet_layerskip.encoders.fast.attention import Scores, projections
+from espnet_layerskip.encoders.fast.depthwise import Depthwise
 from espnet_layerskip.encoders.fast.layout import Layout
-from espnet_layerskip.encoders.fast.parts import Depthwise, activation, layer_norm
+from espnet_layerskip.encoders.fast.parts import activation, folded, layer_norm, plain_norm
 from espnet_layerskip.encoders.fast.precision import Op, linear
 from espnet_layerskip.method.frames import Frames
 
@@ -31,21 +30,20 @@ class Branches:
         unit, first = layer.cgmlp.csgu, layer.cgmlp.channel_proj1[0]
         self.scores = Scores(layer.attn, precision)
         norm = layer.norm_mha
-        self.norm: Op = partial(F.layer_norm, normalized_shape=norm.normalized_shape, eps=norm.eps)
+        self.norm = plain_norm(norm)
         self.size = norm.normalized_shape[0]
         weights, biases = projections(layer.attn)
-        maps = [_folded(norm, *both) for both in zip(weights, biases, strict=True)]
+        maps = [folded(norm, *both) for both in zip(weights, biases, strict=True)]
         # of the cgMLP's channels one half is the content, the other one its gate
         halves = zip(first.weight.detach().chunk(2), first.bias.detach().chunk(2), strict=True)
         query, key, value = maps
-        content, gate = (_folded(layer.norm_mlp, *half) for half in halves)
+        content, gate = (folded(layer.norm_mlp, *half) for half in halves)
 
         def joined(*parts: tuple[torch.Tensor, torch.Tensor]) -> Op:
             weights, biases = zip(*parts, strict=True)
             return linear(torch.cat(weights), torch.cat(biases), precision)
 
         self.all = joined(query, key, value, content, gate)
-        self.of_queries = joined(query, content)
         self.of_keys = joined(key, value, gate)
         self.first_activation: Op = layer.cgmlp.channel_proj1[1]
         self.gate_norm = layer_norm(unit.norm)
@@ -70,31 +68,22 @@ class Branches:
         Returns:
             (M, D) of the attention and (M, U / 2) of the cgMLP.
         """
-        h, size, heads = self.norm(x), self.size, self.scores.heads
+        size, heads = self.size, self.scores.heads
+        y = self.all(layout.queries(self.norm, self.norm(x), frames))
+        skipped = None
         if layout.over_frozen:
-            states = layout.fill(self.norm, h, frames, same_norm=True)
-            queries = self.of_queries(h if layout.near is None else layout.queries(states))
-            keys = self.of_keys(states)
-            [q], (k, v) = heads(queries[:, :size], 1), heads(keys[:, : 2 * size], 2)
-            content = self.first_activation(queries[:, size:])
-            gate = layout.all_rows(self.gate_norm(self.first_activation(keys[:, 2 * size :])))
+            skipped = self.of_keys(layout.skipped(self.norm, frames, y.dtype))
+            [q] = heads(y[:, :size], 1)
+            k, v = heads(layout.keys(skipped[:, : 2 * size], y[:, size : 3 * size]), 2)
+            skipped = self.gate_norm(self.first_activation(skipped[:, 2 * size :]))
         else:
-            y = self.all(h)
             q, k, v = heads(y[:, : 3 * size], 3)
-            both = self.first_activation(y[:, 3 * size :])
-            content, gate = both[:, : both.size(1) // 2], both[:, both.size(1) // 2 :]
-            gate = layout.to_grid(self.gate_norm(gate))
+        both = self.first_activation(y[:, 3 * size :])
+        content, gate = both[:, : both.size(1) // 2], both[:, both.size(1) // 2 :]
         seen = self.scores(q, k, v, frames.pos_emb, layout)
-        gate = layout.from_grid(self.conv(gate))
+        gate = layout.convolve(self.conv, self.gate_norm(gate), skipped)
         if self.linear is not None:
             gate = self.linear(gate)
         if self.activation is not None:
             gate = self.activation(gate)
         return seen, content.mul_(gate)
-
-
-def _folded(
-    norm: Any, weight: torch.Tensor, bias: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight and bias that do after a norm without weights what these do after ``norm``."""
-    return weight * norm.weight.detach(), bias + weight @ norm.bias.detach()

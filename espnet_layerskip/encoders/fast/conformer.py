@@ -12,14 +12,16 @@ import torch.nn.functional as F
 
 from espnet_layerskip._compat import ConvolutionModule
 from espnet_layerskip.encoders.fast.attention import Attention, unsupported_attention
+from espnet_layerskip.encoders.fast.depthwise import Depthwise
 from espnet_layerskip.encoders.fast.layout import Layout, layout_of
 from espnet_layerskip.encoders.fast.parts import (
-    Depthwise,
     FastEncoder,
     FastLayer,
     FeedForward,
     activation,
+    folded,
     layer_norm,
+    plain_norm,
     unsupported_feed_forward,
 )
 from espnet_layerskip.encoders.fast.precision import Op, linear
@@ -30,9 +32,9 @@ class Convolution:
     """``conv_module(norm(x))`` with its BatchNorm folded into the depthwise convolution."""
 
     def __init__(self, norm: Any, module: Any, precision: str):
-        self.norm, self.activation = layer_norm(norm), activation(module.activation)
+        self.norm, self.activation = plain_norm(norm), activation(module.activation)
         conv1, conv, conv2 = module.pointwise_conv1, module.depthwise_conv, module.pointwise_conv2
-        self.pointwise_1 = linear(conv1.weight[..., 0], conv1.bias, precision)
+        self.pointwise_1 = linear(*folded(norm, conv1.weight[..., 0], conv1.bias), precision)
         self.pointwise_2 = linear(conv2.weight[..., 0], conv2.bias, precision)
         batch_norm = module.norm
         gain = batch_norm.weight * (batch_norm.running_var + batch_norm.eps).rsqrt()
@@ -42,12 +44,11 @@ class Convolution:
 
     def __call__(self, x: torch.Tensor, frames: Frames, layout: Layout) -> torch.Tensor:
         """Return (N, D) of rows (N, D)."""
-        h = self.norm(x)
+        rows, skipped = F.glu(self.pointwise_1(self.norm(x))), None
         if layout.over_frozen:
-            z = layout.all_rows(F.glu(self.pointwise_1(layout.fill(self.norm, h, frames))))
-        else:
-            z = layout.to_grid(F.glu(self.pointwise_1(h)))
-        return self.pointwise_2(self.activation(layout.from_grid(self.depthwise(z))))
+            frozen = layout.skipped(self.norm, frames, x.dtype)
+            skipped = F.glu(self.pointwise_1(frozen))
+        return self.pointwise_2(self.activation(layout.convolve(self.depthwise, rows, skipped)))
 
 
 class FastConformerLayer(FastLayer):

@@ -11,9 +11,9 @@ import torch
 
 from espnet_layerskip.encoders.fast.attention import unsupported_attention
 from espnet_layerskip.encoders.fast.branches import Branches
+from espnet_layerskip.encoders.fast.depthwise import Depthwise
 from espnet_layerskip.encoders.fast.layout import layout_of
 from espnet_layerskip.encoders.fast.parts import (
-    Depthwise,
     FastEncoder,
     FastLayer,
     FeedForward,
@@ -72,7 +72,7 @@ class FastEBranchformerLayer(FastLayer):
             x = self.macaron(x).add_(x)
         seen, gated = self.branches(x, frames, layout)
         both = torch.cat((self.attention_out(seen), self.cgmlp_out(gated)), dim=1)
-        both = layout.active_from_grid(self.fusion(layout.to_grid(both)))
+        both = layout.convolve(self.fusion, both, wanted="active")
         x = self.merge(both).add_(x)
         if self.feed_forward is not None:
             x = self.feed_forward(x).add_(x)

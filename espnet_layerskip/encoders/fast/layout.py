@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 import torch
 
 from espnet_layerskip.encoders.convolution import near_index
+from espnet_layerskip.encoders.fast.depthwise import Depthwise
 from espnet_layerskip.encoders.fast.precision import Op
 from espnet_layerskip.method.frames import Frames
 from espnet_layerskip.method.packing import PackedIndex
@@ -45,7 +46,7 @@ class Layout:
 
     Attributes:
         over_frozen: True if skipped frames are keys and neighbours too (context "full"
-            above a gate); keys are then the rows of the full batch (B * T).
+            above a gate); keys are then the rows of the full batch (B * T), see `keys`.
         near: Where over_frozen and a ``reach`` is given: the query rows, which are the active
             frames and the skipped ones near them (`convolution.near_index`); else None and the
             queries are the active rows.
@@ -59,6 +60,7 @@ class Layout:
     def __init__(self, frames: Frames, reach: int = 0):
         index, valid_mask = frames.index, frames.valid_mask
         batch, length, _ = frames.shape
+        self._device = frames.x.device
         gated = index is not None and index.keep_mask is not valid_mask
         self.over_frozen = gated and frames.context == "full"
         self.near: PackedIndex | None = None
@@ -77,64 +79,137 @@ class Layout:
         else:
             keys = [slice(*pair) for pair in pairwise(starts)]
         self.blocks = list(_blocks(starts, keys, positions, self.over_frozen))
-        self._slots: torch.Tensor | None
+        slots: torch.Tensor | None
         if gated and frames.context == "packed":
             self._grid_shape = batch, max(1, *counts)
-            self._slots = _ranks(starts, self._grid_shape[1], frames.x.device)
+            slots = _ranks(starts, self._grid_shape[1], self._device)
         else:
             self._grid_shape = batch, length
-            self._slots = None if index is None else index.kept
-        self._active = self._slots if self.near is None else active
-        self._padding = None if valid_mask is None else ~valid_mask[..., None]
-        self._grids: dict[int, torch.Tensor] = {}
-        self._base: torch.Tensor | None = None
+            slots = None if index is None else index.kept
+        self._rows = {"queries": slots, "active": slots}
+        self._place: torch.Tensor | None = None
+        if self.near is not None:
+            assert active is not None
+            self._rows["active"] = active
+            self._place = torch.searchsorted(self.near.kept, active)
+        if self.over_frozen:
+            assert index is not None
+            rest = ~index.keep_mask if valid_mask is None else valid_mask & ~index.keep_mask
+            self._rows["skipped"] = rest.flatten().nonzero().squeeze(1)
+        self._padded: dict[tuple[str, int, int], torch.Tensor] = {}
+        self._grids: dict[tuple[int, int], torch.Tensor] = {}
+        self._keys: dict[int, torch.Tensor] = {}
+        self._skipped: torch.Tensor | None = None
+        self._near: torch.Tensor | None = None
 
-    def to_grid(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return query rows (N, C) as (B, W, C) for a convolution, zero where no row belongs."""
-        shape = (*self._grid_shape, rows.size(1))
-        if self._slots is None or rows.size(0) == shape[0] * shape[1]:
-            return rows.view(shape)
-        grid = self._grids.get(shape[2])
-        if grid is None:  # every layer fills the same slots of it
-            grid = self._grids[shape[2]] = rows.new_zeros(shape[0] * shape[1], shape[2])
-        return grid.index_copy_(0, self._slots, rows).view(shape)
-
-    def all_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return rows of the full batch (B * T, C) as (B, T, C), zero on padding; in place."""
-        grid = rows.view(*self._grid_shape, rows.size(1))
-        return grid if self._padding is None else grid.masked_fill_(self._padding, 0.0)
-
-    def from_grid(self, grid: torch.Tensor) -> torch.Tensor:
-        """Return the query rows (N, C) from (B, W, C)."""
-        return _select(grid.reshape(-1, grid.size(2)), self._slots)
-
-    def active_from_grid(self, grid: torch.Tensor) -> torch.Tensor:
-        """Return the rows (N, C) of the active frames from (B, W, C)."""
-        return _select(grid.reshape(-1, grid.size(2)), self._active)
-
-    def queries(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the query rows (N, C) out of the rows of the full batch (B * T, C)."""
-        return _select(rows, self._slots)
-
-    def fill(
-        self, norm: Op, h: torch.Tensor, frames: Frames, same_norm: bool = False
-    ) -> torch.Tensor:
-        """Return normalised active rows over the normalised frozen states, (B * T, D).
+    def queries(self, norm: Op, h: torch.Tensor, frames: Frames) -> torch.Tensor:
+        """Return normalised query rows (M, D).
 
         Args:
-            norm: The norm.
+            norm: The norm, without weights: it is the same in all layers.
             h: Active rows (N, D), normalised.
             frames: Those of this layout.
-            same_norm: The norm is the same in all layers: that of the frozen states is kept.
         """
-        assert frames.frozen is not None
-        assert isinstance(frames.index, PackedIndex)
-        base = self._base
-        if base is None:
-            base = norm(frames.frozen.to(h.dtype)).view(-1, h.size(1))
-        if same_norm:
-            self._base = base
-        return base.index_copy_(0, frames.index.kept, h)
+        if self.near is None:
+            return h
+        if self._near is None:
+            self._near = norm(_frozen(frames).index_select(0, self.near.kept).to(h.dtype))
+        assert self._place is not None
+        return self._near.index_copy_(0, self._place, h)
+
+    def skipped(self, norm: Op, frames: Frames, dtype: torch.dtype) -> torch.Tensor:
+        """Return the normalised states (S, D) of the frames that are no queries.
+
+        Args:
+            norm: The norm, without weights: it is the same in all layers.
+            frames: Those of this layout.
+            dtype: Of the result.
+        """
+        if self._skipped is None:
+            rows = self._rows["skipped"]
+            assert rows is not None
+            self._skipped = norm(_frozen(frames).index_select(0, rows).to(dtype))
+        return self._skipped
+
+    def keys(self, skipped: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows of the full batch (B * T, C), undefined on padding.
+
+        Args:
+            skipped: Rows (S, C) of the frames of `skipped`.
+            rows: Query rows (M, C).
+        """
+        found = self._keys.get(rows.size(1))
+        if found is None:  # every layer fills the same rows of it
+            batch, length = self._grid_shape
+            found = self._keys[rows.size(1)] = rows.new_empty(batch * length, rows.size(1))
+        for name, part in (("skipped", skipped), ("queries", rows)):
+            where = self._rows[name]
+            assert where is not None
+            found.index_copy_(0, where, part)
+        return found
+
+    def convolve(
+        self,
+        conv: Depthwise,
+        rows: torch.Tensor,
+        skipped: torch.Tensor | None = None,
+        wanted: str = "queries",
+    ) -> torch.Tensor:
+        """Return a convolution over time, (M, C); silent where no row is.
+
+        Args:
+            conv: The convolution.
+            rows: Query rows (M, C).
+            skipped: Rows (S, C) of the frames of `skipped`; None = silence.
+            wanted: "queries", or "active" for the rows of the active frames only.
+        """
+        batch, width = self._grid_shape
+        places = self._rows[wanted]
+        total = batch * width
+        count = total if places is None else places.numel()
+        few = conv.prefers_windows(count, total, rows)
+        if not few and skipped is None and rows.size(0) == total:
+            out = conv(rows.view(batch, width, -1))
+            return _select(out.reshape(total, -1), places)
+        reach = conv.reach
+        key = rows.size(1), reach
+        grid = self._grids.get(key)
+        if grid is None:  # every layer fills the same slots of it
+            grid = rows.new_zeros(batch * (width + 2 * reach), rows.size(1))
+            self._grids[key] = grid
+        grid.index_copy_(0, self._in_padded("queries", reach, reach), rows)
+        if skipped is not None:
+            grid.index_copy_(0, self._in_padded("skipped", reach, reach), skipped)
+        if few:  # the window of a frame begins `reach` slots before it
+            return conv.windows(grid, self._in_padded(wanted, 0, reach))
+        out = conv(grid.view(batch, width + 2 * reach, -1), padding=0)
+        return _select(out.reshape(total, -1), places)
+
+    def _in_padded(self, name: str, first: int, reach: int) -> torch.Tensor:
+        """Return the slots of some rows in a grid with ``reach`` slots on each side.
+
+        Args:
+            name: Of the rows.
+            first: Slot of the first frame in a row of the grid.
+            reach: Slots added on each side.
+        """
+        found = self._padded.get((name, first, reach))
+        if found is None:
+            batch, width = self._grid_shape
+            found = self._rows[name]
+            if found is None:
+                found = torch.arange(batch * width, device=self._device)
+            if batch > 1:
+                row = found.div(width, rounding_mode="floor")
+                found = found + 2 * reach * row
+            found = self._padded[name, first, reach] = found + first
+        return found
+
+
+def _frozen(frames: Frames) -> torch.Tensor:
+    """Return the frozen states as rows (B * T, D)."""
+    assert frames.frozen is not None
+    return frames.frozen.view(-1, frames.frozen.size(2))
 
 
 def layout_of(frames: Frames, reach: int = 0) -> Layout:

@@ -30,7 +30,7 @@ def unsupported_feed_forward(module: Any) -> str | None:
 def layer_norm(norm: Any) -> Op:
     """Return a LayerNorm over the last dimension as a function."""
     return partial(
-        F.layer_norm,
+        torch.layer_norm,
         normalized_shape=norm.normalized_shape,
         weight=norm.weight.detach(),
         bias=norm.bias.detach(),
@@ -38,34 +38,22 @@ def layer_norm(norm: Any) -> Op:
     )
 
 
+def plain_norm(norm: Any) -> Op:
+    """Return a LayerNorm without its weights, which `folded` puts into the map after it."""
+    return partial(torch.layer_norm, normalized_shape=norm.normalized_shape, eps=norm.eps)
+
+
+def folded(
+    norm: Any, weight: torch.Tensor, bias: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight and bias that do after `plain_norm` what these do after ``norm``."""
+    weight, bias = weight.detach(), bias.detach()
+    return weight * norm.weight.detach(), bias + weight @ norm.bias.detach()
+
+
 def activation(module: Any) -> Op:
     """Return the activation as a function that may work in place."""
     return partial(F.silu, inplace=True) if type(module) is Swish else module  # type: ignore[no-any-return]
-
-
-class Depthwise:
-    """A depthwise convolution over time that keeps the length.
-
-    Args:
-        weight: (C, 1, k), k odd.
-        bias: (C,).
-        precision: One of PRECISIONS; in int8 it is float32.
-    """
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, precision: str):
-        dtype = float_dtype(precision)
-        self.run = partial(
-            F.conv2d,
-            weight=weight.detach()[:, :, None].to(dtype),  # (C, 1, 1, k): time is the width
-            bias=bias.detach().to(dtype),
-            padding=(0, weight.size(2) // 2),
-            groups=weight.size(0),
-        )
-
-    def __call__(self, grid: torch.Tensor) -> torch.Tensor:
-        """Return (B, W, C) of (B, W, C)."""
-        # in memory this is a channels-last image of height 1
-        return self.run(grid[:, None].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, 0]
 
 
 class FeedForward:

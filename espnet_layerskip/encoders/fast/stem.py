@@ -57,7 +57,8 @@ class FastStem:
         x = x.as_strided((batch, 1, length, bins), (length * bins, 1, bins, 1))
         for conv in self.convs:
             x = conv(x).relu_()
-        x = self.projection(x.permute(0, 2, 3, 1).flatten(2))
+        rows = x.permute(0, 2, 3, 1).flatten(2)
+        x = self.projection(rows.flatten(0, 1)).view(*rows.shape[:2], -1)
         # its table grows and keeps the dtype of its last input: a copy keeps threads apart
         out = copy.copy(self.pos_enc)(x.float())
         if isinstance(out, tuple):
