@@ -48,6 +48,7 @@ INSTALL_REQUIRES = [
     "pyyaml>=5.1.2",  # as ESPnet
     "soundfile>=0.12",  # first wheels that carry libsndfile with NIST SPHERE, FLAC and MP3
     "soxr>=0.3.2",  # resampling; comes with ESPnet's librosa, as there
+    "scipy",  # quantiles, for the intervals of calibrate; as ESPnet
     # ESPnet 202611 trains only with these two and does not declare them. Can go when it does.
     "editdistance",
     "tensorboard",
@@ -61,6 +62,8 @@ EXTRAS_REQUIRE = {
     "dev": [
         "hypothesis",
         "mypy",
+        "onnx>=1.17",  # the extra "onnx", for its tests
+        "onnxruntime>=1.20",
         "pytest>=8.2",  # importlib mode that finds installed modules, used in pyproject.toml
         "pytest-xdist",
         "ruff",
@@ -80,6 +83,9 @@ EXTRAS_REQUIRE = {
     # with it. Not for "make setup": there are no wheels, its build takes CMake, a compiler and
     # several minutes. Can move there when there are.
     "kenlm": ["kenlm>=0.3.0"],
+    # espnet-layerskip export; its runtime needs only onnxruntime. These are the first with wheels
+    # for NumPy 2 (onnx) and for Python 3.13 (onnxruntime).
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
 }
 
 setup(

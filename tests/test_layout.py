@@ -14,7 +14,7 @@ ROOMS = [
     {"training", "decoding"},
     {"registry"},
     {"inference"},
-    {"evaluation"},
+    {"evaluation", "export"},
     {"verbs", "recipe", "bin"},
 ]
 # Modules at the top of the package, by the room that they stand in.

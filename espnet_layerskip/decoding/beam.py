@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from espnet_layerskip.decoding.hypothesis import Hypothesis
-from espnet_layerskip.method.ctc import BLANK
+from espnet_layerskip.method.settings import BLANK
 
 
 class PrefixScorer(Protocol):

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any
 
-from espnet_layerskip.method.ctc import BLANK
+import numpy as np
+
+from espnet_layerskip.decoding.hypothesis import to_numpy
+from espnet_layerskip.method.settings import BLANK
+
+if TYPE_CHECKING:
+    from espnet_layerskip.decoding.hypothesis import Frames
 
 # As ESPnet's log of zero: sums of it stay finite where -inf would turn into NaN.
 LOG_ZERO = -1.0e10
 DROP_NOTHING = 1.0
 
 
-def clean_log_probs(log_probs: torch.Tensor) -> torch.Tensor:
+def clean_log_probs(log_probs: Any) -> Any:
     """Return log-posteriors without NaN: a NaN is probability zero, a frame of zeros is blank.
 
     Args:
-        log_probs: (..., T, V), float, blank at index 0.
+        log_probs: (..., T, V), float, blank at index 0; a tensor, on whatever device, or an
+            array. The result is of the same kind.
     """
-    log_probs = torch.where(log_probs.isnan(), -torch.inf, log_probs)
-    nothing = log_probs.amax(-1) == -torch.inf
-    log_probs[..., BLANK] = log_probs[..., BLANK].masked_fill(nothing, 0.0)
+    if isinstance(log_probs, np.ndarray):
+        log_probs = np.where(np.isnan(log_probs), -np.inf, log_probs).astype(log_probs.dtype)
+        nothing = log_probs.max(-1) == -np.inf
+    else:
+        log_probs = log_probs.masked_fill(log_probs.isnan(), -np.inf)
+        nothing = log_probs.amax(-1) == -np.inf
+    log_probs[..., BLANK][nothing] = 0.0
     return log_probs
 
 
@@ -47,8 +58,8 @@ def choose_drop_threshold(value: float | str | None, decoder_type: str) -> float
 
 
 def drop_frames(
-    log_probs: torch.Tensor, threshold: float, keep_mask: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+    log_probs: Any, threshold: float, keep_mask: Frames | None = None
+) -> tuple[Any, np.ndarray]:
     """Merge each run of frames that are surely blank into one frame.
 
     A frame is dropped where p(blank) > ``threshold``, or where it skipped layers and blank
@@ -61,40 +72,42 @@ def drop_frames(
     - the best path (greedy) and its score stay as they are.
 
     Args:
-        log_probs: (T, V), float, without NaN, blank at index 0.
+        log_probs: (T, V), float, without NaN, blank at index 0; a tensor or an array.
         threshold: In (0.5, 1]; 1.0 drops nothing, whatever skipped.
         keep_mask: (T,) bool, False = the frame skipped layers; None = none did.
 
     Returns:
-        Log-posteriors (M, V), M <= T, and the frame (M,) int64 that each row starts at.
+        Log-posteriors (M, V), M <= T, of the kind that came, and the frame (M,) int64 that each
+        row starts at.
 
     Example:
-        >>> p = torch.tensor([[0.1, 0.9], [0.99, 0.01], [0.99, 0.01], [0.1, 0.9]])
-        >>> rows, first = drop_frames(p.log(), threshold=0.9)
-        >>> first.tolist(), round(float(rows[1, 0].exp()), 4)
+        >>> p = np.array([[0.1, 0.9], [0.99, 0.01], [0.99, 0.01], [0.1, 0.9]])
+        >>> rows, first = drop_frames(np.log(p), threshold=0.9)
+        >>> first.tolist(), round(float(np.exp(rows[1, 0])), 4)
         ([0, 1, 3], 0.9801)
     """
-    if log_probs.dim() != 2 or (keep_mask is not None and keep_mask.shape != log_probs.shape[:1]):
+    if log_probs.ndim != 2 or (keep_mask is not None and keep_mask.shape != log_probs.shape[:1]):
         raise ValueError(
             f"log_probs must be (T, V) and keep_mask (T,), but got {tuple(log_probs.shape)} and "
             f"{None if keep_mask is None else tuple(keep_mask.shape)}"
         )
-    frames = torch.arange(log_probs.size(0), device=log_probs.device)
+    frames = np.arange(len(log_probs))
     if threshold >= DROP_NOTHING:
         return log_probs, frames
-    blank = log_probs[:, BLANK]
-    dropped = blank.exp() > threshold
+    rows = to_numpy(log_probs)
+    blank = rows[:, BLANK]
+    dropped = np.exp(blank) > threshold
     if keep_mask is not None:
-        dropped |= ~keep_mask & (log_probs.argmax(-1) == BLANK)
+        dropped |= ~to_numpy(keep_mask) & (rows.argmax(-1) == BLANK)
     starts = ~dropped
-    starts[1:] |= starts[:-1].clone()  # the first of a run
+    starts[1:] |= starts[:-1].copy()  # the first of a run
     starts[:1] = True
-    row = starts.cumsum(0) - 1
+    row = starts.cumsum() - 1
     first = frames[starts]
-    out = log_probs[first]
+    out = rows[first]
     merged = dropped[first]
-    runs = torch.zeros(len(first), dtype=torch.float64, device=out.device)
-    runs.index_add_(0, row, blank.double())
+    runs = np.zeros(len(first))
+    np.add.at(runs, row, blank.astype(np.float64))
     out[merged] = LOG_ZERO
-    out[merged, BLANK] = runs[merged].to(out.dtype)
-    return out, first
+    out[merged, BLANK] = runs[merged]
+    return (out if rows is log_probs else log_probs.new_tensor(out)), first

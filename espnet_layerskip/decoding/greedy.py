@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from espnet_layerskip.decoding.frame_drop import clean_log_probs
-from espnet_layerskip.decoding.hypothesis import Hypothesis
-from espnet_layerskip.method.ctc import BLANK
+from espnet_layerskip.decoding.hypothesis import Hypothesis, to_numpy
+from espnet_layerskip.method.settings import BLANK
+
+if TYPE_CHECKING:
+    from espnet_layerskip.decoding.hypothesis import Frames
 
 
-def collapse(ids: torch.Tensor, lens: torch.Tensor) -> list[tuple[list[int], list[int]]]:
+def collapse(ids: Frames, lens: Frames) -> list[tuple[list[int], list[int]]]:
     """Merge repeats and drop blanks.
 
     Two equal labels stay two tokens if at least one blank stands between them, so the
@@ -28,20 +32,20 @@ def collapse(ids: torch.Tensor, lens: torch.Tensor) -> list[tuple[list[int], lis
         ValueError: If the shapes do not fit.
 
     Example:
-        >>> collapse(torch.tensor([[0, 3, 3, 0, 3, 5, 5]]), torch.tensor([6]))
+        >>> collapse(np.array([[0, 3, 3, 0, 3, 5, 5]]), np.array([6]))
         [([3, 3, 5], [1, 4, 5])]
     """
-    if ids.dim() != 2 or lens.shape != ids.shape[:1]:
+    if ids.ndim != 2 or lens.shape != ids.shape[:1]:
         raise ValueError(
             f"ids must be (B, T) and lens (B,), but got {tuple(ids.shape)} and {tuple(lens.shape)}"
         )
-    ids, lens = ids.cpu(), lens.cpu()
-    starts = ids != BLANK
-    starts[:, 1:] &= ids[:, 1:] != ids[:, :-1]
-    starts &= torch.arange(ids.size(1)) < lens[:, None]
+    labels = to_numpy(ids)
+    starts = labels != BLANK
+    starts[:, 1:] &= labels[:, 1:] != labels[:, :-1]
+    starts &= np.arange(labels.shape[1]) < to_numpy(lens)[:, None]
     out = []
-    for row, start in zip(ids, starts, strict=True):
-        frames = start.nonzero().squeeze(1)
+    for row, start in zip(labels, starts, strict=True):
+        frames = start.nonzero()[0]
         out.append((row[frames].tolist(), frames.tolist()))
     return out
 
@@ -54,21 +58,21 @@ class GreedyDecoder:
     it would change neither the path nor its score (:func:`~.frame_drop.drop_frames`).
 
     Example:
-        >>> log_probs = torch.tensor([[[0.1, 0.9], [0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]]).log()
-        >>> [[best]] = GreedyDecoder()(log_probs, torch.tensor([4]))
+        >>> log_probs = np.log([[[0.1, 0.9], [0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]])
+        >>> [[best]] = GreedyDecoder()(log_probs, np.array([4]))
         >>> best.token_int, best.token_frames, best.token_ends
         ([1, 1], [0, 3], [2, 4])
     """
 
     def __call__(
-        self, log_probs: torch.Tensor, lens: torch.Tensor, keep_mask: torch.Tensor | None = None
+        self, log_probs: Frames, lens: Frames, keep_mask: Frames | None = None
     ) -> list[list[Hypothesis]]:
         """Decode a batch; see :class:`~.hypothesis.CTCDecoder`."""
-        if log_probs.dim() != 3:
+        if log_probs.ndim != 3:
             raise ValueError(f"log_probs must be (B, T, V), but got {tuple(log_probs.shape)}")
-        best, ids = clean_log_probs(log_probs).max(dim=-1)
-        valid = torch.arange(ids.size(1), device=ids.device) < lens.to(ids.device)[:, None]
-        scores = best.double().masked_fill(~valid, 0.0).sum(-1).tolist()
+        best, ids = best_labels(log_probs)
+        valid = np.arange(ids.shape[1]) < to_numpy(lens)[:, None]
+        scores = np.where(valid, best, 0.0).sum(-1).tolist()
         return _hypotheses(ids, lens, scores)
 
     def stream(self) -> GreedyStream:
@@ -80,24 +84,37 @@ class GreedyStream:
     """The best path of one utterance in parts; keeps a label a frame."""
 
     def __init__(self) -> None:
-        self._path: list[torch.Tensor] = [torch.zeros(0, dtype=torch.long)]
+        self._path = [np.zeros(0, np.int64)]
         self._score = 0.0
 
-    def accept(self, log_probs: torch.Tensor, keep_mask: torch.Tensor | None = None) -> None:
+    def accept(self, log_probs: Frames, keep_mask: Frames | None = None) -> None:
         """Take the next frames; see :class:`~.hypothesis.DecoderStream`."""
-        best, ids = clean_log_probs(log_probs).max(dim=-1)
-        self._path.append(ids.cpu())
-        self._score += float(best.double().sum())
+        best, ids = best_labels(log_probs)
+        self._path.append(ids)
+        self._score += float(best.sum())
 
     def finish(self) -> list[Hypothesis]:
         """Return the one hypothesis."""
-        ids = torch.cat(self._path)[None]
-        return _hypotheses(ids, torch.tensor([ids.size(1)]), [self._score])[0]
+        ids = np.concatenate(self._path)[None]
+        return _hypotheses(ids, np.array([ids.shape[1]]), [self._score])[0]
 
 
-def _hypotheses(
-    ids: torch.Tensor, lens: torch.Tensor, scores: Sequence[float]
-) -> list[list[Hypothesis]]:
+def best_labels(log_probs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best label of each frame: its log-probability float64, and the label int64.
+
+    Args:
+        log_probs: (..., T, V); those of a tensor are found on its device.
+    """
+    cleaned = clean_log_probs(log_probs)
+    if isinstance(cleaned, np.ndarray):
+        ids = cleaned.argmax(-1)
+        best = np.take_along_axis(cleaned, ids[..., None], -1)[..., 0]
+    else:
+        best, ids = (to_numpy(part) for part in cleaned.max(dim=-1))
+    return best.astype(np.float64), ids
+
+
+def _hypotheses(ids: Frames, lens: Frames, scores: Sequence[float]) -> list[list[Hypothesis]]:
     """Return one hypothesis an utterance of its path: labels (B, T), lengths (B,)."""
     paths = [row[:n] for row, n in zip(ids.tolist(), lens.tolist(), strict=True)]
     return [

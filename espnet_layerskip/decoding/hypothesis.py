@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    # Decoders take either, and never import PyTorch themselves.
+    Frames = torch.Tensor | NDArray[Any]
+
+
+def to_numpy(values: Frames) -> NDArray[Any]:
+    """Return a tensor, of whatever device, or an array as an array."""
+    return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Hypothesis:
 class DecoderStream(Protocol):
     """The search over one utterance whose posteriors come in parts."""
 
-    def accept(self, log_probs: torch.Tensor, keep_mask: torch.Tensor | None = None) -> None:
+    def accept(self, log_probs: Frames, keep_mask: Frames | None = None) -> None:
         """Take the next frames: (T, V) and (T,), as a batch of one has them in CTCDecoder."""
 
     def finish(self) -> list[Hypothesis]:
@@ -61,13 +73,13 @@ class CTCDecoder(Protocol):
     """A search over frame-synchronous CTC posteriors of full (not packed) length."""
 
     def __call__(
-        self, log_probs: torch.Tensor, lens: torch.Tensor, keep_mask: torch.Tensor | None = None
+        self, log_probs: Frames, lens: Frames, keep_mask: Frames | None = None
     ) -> list[list[Hypothesis]]:
         """Decode a batch.
 
         Args:
             log_probs: Log-posteriors (B, T, V), float, blank at index 0; skipped frames
-                hold the gate's blank decision.
+                hold the gate's blank decision. Like the others a tensor or an array.
             lens: Number of real frames of each utterance (B,), int64.
             keep_mask: (B, T) bool, False = the frame skipped layers, so that it may be
                 dropped; None = no frame skipped.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from espnet_layerskip.decoding.align import align
 from espnet_layerskip.decoding.beam import Beam, PrefixScorer
@@ -16,8 +16,11 @@ from espnet_layerskip.decoding.frame_drop import (
     clean_log_probs,
     drop_frames,
 )
-from espnet_layerskip.decoding.hypothesis import Hypothesis
-from espnet_layerskip.method.ctc import BLANK
+from espnet_layerskip.decoding.hypothesis import Hypothesis, to_numpy
+from espnet_layerskip.method.settings import BLANK
+
+if TYPE_CHECKING:
+    from espnet_layerskip.decoding.hypothesis import Frames
 
 # With a scorer a token may win that the posteriors alone rank low.
 TOKENS_WITH_SCORER = 64
@@ -61,10 +64,10 @@ class PrefixBeamDecoder:
         self.drop_threshold = check_drop_threshold(drop_threshold)
 
     def __call__(
-        self, log_probs: torch.Tensor, lens: torch.Tensor, keep_mask: torch.Tensor | None = None
+        self, log_probs: Frames, lens: Frames, keep_mask: Frames | None = None
     ) -> list[list[Hypothesis]]:
         """Decode a batch; see :class:`~.hypothesis.CTCDecoder`."""
-        if log_probs.dim() != 3:
+        if log_probs.ndim != 3:
             raise ValueError(f"log_probs must be (B, T, V), but got {tuple(log_probs.shape)}")
         out = []
         for i, n in enumerate(lens.tolist()):
@@ -93,24 +96,23 @@ class PrefixStream:
     def __init__(self, decoder: PrefixBeamDecoder):
         self._decoder = decoder
         self._beam: Beam | None = None
-        self._rows: list[torch.Tensor] = []  # not settled yet: what was before, and the last part
+        self._rows: list[np.ndarray] = []  # not settled yet: what was before, and the last part
         self._bounds = [0]  # frame at which each of these rows starts, and the end of the last
         self._settled = Hypothesis()
 
-    def accept(self, log_probs: torch.Tensor, keep_mask: torch.Tensor | None = None) -> None:
+    def accept(self, log_probs: Frames, keep_mask: Frames | None = None) -> None:
         """Take the next frames; see :class:`~.hypothesis.DecoderStream`."""
         if self._beam is None:
-            self._beam = Beam(log_probs.size(-1), self._decoder.scorer)
+            self._beam = Beam(log_probs.shape[-1], self._decoder.scorer)
         if len(self._rows) > 1 and len(log_probs):
             self._settle(self._beam)
-        log_probs = clean_log_probs(log_probs).cpu()
-        keep_mask = None if keep_mask is None else keep_mask.cpu()
-        rows, first = drop_frames(log_probs, self._decoder.drop_threshold, keep_mask)
+        cleaned = to_numpy(clean_log_probs(log_probs))
+        rows, first = drop_frames(cleaned, self._decoder.drop_threshold, keep_mask)
         begin = self._bounds.pop()
-        self._bounds += [*(first + begin).tolist(), begin + len(log_probs)]
+        self._bounds += [*(first + begin).tolist(), begin + len(cleaned)]
         if len(rows) or not self._rows:
             self._rows.append(rows)
-        self._search(self._beam, rows.double().numpy())
+        self._search(self._beam, rows.astype(np.float64))
 
     def finish(self) -> list[Hypothesis]:
         """Return the n-best list."""
@@ -155,11 +157,11 @@ class PrefixStream:
         self._settled.token_int.extend(tokens[:count])
         self._settled.token_frames.extend(self._frames(starts[:count]))
         self._settled.token_ends.extend(self._frames(ends[:count]))
-        self._rows = [torch.cat(self._rows)[done:].clone()]
+        self._rows = [np.concatenate(self._rows)[done:].copy()]
         self._bounds = self._bounds[done:]
 
     def _align(self, tokens: list[int]) -> tuple[list[int], list[int]]:
-        return align(torch.cat(self._rows), tokens)
+        return align(np.concatenate(self._rows), tokens)
 
     def _frames(self, rows: list[int]) -> list[int]:
         return [self._bounds[row] for row in rows]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from espnet_layerskip.decoding.ngram import END, ArpaNGram, NGram
-from espnet_layerskip.method.ctc import BLANK
+from espnet_layerskip.method.settings import BLANK
 
 CACHED_STATES = 20_000
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from espnet_layerskip.files import read_table
@@ -179,6 +178,8 @@ def resampled(blocks: Iterable[Samples], rate: float, sample_rate: float) -> Ite
     if rate == sample_rate:
         yield from blocks
         return
+    import soxr  # only where it is needed: the runtime of exported models goes without
+
     stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
     for block in blocks:
         yield stream.resample_chunk(block)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-
-import torch
 
 T = TypeVar("T")
 
@@ -74,7 +73,8 @@ def in_halves(
                 "even on its own: decode it where there is more memory, lower beam_size, or cut it"
             ) from e
         gc.collect()
-        if torch.cuda.is_available():
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
     half = len(batch) - len(batch) // 2
     logger.warning(

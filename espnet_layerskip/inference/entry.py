@@ -1,15 +1,14 @@
-"""What came of an utterance: ESPnet's n-best list, with times, and what was skipped."""
+"""The entries of ESPnet's n-best list, with times."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 
 from espnet_layerskip._compat import inference_module
 from espnet_layerskip.decoding.hypothesis import Hypothesis, Word
-from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.times import word_times
 
 BeamHypothesis: Any = inference_module().Hypothesis
@@ -67,27 +66,6 @@ class NBestHypothesis(BeamHypothesis):  # type: ignore[misc]
 
 
 Entry = tuple[str | None, list[str], list[int], NBestHypothesis]
-
-
-@dataclass(frozen=True)
-class Recognized:
-    """What came of one utterance.
-
-    Attributes:
-        nbest: N-best list of (text, token, token_int, hypothesis).
-        intermediate: Tokens of intermediate CTC layers by layer, where the search gives any.
-        skips: Its encoder frames, and what was skipped of them.
-        encoder_seconds: Time in the encoder; of a batch an equal share.
-    """
-
-    nbest: list[Entry]
-    intermediate: dict[int, list[str]] | None = None
-    skips: SkipCount = field(default_factory=SkipCount)
-    encoder_seconds: float = 0.0
-
-    def for_espnet(self) -> Any:
-        """Return what ESPnet's class returns: ``nbest`` or ``(nbest, intermediate)``."""
-        return self.nbest if self.intermediate is None else (self.nbest, self.intermediate)
 
 
 def make_entry(

@@ -16,14 +16,13 @@ from espnet_layerskip.decoding.hypothesis import CTCDecoder, Hypothesis
 from espnet_layerskip.inference.batches import by_length, check_batch_size, in_halves
 from espnet_layerskip.inference.posteriors import (
     Clock,
-    Posteriors,
     can_pad,
     encode,
     extract_features,
     num_layers,
     split,
 )
-from espnet_layerskip.inference.segments import Segmentation
+from espnet_layerskip.inference.segments import Posteriors, Segmentation
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.method.settings import SkipSettings
 

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,40 +20,9 @@ from espnet_layerskip._compat import (
     check_short_utt,
 )
 from espnet_layerskip.encoders.base import LayerSkipEncoder
-from espnet_layerskip.inference.skip_count import SkipCount
+from espnet_layerskip.inference.segments import Posteriors
 from espnet_layerskip.method.frames import Encoded
 from espnet_layerskip.method.settings import SkipSettings
-
-
-@dataclass(frozen=True)
-class Posteriors:
-    """What the CTC head says of the frames of one utterance, or of a part of it.
-
-    Attributes:
-        log_probs: (T, V), float, at full length; skipped frames with the gate's decision.
-        keep_mask: (T,) bool, False = the frame skipped at a gate; None = no gate decided.
-        depth: (T,) int64, layers that each frame ran; None = all.
-    """
-
-    log_probs: torch.Tensor
-    keep_mask: torch.Tensor | None = None
-    depth: torch.Tensor | None = None
-
-    def __len__(self) -> int:
-        """Return T."""
-        return len(self.log_probs)
-
-    def __getitem__(self, frames: slice) -> Posteriors:
-        """Return some of the frames."""
-        keep_mask = None if self.keep_mask is None else self.keep_mask[frames]
-        depth = None if self.depth is None else self.depth[frames]
-        return Posteriors(self.log_probs[frames], keep_mask, depth)
-
-    def count(self, num_layers: int) -> SkipCount:
-        """Return what was skipped of an encoder with so many layers."""
-        if self.depth is None:
-            return SkipCount(len(self), 0, len(self) * num_layers, len(self) * num_layers)
-        return SkipCount.of(self.depth, num_layers)
 
 
 class Clock:

@@ -15,7 +15,7 @@ from espnet_layerskip.inference.batches import by_length, check_batch_size
 from espnet_layerskip.inference.skip_count import SkipCount
 
 if TYPE_CHECKING:
-    from espnet_layerskip.inference.entry import Recognized
+    from espnet_layerskip.inference.recognized import Recognized
     from espnet_layerskip.inference.speech2text import Speech2Text
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
-import torch
 
 from espnet_layerskip.decoding.frame_drop import clean_log_probs
-from espnet_layerskip.inference.posteriors import Posteriors
-from espnet_layerskip.method.ctc import BLANK
+from espnet_layerskip.inference.skip_count import SkipCount
+from espnet_layerskip.method.settings import BLANK
 
 # In seconds, where none are given: longer segments cost more by the second (attention), shorter
 # ones repeat more of the audio and show the encoder less of it.
@@ -25,6 +25,38 @@ SEGMENT_SIZE = 15.0
 OVERLAP = 1.2
 # Encoder frames: more than the subsampling leaves out at an end, and enough for its shortest input.
 MIN_OVERLAP = 8
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """What the CTC head says of the frames of one utterance, or of a part of it.
+
+    Attributes:
+        log_probs: (T, V), float, at full length; skipped frames with the gate's decision. This
+            and the others are tensors or arrays.
+        keep_mask: (T,) bool, False = the frame skipped at a gate; None = no gate decided.
+        depth: (T,) int64, layers that each frame ran; None = all.
+    """
+
+    log_probs: Any
+    keep_mask: Any = None
+    depth: Any = None
+
+    def __len__(self) -> int:
+        """Return T."""
+        return len(self.log_probs)
+
+    def __getitem__(self, frames: slice) -> Posteriors:
+        """Return some of the frames."""
+        keep_mask = None if self.keep_mask is None else self.keep_mask[frames]
+        depth = None if self.depth is None else self.depth[frames]
+        return Posteriors(self.log_probs[frames], keep_mask, depth)
+
+    def count(self, num_layers: int) -> SkipCount:
+        """Return what was skipped of an encoder with so many layers."""
+        if self.depth is None:
+            return SkipCount(len(self), 0, len(self) * num_layers, len(self) * num_layers)
+        return SkipCount.of(self.depth, num_layers)
 
 
 @dataclass(frozen=True)
@@ -150,7 +182,7 @@ def _seconds(name: str, value: float | str) -> float:
     return seconds
 
 
-def seam(left: torch.Tensor, right: torch.Tensor) -> int:
+def seam(left: Any, right: Any) -> int:
     """Return the frame at which to go over from one segment to the next.
 
     Only the middle half of the overlap is looked at, so that each side has a quarter of it as
@@ -160,7 +192,8 @@ def seam(left: torch.Tensor, right: torch.Tensor) -> int:
     the right side from its start on. Without agreement it is the middle of the overlap.
 
     Args:
-        left: Log-posteriors (S, V) of the overlap by the segment that ends there.
+        left: Log-posteriors (S, V) of the overlap by the segment that ends there; a tensor or an
+            array.
         right: By the one that starts there, (S, V).
 
     Returns:

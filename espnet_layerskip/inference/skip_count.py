@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,12 @@ class SkipCount:
     layers: int = 0
 
     @staticmethod
-    def of(depth: torch.Tensor, num_layers: int) -> SkipCount:
-        """Return the count of real frames that ran ``depth`` (T,) of ``num_layers`` layers."""
-        frames = depth.numel()
+    def of(depth: Any, num_layers: int) -> SkipCount:
+        """Return the count of real frames that ran ``depth`` (T,) of ``num_layers`` layers.
+
+        It is a tensor or an array.
+        """
+        frames = len(depth)
         skipped = int((depth < num_layers).sum())
         return SkipCount(frames, skipped, int(depth.sum()), frames * num_layers)
 

@@ -19,7 +19,7 @@ from espnet_layerskip.decoding import CTCDecoder, Hypothesis, make_decoder
 from espnet_layerskip.decoding.frame_drop import DROP_NOTHING, choose_drop_threshold
 from espnet_layerskip.inference import espnet_search
 from espnet_layerskip.inference.calibration import choose_skipping
-from espnet_layerskip.inference.entry import Entry, Recognized, make_entry
+from espnet_layerskip.inference.entry import Entry, make_entry
 from espnet_layerskip.inference.espnet_arguments import (
     espnet_arguments,
     take_search_arguments,
@@ -29,6 +29,7 @@ from espnet_layerskip.inference.frame_sync import Found, FrameSynchronous, Wave
 from espnet_layerskip.inference.label_sync import search_utterances
 from espnet_layerskip.inference.options import DECODER_TYPES, quantize_dynamic, set_fast_form
 from espnet_layerskip.inference.pretrained import ModelFiles, download_model, find_model
+from espnet_layerskip.inference.recognized import Recognized
 from espnet_layerskip.inference.segments import make_segmentation
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.times import frame_samples, sample_rate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from espnet_layerskip.inference.audio import AudioBlocks, AudioError, Utterance
@@ -53,6 +54,7 @@ class Transcriber:
 
     Args:
         model, model_file, options: As of `espnet_layerskip.inference.speech2text.load_model`.
+        module: Whose ``load_model`` makes a Speech2Text of these.
         batch_size: Utterances, or segments of a long one, to encode together.
         words: Give the words with their times too.
     """
@@ -64,9 +66,10 @@ class Transcriber:
         options: Mapping[str, Any],
         batch_size: int = 1,
         words: bool = False,
+        module: str = "espnet_layerskip.inference.speech2text",
     ):
         self.model, self.model_file, self.options = model, model_file, dict(options)
-        self.batch_size, self.words = batch_size, words
+        self.batch_size, self.words, self.module = batch_size, words, module
         self._loaded: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,8 +88,7 @@ class Transcriber:
             ValueError: If it cannot be used, or does not say when its words were spoken.
         """
         if self._loaded is None:
-            from espnet_layerskip.inference.speech2text import load_model
-
+            load_model = import_module(self.module).load_model
             loaded = load_model(self.model, self.model_file, **self.options)
             if self.words and loaded.frame_seconds is None:
                 raise ValueError("--times: the model's frontend does not say how long a frame is")

@@ -52,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="EXPDIR_ZIP_OR_TAG",
-        help="experiment directory, packed zip, or tag of espnet_model_zoo",
+        help="experiment directory, packed zip, tag of espnet_model_zoo, or exported model",
     )
     add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
     add(
@@ -64,7 +64,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--spike-extension", metavar="L,R", help="frames kept around each non-blank frame")
     add("--skip-context", choices=SKIP_CONTEXTS, help="what kept frames see in upper layers")
-    add("--precision", choices=PRECISIONS, default="float32", help="of the encoder")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the encoder; default: float32, of an exported model as it is",
+    )
     add(
         "--decoder",
         choices=DECODER_TYPES,
@@ -177,6 +181,7 @@ def _transcribe(
     ctm: TextIO | None,
 ) -> dict[str, Any]:
     """Print one line an utterance to ``out``, its words to ``ctm``; return the statistics."""
+    from espnet_layerskip.export.folder import is_export
     from espnet_layerskip.inference.skip_count import SkipCount
     from espnet_layerskip.inference.transcriber import Transcriber, header_seconds, lost
 
@@ -184,11 +189,23 @@ def _transcribe(
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     options |= {name: getattr(args, name) for name in MODEL_OPTIONS}
     options["decoder_type"] = args.decoder
-    transcriber = Transcriber(args.model, args.model_file, options, args.batch_size, bool(ctm))
+    exported = is_export(args.model)
+    if exported:
+        options["num_threads"] = args.num_threads if workers.here else workers.threads
+    elif args.precision is None:
+        options["precision"] = "float32"
+    transcriber = Transcriber(
+        args.model,
+        args.model_file,
+        options,
+        args.batch_size,
+        bool(ctm),
+        f"espnet_layerskip.{'export' if exported else 'inference'}.speech2text",
+    )
     if workers.here:
-        import torch
+        if args.num_threads is not None and not exported:
+            import torch
 
-        if args.num_threads is not None:
             torch.set_num_threads(args.num_threads)
         transcriber.load()
         chunks: list[Any] = [utterances]
@@ -211,7 +228,9 @@ def _transcribe(
         if ctm is not None:
             ctm.writelines(f"{line}\n" for line in found.ctm)
     elapsed = time.perf_counter() - started
-    hint = skipping_hint(transcriber.load(), args.model) if args.stats and workers.here else {}
+    hint = {}
+    if args.stats and workers.here and not exported:
+        hint = skipping_hint(transcriber.load(), args.model)
     return {
         "audio_seconds": audio_seconds,
         "encoder_seconds": encoder_seconds,

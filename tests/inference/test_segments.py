@@ -5,8 +5,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from espnet_layerskip.decoding.greedy import collapse
-from espnet_layerskip.inference.posteriors import Posteriors
-from espnet_layerskip.inference.segments import Segmentation, make_segmentation, seam
+from espnet_layerskip.inference.segments import (
+    Posteriors,
+    Segmentation,
+    make_segmentation,
+    seam,
+)
 from tests.support.numerics import assert_same, largest
 
 pytestmark = pytest.mark.numerics
