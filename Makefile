@@ -17,7 +17,7 @@ NEW_PYTHON ?=
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
-PYTEST_OPTS := -n $(TEST_JOBS) --dist loadfile --durations 10
+PYTEST_OPTS := -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --durations 10
 SHELL_FILES := $(shell find .ci tools egs2 -type f \( -name "*.sh" -o -path .ci/run \) 2>/dev/null)
 
 .PHONY: always help setup demo test test-numerics test-new lint format clean clean-venv

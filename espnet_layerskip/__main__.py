@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from espnet_layerskip.method.settings import KEYS, SkipSettings
 
 VARIABLE = "ESPNET_LAYERSKIP"
-# Run in the place of ESPnet's: the processes that a training on several GPUs starts import the
-# task by its name, and ours registers there.
+# Run in the place of ESPnet's: a training that was stopped in the middle of a write goes on.
 OURS = {"espnet2.bin.asr_train": "espnet_layerskip.bin.asr_train"}
 USAGE = f"""\
 usage: python -m espnet_layerskip [--skip SETTINGS] -m MODULE [ARG ...]
@@ -69,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{USAGE}\n\nerror: {err} (--skip or {VARIABLE}: {told!r})", file=sys.stderr)
         return 2
 
-    from espnet_layerskip.registry import register_when_imported
+    from espnet_layerskip.registry import register_in_children, register_when_imported
 
+    register_in_children()
     register_when_imported()  # what needs none of ESPnet's tasks (tokenize_text) starts at once
     # the processes that Dask starts from here (ESPnet3's inference) register as well
     os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PRELOAD", "espnet_layerskip")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -43,6 +43,32 @@ def register_when_imported() -> None:
         register()
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def register_in_children() -> None:
+    """Have the processes that multiprocessing starts afresh ("spawn") import this package too.
+
+    ESPnet trains on several GPUs in such ones. What they get first is unpickled before anything
+    else there; an object of ours in it imports the package.
+    """
+    spawn: Any = import_module("multiprocessing.spawn")
+    given = spawn.get_preparation_data
+    if not isinstance(given, _Preparation):
+        spawn.get_preparation_data = _Preparation(given)
+
+
+class _Preparation:
+    """What a started process gets first, and an object of ours."""
+
+    def __init__(self, given: Callable[[str], dict[str, Any]]):
+        self.given = given
+
+    def __call__(self, name: str) -> dict[str, Any]:
+        return {**self.given(name), "espnet_layerskip": _Imported()}
+
+
+class _Imported:
+    """Imports this package where it is unpickled."""
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("layerskip")
 
 @pytest.fixture(autouse=True)
 def _log_level():
-    """Put back the root logger's level: some programs raise it, and the next test reads warnings."""
+    """Put back the root logger's level: some programs raise it; the next test reads warnings."""
     logger = logging.getLogger()
     before = logger.level
     yield
@@ -37,7 +37,12 @@ def _log_level():
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what needs a GPU where there is none."""
+    """Begin with the files that have slow tests, or one of them ends long after all others.
+
+    What needs a GPU is skipped where there is none.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if torch.cuda.is_available():
         return
     for item in items:

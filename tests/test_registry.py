@@ -70,9 +70,8 @@ def test_the_import_is_cheap_and_changes_no_other_library():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("argv0", ["x.py", "espnet-layerskip"])
-@pytest.mark.parametrize("order", ["before", "after"])
-def test_the_import_registers_whatever_the_program_is_called(argv0, order):
+@pytest.mark.parametrize(("order", "argv0"), [("before", "x.py"), ("after", "espnet-layerskip")])
+def test_the_import_registers_whatever_the_program_is_called(order, argv0):
     """Also where ESPnet is imported only later, by another module."""
     imports = ["import espnet_layerskip", "import espnet2.tasks.asr"]
     lines = imports if order == "before" else imports[::-1]

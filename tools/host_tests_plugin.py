@@ -11,11 +11,16 @@ import importlib.util
 import inspect
 import json
 import os
+import random
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+SEED = 0
 
 
 class _Renamed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -90,6 +95,8 @@ def put_ours(put: Sequence[str], threshold: str) -> None:
 
 def gated(ours: Any, threshold: float) -> Any:
     """Return an encoder class with a gate in the middle, and a head for it where none is given."""
+    import torch
+
     from espnet_layerskip._compat import CTC
 
     skipping = threshold < 1.0
@@ -112,7 +119,8 @@ def gated(ours: Any, threshold: float) -> Any:
                 }
             )
             super().__init__(*args, **{**gates, **kwargs})
-            head = CTC(odim=5, encoder_output_size=self.output_size())
+            with torch.random.fork_rng(devices=[]):  # the weights stay those of the other passes
+                head = CTC(odim=5, encoder_output_size=self.output_size())
             vars(self)["host_test_head"] = head  # no part of the state
 
     def with_head(name: str) -> Any:
@@ -154,6 +162,17 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     if most:
         items[:] = [item for item in items if item in kept]
     _COLLECTED.update({str(path): len(group) for path, group in by_file.items()})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: Any) -> None:
+    """Begin each test with the same random numbers: some compare random nets."""
+    import numpy
+    import torch
+
+    random.seed(SEED)
+    numpy.random.seed(SEED)
+    torch.manual_seed(SEED)
 
 
 def pytest_runtest_logreport(report: Any) -> None:

@@ -15,14 +15,9 @@ from typing import Any
 
 from espnet_layerskip.encoders.convert import from_stock
 from espnet_layerskip.evaluation.calibrate import SweepProgress
-from espnet_layerskip.evaluation.choose import (
-    NUM_DRAWS,
-    Trial,
-    choose,
-    find_warnings,
-    make_trial,
-)
+from espnet_layerskip.evaluation.choose import Trial, choose, find_warnings, make_trial
 from espnet_layerskip.evaluation.decode import Decoded, decode, one_pass_groups
+from espnet_layerskip.evaluation.evidence import disagreement
 from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
 from espnet_layerskip.evaluation.grid import settings_to_try
 from espnet_layerskip.evaluation.inputs import TestSet
@@ -31,7 +26,6 @@ from espnet_layerskip.evaluation.scoring import (
     Interval,
     characters,
     check_hypotheses,
-    paired_bootstrap,
     score,
     words,
 )
@@ -68,6 +62,7 @@ class Budget:
         stock: list[int],
         decoded: Decoded,
         num_ref: list[int],
+        speakers: list[str] | None = None,
     ) -> Trial:
         """Return a setting's errors set against the budget.
 
@@ -77,17 +72,14 @@ class Budget:
             stock: Those of the stock model at full depth.
             decoded: What it skipped and cost.
             num_ref: Reference tokens of each utterance.
+            speakers: Speaker of each utterance; None = each utterance stands for itself.
         """
         skipped, flops = decoded.skipped.ratio, decoded.encoder_flops
-        found = make_trial(settings, wrong, stock, num_ref, self.amount, skipped, flops)
+        found = make_trial(settings, wrong, stock, num_ref, self.amount, skipped, flops, speakers)
         if self.labels:
             return found
-        allowed = [self.amount / 100.0 * n for n in num_ref]
-        return replace(
-            found,
-            excess=paired_bootstrap(wrong, allowed, num_ref, NUM_DRAWS),
-            utterances_needed=None,
-        )
+        excess = disagreement(wrong, num_ref, self.amount, speakers)
+        return replace(found, excess=excess, utterances_needed=None)
 
 
 @dataclass(frozen=True)
@@ -181,9 +173,10 @@ def judge_retrofit(
 
     num_ref = [counts.words for counts in score(text, stock.hyps, split).values()]
     before = errors(stock)
+    speakers = [data.utt2spk[utt] for utt in text]
 
     def trial(how: SkipSettings, decoded: Decoded) -> Trial:
-        return budget.trial(how, errors(decoded), before, decoded, num_ref)
+        return budget.trial(how, errors(decoded), before, decoded, num_ref, speakers)
 
     [group] = one_pass_groups([System(experiment, one) for one in settings])
     found = _decode(group, data, f"{len(settings)} settings of the retrofitted model")

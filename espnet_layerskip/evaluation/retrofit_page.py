@@ -37,9 +37,10 @@ def retrofit_page(record: Mapping[str, Any]) -> str:
         f"- budget: {record['budget_text']}",
     ]
     if work["epochs"]:
+        elsewhere = "; the teacher ran in other processes" if work.get("workers") else ""
         facts.append(
             f"- training: {work['epochs']} epochs, {work['updates']:.0f} updates, "
-            f"{work['seconds']:.0f} s ({work['cpu_seconds']:.0f} s of CPU time)"
+            f"{work['seconds']:.0f} s ({work['cpu_seconds']:.0f} s of CPU time{elsewhere})"
         )
     how = (
         "GFLOPs: the encoder's for a second of audio. Against full depth: points over the stock "

@@ -99,10 +99,14 @@ def keep_busy(
     running: dict[Future[list[Any]], tuple[Executor, _Part]] = {}
     reached = in_a_row = 0
     most_in_a_row = 2 * len(executors.free) + GIVE_UP
-    while reached < total:
+
+    def submit() -> None:
         while todo and executors.free:
             executor, part = executors.free.pop(), todo.popleft()
             running[executor.submit(call, part.items)] = (executor, part)
+
+    submit()
+    while reached < total:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             executor, part = running.pop(future)
             try:
@@ -118,6 +122,7 @@ def keep_busy(
                 todo.extendleft(reversed(_after_death(part, lost, done)))
                 executor = executors.renew(executor)
             executors.free.append(executor)
+        submit()  # before the results are used: that may take long
         while reached in done:
             yield done.pop(reached)
             reached += 1

@@ -20,6 +20,8 @@ from espnet_layerskip.parallel.drive import Executors
 from espnet_layerskip.parallel.workers import Workers
 
 CONNECT_SECONDS = 30
+AHEAD = 64
+"""So many chunks a Dask cluster is given at once, or four a thread: results wait in memory."""
 
 
 def _join_life(lifeline: Connection) -> None:
@@ -61,7 +63,7 @@ def process_executors(workers: Workers, num_chunks: int) -> Iterator[Executors]:
 
 @contextlib.contextmanager
 def dask_executors(workers: Workers, num_chunks: int) -> Iterator[Executors]:
-    """Dask's executor, which takes all chunks at once and repeats those of dead workers itself."""
+    """Dask's executor, which takes many chunks at once and repeats those of dead workers itself."""
     try:
         dask: Any = import_module("distributed")
     except ImportError as error:
@@ -87,6 +89,8 @@ def dask_executors(workers: Workers, num_chunks: int) -> Iterator[Executors]:
             raise ValueError(f"--dask {address}: no scheduler can be reached ({error})") from error
         executor = client.get_executor(pure=False)
         try:
-            yield Executors([executor] * num_chunks, lambda same: same, dask.KilledWorker)
+            ahead = max(AHEAD, 4 * sum(client.nthreads().values()))
+            free = [executor] * min(num_chunks, ahead)
+            yield Executors(free, lambda same: same, dask.KilledWorker)
         finally:
             executor.shutdown(wait=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from espnet_layerskip.training.resume import whole_files
-from espnet_layerskip.training.retrofit_loss import Pupil
+from espnet_layerskip.training.retrofit_loss import Pupil, Taught
 
 SAVE_SECONDS = 60.0
 TELL_SECONDS = 10.0
@@ -65,6 +65,30 @@ class Example:
     label: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Step:
+    """One update of a training; what is random in it follows from its number and the seed.
+
+    Attributes:
+        number: From 0.
+        batch: What is learnt from.
+        seed: Of the training.
+    """
+
+    number: int
+    batch: Sequence[Example]
+    seed: int
+
+    def draws(self) -> tuple[int, Random]:
+        """Return the seed of PyTorch for SpecAugment, and where other choices come from."""
+        draw = Random(f"{self.seed} update {self.number}")
+        return draw.randrange(2**31), draw
+
+    def __str__(self) -> str:
+        """Name it in a message."""
+        return f"update {self.number} ({', '.join(e.utt_id for e in self.batch)})"
+
+
 def batches(examples: Sequence[Example], schedule: Schedule, epoch: int) -> list[list[Example]]:
     """Return the batches of an epoch: of similar length, in an order of its own."""
     draw = Random(f"{schedule.seed} {epoch}")
@@ -85,7 +109,7 @@ def train(
     pupil: Pupil,
     examples: Sequence[Example],
     schedule: Schedule,
-    encoder_input: Callable[[Sequence[Example]], tuple[torch.Tensor, torch.Tensor]],
+    lessons: Callable[[Sequence[Step]], Iterable[Sequence[Taught]]],
     checkpoint: Path,
     question: Mapping[str, Any],
 ) -> dict[str, float]:
@@ -97,7 +121,7 @@ def train(
         pupil: Student and teacher.
         examples: What to learn from.
         schedule: How long and how fast.
-        encoder_input: Gives what the encoder takes for a batch: (B, T, F) and lengths (B,).
+        lessons: Gives what the teacher says of the batches of some updates, in their order.
         checkpoint: File to note the progress in, about once a minute.
         question: What the training depends on; plain types. Another one's checkpoint is refused.
 
@@ -108,35 +132,34 @@ def train(
     Raises:
         ValueError: If the checkpoint cannot be read or is of another training.
     """
-    plan = [b for epoch in range(schedule.epochs) for b in batches(examples, schedule, epoch)]
+    epochs = (batches(examples, schedule, epoch) for epoch in range(schedule.epochs))
+    found = [batch for epoch in epochs for batch in epoch]
+    plan = [Step(number, batch, schedule.seed) for number, batch in enumerate(found)]
     groups = [{"params": pupil.upper, "lr": schedule.lr, "top": schedule.lr}]
     if pupil.heads:
         groups.append({"params": pupil.heads, "lr": schedule.head_lr, "top": schedule.head_lr})
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     parameters = [*pupil.upper, *pupil.heads]
-    done, spent = _resume(pupil, optimizer, checkpoint, question)
-    progress = _Progress(len(plan), schedule.epochs, done, spent)
+    done, before = _resume(pupil, optimizer, checkpoint, question)
+    progress = _Progress(len(plan), schedule.epochs, done, before)
     saved = time.monotonic()
-    for step in range(done, len(plan)):
-        draw = Random(f"{schedule.seed} update {step}")
-        torch.manual_seed(draw.randrange(2**31))  # of SpecAugment
-        x, lens = encoder_input(plan[step])
+    for step, taught in zip(plan[done:], lessons(plan[done:]), strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = group["top"] * schedule.rate(step, len(plan))
-        loss, numbers = pupil.loss(x, lens, [e.label for e in plan[step]], draw)
+            group["lr"] = group["top"] * schedule.rate(step.number, len(plan))
+        loss, numbers = pupil.loss(taught, [e.label for e in step.batch], step.draws()[1])
         optimizer.zero_grad()
         if loss.requires_grad and bool(loss.isfinite()):  # all frames skipped: nothing to learn
             loss.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(parameters, schedule.grad_clip)
             if bool(norm.isfinite()):
                 optimizer.step()
-        progress(step + 1, numbers)
-        if time.monotonic() - saved > SAVE_SECONDS or step + 1 == len(plan):
+        progress(step.number + 1, numbers)
+        if time.monotonic() - saved > SAVE_SECONDS or step is plan[-1]:
             saved = time.monotonic()
-            _save(pupil, optimizer, checkpoint, question, step + 1, progress.spent)
+            _save(pupil, optimizer, checkpoint, question, step.number + 1, progress.spent)
     seconds, cpu_seconds = progress.spent
-    found = {"seconds": seconds, "cpu_seconds": cpu_seconds, "updates": float(len(plan))}
-    return found | progress.means()
+    spent = {"seconds": seconds, "cpu_seconds": cpu_seconds, "updates": float(len(plan))}
+    return spent | progress.means()
 
 
 def _save(

@@ -43,6 +43,58 @@ class Lesson:
     state_weight: float = 1.0
 
 
+@dataclass
+class Taught:
+    """What a teacher says of a batch, and where its student starts; small when it is sent.
+
+    Attributes:
+        lens: Lengths (B,) int64, subsampled.
+        below: States (B, T, D) after the layer of the first gate, which both share.
+        out: The teacher's normalised output (B, T, D). Its posteriors follow by the CTC head.
+        pos_emb: ESPnet's positional embedding of T frames, or None.
+    """
+
+    lens: torch.Tensor
+    below: torch.Tensor
+    out: torch.Tensor
+    pos_emb: torch.Tensor | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle plain arrays: tensors would be shared files, which end with their process."""
+        return {k: None if v is None else v.cpu().numpy() for k, v in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take them back."""
+        vars(self).update({k: None if v is None else torch.from_numpy(v) for k, v in state.items()})
+
+    def to(self, device: torch.device | str) -> Taught:
+        """Return it on a device."""
+        pos_emb = None if self.pos_emb is None else self.pos_emb.to(device)
+        return Taught(self.lens.to(device), self.below.to(device), self.out.to(device), pos_emb)
+
+
+def teach(model: Any, gate: int, x: torch.Tensor, lens: torch.Tensor) -> list[Taught]:
+    """Return what a model says of a batch at full depth: in one, or one an utterance.
+
+    Args:
+        model: ESPnet ASR model in evaluation mode, its encoder in our class.
+        gate: Layer of the student's first gate.
+        x: Encoder input (B, T, F).
+        lens: Its lengths (B,).
+    """
+    encoder, ctc = model.encoder, model.ctc
+    if not encoder.padding_invariant and not bool((lens == lens[0]).all()):
+        rows = zip(x, lens, strict=True)
+        return [one for row, n in rows for one in teach(model, gate, row[None, :n], n[None])]
+    with torch.no_grad():
+        state, olens = encoder.start(x, lens, encoder.settings)
+        advance(encoder, state, {}, ctc, stop=gate)
+        below = state.full().clone()
+        advance(encoder, state, {}, ctc)
+        out = encoder.finish(state, olens, encoder.settings).out
+    return [Taught(olens, below, out, state.frames.pos_emb)]
+
+
 class Pupil:
     """A student beside its teacher.
 
@@ -66,28 +118,21 @@ class Pupil:
             parameter.requires_grad_(True)
 
     def loss(
-        self,
-        x: torch.Tensor,
-        lens: torch.Tensor,
-        labels: Sequence[torch.Tensor | None],
-        draw: Random,
+        self, taught: Sequence[Taught], labels: Sequence[torch.Tensor | None], draw: Random
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of a batch, by utterance as the CTC loss is, and numbers for the log.
 
         Args:
-            x: Encoder input (B, T, F).
-            lens: Its lengths (B,).
+            taught: Of the batch, as `teach` gives it.
             labels: Token ids (L,) of each utterance; None = not known.
             draw: Where random choices come from.
         """
         gated = draw.random() < self.lesson.skip_prob
         how = SkipSettings(spike_extension=draw.choice(self.lesson.extensions))
-        alike = self.student.encoder.padding_invariant or bool((lens == lens[0]).all())
-        if alike:
-            return self._loss(x, lens, labels, gated, how)
+        if len(taught) == 1:
+            return self._loss(taught[0], labels, gated, how)
         parts = [
-            self._loss(row[None, :n], n[None], [label], gated, how)
-            for row, n, label in zip(x, lens, labels, strict=True)
+            self._loss(one, [label], gated, how) for one, label in zip(taught, labels, strict=True)
         ]
         total = torch.stack([part for part, _ in parts]).mean()
         names = {name for _, numbers in parts for name in numbers}
@@ -96,13 +141,14 @@ class Pupil:
 
     def _loss(
         self,
-        x: torch.Tensor,
-        lens: torch.Tensor,
+        taught: Taught,
         labels: Sequence[torch.Tensor | None],
         gated: bool,
         how: SkipSettings,
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        taught, wanted, below = self._teach(x, lens)
+        with torch.no_grad():
+            wanted = head_log_softmax(self.teacher.ctc, taught.out, None, None)
+        below = self._start(taught)
         settings = how.over(self.student.encoder.settings)
         states: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         encoder, ctc = self.student.encoder, self.student.ctc
@@ -118,7 +164,7 @@ class Pupil:
         encoded: Encoded = encoder.finish(below, taught.lens, settings)
         log_probs = encoded.log_softmax(ctc)
         kept = below.valid_mask if encoded.keep_mask is None else encoded.keep_mask
-        utterances = len(lens)
+        utterances = len(taught.lens)
         parts = {"final": divergence(wanted, log_probs, kept) / utterances}
         for layer_idx, (state, active) in states.items():
             if layer_idx != self.gates[0] or layer_idx in self.new_heads:
@@ -136,25 +182,18 @@ class Pupil:
             numbers["skip_ratio"] = encoded.trace.skip_ratio()
         return total, {"loss": float(total.detach()), **numbers}
 
-    @torch.no_grad()
-    def _teach(
-        self, x: torch.Tensor, lens: torch.Tensor
-    ) -> tuple[Encoded, torch.Tensor, LayerState]:
-        """Return the teacher's result and log-probabilities, and where the student starts."""
-        encoder, ctc = self.teacher.encoder, self.teacher.ctc
-        state, olens = encoder.start(x, lens, encoder.settings)
-        advance(encoder, state, {}, ctc, stop=self.gates[0])
-        valid = state.valid_mask
+    def _start(self, taught: Taught) -> LayerState:
+        """Return where the student starts: before the first gate decides."""
+        encoder = self.student.encoder
+        places = torch.arange(taught.below.size(1), device=taught.below.device)
+        valid = places < taught.lens[:, None]
         frames = Frames(
-            state.full().clone(),
-            state.frames.pos_emb,
+            taught.below,
+            taught.pos_emb,
             None if bool(valid.all()) else valid,
-            context=self.student.encoder.skip_context,
+            context=encoder.skip_context,
         )
-        below = LayerState(frames, valid, list(self.student.encoder.encoders), self.gates[0])
-        advance(encoder, state, {}, ctc)
-        taught: Encoded = encoder.finish(state, olens, encoder.settings)
-        return taught, taught.log_softmax(ctc), below
+        return LayerState(frames, valid, list(encoder.encoders), self.gates[0])
 
 
 def divergence(

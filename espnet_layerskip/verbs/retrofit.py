@@ -10,11 +10,13 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_layerskip.files import write_text
 from espnet_layerskip.method.settings import SKIP_CONTEXTS
+from espnet_layerskip.parallel import add_worker_options, workers_from
 
 if TYPE_CHECKING:
     from espnet_layerskip.evaluation.open_model import OpenedModel
@@ -90,6 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=0)
     add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
+    add_worker_options(parser)
     add("--device", default="cpu", help="to train on: cpu, cuda or cuda:N; default: cpu")
 
 
@@ -124,6 +127,7 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--num-threads must be at least 1, but got {args.num_threads}")
     if not 0.0 < args.dev_share < 1.0:
         raise ValueError(f"--dev-share must be between 0 and 1, but got {args.dev_share:g}")
+    workers_from(args)
     if args.labels == "dev" and args.dev is None:
         raise ValueError("--labels dev needs --dev DIR, the set whose transcripts are used")
 
@@ -188,6 +192,8 @@ def _retrofit(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     config = retrofit_config(opened, gates, args.skip_context, new_heads)
     student = build_student(opened, config)
     training = {"epochs": args.epochs, "transcripts": bool(corpus.text)}
+    if not (workers := workers_from(args)).here:
+        training["workers"] = workers.num
     if args.epochs:
         training |= _train(args, opened, student, corpus, new_heads, output / "work", question)
     write_model(output / "work", config, student.state_dict())
@@ -290,7 +296,8 @@ def _train(
     question: dict[str, Any],
 ) -> dict[str, float]:
     """Train the student in place; return what `train` does."""
-    from espnet_layerskip.evaluation.retrofit_data import encoder_input, examples, tokenized
+    from espnet_layerskip.evaluation.retrofit_data import examples, tokenized
+    from espnet_layerskip.evaluation.retrofit_teacher import Teacher
     from espnet_layerskip.training.retrofit import Schedule, train
     from espnet_layerskip.training.retrofit_loss import Lesson, Pupil
 
@@ -307,8 +314,11 @@ def _train(
     # transcripts can make it better than its teacher, whose states would hold it back
     near = 1.0 if opened.has_decoder or not corpus.text else 0.0
     pupil = Pupil(teacher, student.to(args.device), Lesson(state_weight=near), new_heads)
-    load = encoder_input(opened.speech2text, corpus, not args.no_specaug, args.device)
-    result = train(pupil, found, schedule, load, work / "checkpoint.pth", question)
+    gates, augment = student.encoder.gate_layer_idx, not args.no_specaug
+    source = (args.model, args.model_file)
+    by = Teacher(*source, gates, corpus, augment, args.device, opened)
+    lessons = partial(by.lessons, workers=workers_from(args))
+    result = train(pupil, found, schedule, lessons, work / "checkpoint.pth", question)
     for model in (teacher, student):
         model.to("cpu")
     return result

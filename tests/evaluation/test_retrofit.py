@@ -79,17 +79,17 @@ def test_the_usual_gate_is_near_the_middle(layers, trained, gates):
 @pytest.mark.parametrize(
     ("budget", "fits"),
     [
-        (Budget("wer", 100.0, True), True),  # stock has 10 errors: 10 more are allowed
+        (Budget("wer", 100.0, True), True),  # twice as many errors as the stock model's
         (Budget("wer", 20.0, True), False),
         (Budget("wer", 10.0, False), True),  # 10 of 100 words may differ
         (Budget("wer", 2.0, False), False),
     ],
 )
 def test_a_budget_is_relative_with_transcripts_and_in_points_without(budget, fits):
-    stock = [1] * 10 if budget.labels else [0] * 10
-    wrong = [n + (i < 5) for i, n in enumerate(stock)]
+    stock = [1] * 400 if budget.labels else [0] * 400
+    wrong = [n + (i % 2) for i, n in enumerate(stock)]
     decoded = Decoded({}, SkipCount(10, 5, 30, 40), 7, 1.0)
-    trial = budget.trial(SkipSettings(0.9), wrong, stock, decoded, [10] * 10)
+    trial = budget.trial(SkipSettings(0.9), wrong, stock, decoded, [10] * 400)
     assert trial.increase.difference == pytest.approx(5.0)
     assert trial.fits is fits
     assert trial.encoder_flops == 7

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import soundfile
 
 from espnet_layerskip.files import DataDir
+from tests.support.forking_python import forking_python
 
 REPO = Path(__file__).resolve().parents[2]
 TEMPLATE = REPO / "egs2" / "TEMPLATE" / "asr1"
@@ -58,12 +58,19 @@ def recipe_dir(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return a Python whose programs have ESPnet imported already."""
+    with forking_python(tmp_path_factory.mktemp("python")) as program:
+        yield str(program)
+
+
 @pytest.fixture
-def run_recipe(recipe_dir: Path) -> RunRecipe:
+def run_recipe(recipe_dir: Path, python: str) -> RunRecipe:
     """Return a function that runs asr.sh there with the options that are given."""
 
     def run(*options: str, **env: str) -> subprocess.CompletedProcess[str]:
-        command = ["./asr.sh", "--python", sys.executable, "--nj", "1"]
+        command = ["./asr.sh", "--python", python, "--nj", "1"]
         command += ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test"]
         command += ["--token_type", "char", *options]
         return subprocess.run(

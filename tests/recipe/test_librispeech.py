@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -132,7 +131,7 @@ exec "$@"
 
 
 @pytest.mark.slow
-def test_the_stages_on_a_small_tree(tmp_path: Path) -> None:
+def test_the_stages_on_a_small_tree(tmp_path: Path, python: str) -> None:
     """Stages 1-5 and 10-13, the last two once more through Slurm's form of cmd.sh."""
     root = make_librispeech(tmp_path / "corpus/LibriSpeech", seconds=1.0).parent
     recipe = tmp_path / "egs2/librispeech_100/asr1"
@@ -145,7 +144,7 @@ def test_the_stages_on_a_small_tree(tmp_path: Path) -> None:
     srun.chmod(0o755)
 
     def run(*options: str, **env: str) -> None:
-        command = ["./run.sh", "--python", sys.executable, "--ngpu", "0", "--nj", "1"]
+        command = ["./run.sh", "--python", python, "--ngpu", "0", "--nj", "1"]
         command += ["--librispeech_root", str(root), "--check_counts", "false", "--nbpe", "30"]
         command += ["--speed_perturb_factors", "0.9 1.0", "--test_sets", "test_clean"]
         command += ["--asr_tag", "tiny", "--asr_args", TINY, *options]

@@ -46,6 +46,38 @@ def test_a_script_imports_what_is_beside_it(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "1\n"
 
 
+CHILD = """
+import multiprocessing
+import sys
+
+def show():
+    print([type(f).__module__ for f in sys.meta_path if "layerskip" in type(f).__module__])
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("spawn").Process(target=show)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("launcher", [["-m", "espnet_layerskip"], []])
+def test_processes_that_are_started_afresh_register_too(tmp_path, launcher):
+    """As those of a training on several GPUs, whatever program it is."""
+    (tmp_path / "run.py").write_text(CHILD)
+    env = {**os.environ, "PYTHONPATH": str(Path(espnet_layerskip.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, *launcher, "run.py"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{['espnet_layerskip.registry'] if launcher else []}\n"
+
+
 def test_exit_status_passes_through():
     with pytest.raises(SystemExit) as exit_:
         main(["-c", "raise SystemExit(3)"])

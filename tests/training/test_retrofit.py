@@ -1,4 +1,5 @@
 import copy
+import pickle
 from random import Random
 
 import pytest
@@ -10,7 +11,7 @@ from espnet_layerskip.method.ctc import LayerSkipCTC
 from espnet_layerskip.method.settings import SkipSettings
 from espnet_layerskip.training import retrofit
 from espnet_layerskip.training.retrofit import Example, Schedule, batches, train
-from espnet_layerskip.training.retrofit_loss import Lesson, Pupil, labelled_loss
+from espnet_layerskip.training.retrofit_loss import Lesson, Pupil, Taught, labelled_loss, teach
 from tests.support.encoders import KINDS, build_encoders
 
 TOKENS = 7
@@ -45,6 +46,15 @@ def make_pupil(kind="conformer", lesson=ALWAYS, gates=GATES, own=(), **options):
     return Pupil(teacher, student, lesson, own)
 
 
+def taught(pupil, x, lens):
+    return teach(pupil.teacher, pupil.gates[0], x, lens)
+
+
+def taught_always(pupil, x, lens):
+    """Lessons that are the same in each update."""
+    return lambda steps: (taught(pupil, x, lens) for _ in steps)
+
+
 def batch(*lengths):
     torch.manual_seed(2)
     x = torch.randn(len(lengths), max(lengths), 20)
@@ -57,7 +67,7 @@ def test_untouched_weights_lose_nothing_at_full_depth_and_something_with_gates(k
     for skip_prob, wrong in ((0.0, False), (1.0, True)):
         pupil = make_pupil(kind, Lesson(skip_prob, ((0, 0),), 0.0, 0.0))
         x, lens = batch(90, 131)
-        loss, numbers = pupil.loss(x, lens, [None, None], Random(0))
+        loss, numbers = pupil.loss(taught(pupil, x, lens), [None, None], Random(0))
         assert (loss.item() > 1e-3) is wrong
         assert numbers["loss"] == numbers["loss_final"] == loss.item()
         assert (0.1 < numbers.get("skip_ratio", 0.0) < 0.9) is wrong
@@ -66,17 +76,32 @@ def test_untouched_weights_lose_nothing_at_full_depth_and_something_with_gates(k
 def test_the_fast_form_of_the_teacher_teaches_the_same():
     plain, fast = make_pupil(), make_pupil()
     fast.teacher.encoder.optimize_for_inference()
-    found = [p.loss(*batch(90, 131), [None, None], Random(0))[0] for p in (plain, fast)]
+    found = [p.loss(taught(p, *batch(90, 131)), [None, None], Random(0))[0] for p in (plain, fast)]
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [(90, 131), (131,)])
+def test_what_is_taught_can_be_sent(lengths):
+    pupil = make_pupil("e_branchformer", gates=[1])
+    [here] = taught(pupil, *batch(*lengths))
+    sent = pickle.dumps(here)
+    there = pickle.loads(sent)
+    assert vars(here).keys() == vars(there).keys() == {"lens", "below", "out", "pos_emb"}
+    assert all(torch.equal(value, vars(there)[name]) for name, value in vars(here).items())
+    assert b"torch" not in sent.replace(b"espnet_layerskip.training", b"")  # plain arrays
+    labels = [None] * len(lengths)
+    losses = [pupil.loss([one], labels, Random(0))[0] for one in (here, there)]
+    assert losses[0].equal(losses[1])
+    assert Taught(here.lens, here.below, here.out, None).to("cpu").pos_emb is None
 
 
 def test_a_batch_is_the_mean_of_its_utterances_and_padding_is_not_looked_at():
     pupil = make_pupil(lesson=Lesson(1.0, ((0, 0),), 0.3, state_weight=1.0))
     x, lens = batch(90, 131)
     labels = [torch.tensor([1, 2]), torch.tensor([3])]
-    together, _ = pupil.loss(x, lens, labels, Random(0))
+    together, _ = pupil.loss(taught(pupil, x, lens), labels, Random(0))
     alone = [
-        pupil.loss(x[i : i + 1, :n], lens[i : i + 1], [labels[i]], Random(0))[0]
+        pupil.loss(taught(pupil, x[i : i + 1, :n], lens[i : i + 1]), [labels[i]], Random(0))[0]
         for i, n in enumerate(lens.tolist())
     ]
     torch.testing.assert_close(together, torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
@@ -89,9 +114,9 @@ def test_only_the_upper_layers_learn(kind, tmp_path):
     x, lens = batch(90, 131)
     examples = [Example("a", 1.0), Example("b", 1.0)]
     schedule = Schedule(epochs=8, lr=5e-4)
-    loss = [pupil.loss(x, lens, [None, None], Random(0))[1]["loss"]]
-    train(pupil, examples, schedule, lambda batch: (x, lens), tmp_path / "c.pth", {})
-    loss.append(pupil.loss(x, lens, [None, None], Random(0))[1]["loss"])
+    loss = [pupil.loss(taught(pupil, x, lens), [None, None], Random(0))[1]["loss"]]
+    train(pupil, examples, schedule, taught_always(pupil, x, lens), tmp_path / "c.pth", {})
+    loss.append(pupil.loss(taught(pupil, x, lens), [None, None], Random(0))[1]["loss"])
     assert loss[1] < 0.8 * loss[0]
     changed = {
         name for name, value in pupil.student.state_dict().items() if not value.equal(before[name])
@@ -109,17 +134,19 @@ def test_a_new_head_learns_what_the_model_says_at_the_end(tmp_path):
         pupil.student.ctc.interctc_lo["1"].weight.normal_()
     x, lens = batch(131)
     schedule = Schedule(epochs=15, head_lr=1e-1)
-    numbers = [pupil.loss(x, lens, [None], Random(0))[1]["loss_layer1"]]
+    numbers = [pupil.loss(taught(pupil, x, lens), [None], Random(0))[1]["loss_layer1"]]
     final = pupil.student.ctc.ctc_lo.weight.clone()
-    train(pupil, [Example("a", 1.0)], schedule, lambda b: (x, lens), tmp_path / "c.pth", {})
-    numbers.append(pupil.loss(x, lens, [None], Random(0))[1]["loss_layer1"])
+    train(
+        pupil, [Example("a", 1.0)], schedule, taught_always(pupil, x, lens), tmp_path / "c.pth", {}
+    )
+    numbers.append(pupil.loss(taught(pupil, x, lens), [None], Random(0))[1]["loss_layer1"])
     assert numbers[1] < 0.3 * numbers[0]
     assert pupil.student.ctc.ctc_lo.weight.equal(final)
 
 
 def test_the_head_of_a_later_gate_is_taught_too():
     one, two = make_pupil(gates=[1]), make_pupil(gates=[1, 3])
-    numbers = [p.loss(*batch(131), [None], Random(0))[1] for p in (one, two)]
+    numbers = [p.loss(taught(p, *batch(131)), [None], Random(0))[1] for p in (one, two)]
     assert not any(name.startswith("loss_layer") for name in numbers[0])
     assert numbers[1]["loss_layer3"] > 0.0
 
@@ -141,7 +168,7 @@ def test_the_labelled_loss_is_ctc_of_those_with_labels():
 def test_the_states_are_held_near_those_of_the_teacher():
     plain, held = (make_pupil(lesson=Lesson(1.0, ((0, 0),), 0.0, w)) for w in (0.0, 2.0))
     x, lens = batch(90, 131)
-    loss = [p.loss(x, lens, [None, None], Random(0))[0].item() for p in (plain, held)]
+    loss = [p.loss(taught(p, x, lens), [None, None], Random(0))[0].item() for p in (plain, held)]
     how = SkipSettings(spike_extension=(0, 0)).over(held.student.encoder.settings)
     skipped = held.student.encoder.run(x, lens, held.student.ctc, how)
     distance = ((skipped.out - held.teacher.encoder.run(x, lens).out) ** 2).mean(-1)
@@ -154,7 +181,7 @@ def test_labels_come_beside_the_distillation():
     pupil = make_pupil(lesson=Lesson(1.0, ((0, 0),), 0.3, 0.0))
     label = torch.tensor([1, 2, 3])
     (none, _), (some, numbers) = (
-        pupil.loss(*batch(131), [given], Random(0)) for given in (None, label)
+        pupil.loss(taught(pupil, *batch(131)), [given], Random(0)) for given in (None, label)
     )
     assert (some - none).item() == pytest.approx(numbers["loss_ctc"], rel=1e-4)
     assert numbers["loss_ctc"] > 0.0
@@ -170,16 +197,17 @@ def run(path, monkeypatch, stop_after=None, **changed):
     pupil = make_pupil(lesson=Lesson(skip_prob=0.7))
     calls = 0
 
-    def encoder_input(found):
+    def lessons(steps):
         nonlocal calls
-        if calls == stop_after:
-            raise Stopped
-        calls += 1
-        return batch(*(int(60 * e.seconds) for e in found))
+        for step in steps:
+            if calls == stop_after:
+                raise Stopped
+            calls += 1
+            yield taught(pupil, *batch(*(int(60 * e.seconds) for e in step.batch)))
 
     examples = [Example(name, 1.0 + i) for i, name in enumerate("abc")]
     schedule = Schedule(epochs=3, lr=1e-2, batch_seconds=4.5)
-    numbers = train(pupil, examples, schedule, encoder_input, path, {"seed": 0} | changed)
+    numbers = train(pupil, examples, schedule, lessons, path, {"seed": 0} | changed)
     return pupil.student.state_dict(), numbers, calls
 
 
@@ -218,7 +246,7 @@ def test_nothing_is_learnt_from_a_loss_that_is_not_finite(tmp_path):
         pupil,
         [Example("a", 1.0)],
         Schedule(epochs=2),
-        lambda b: (x * float("nan"), lens),
+        taught_always(pupil, x * float("nan"), lens),
         tmp_path / "c.pth",
         {},
     )

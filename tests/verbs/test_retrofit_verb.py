@@ -1,6 +1,8 @@
 import argparse
 import json
+import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,16 +12,18 @@ import yaml
 
 from espnet_layerskip.cli import main
 from espnet_layerskip.evaluation import retrofit as judge
-from espnet_layerskip.evaluation import retrofit_model
+from espnet_layerskip.evaluation import retrofit_model, retrofit_teacher
 from espnet_layerskip.evaluation.retrofit_model import CHECKPOINT
 from espnet_layerskip.inference.calibration import read_calibration
 from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.method.settings import OFF, SkipSettings
+from espnet_layerskip.parallel import map_chunks
 from espnet_layerskip.training import retrofit as training
 from espnet_layerskip.training.task import LayerSkipASRTask
 from espnet_layerskip.verbs.retrofit import default_rate
 from tests.support.experiments import make_experiment
 
+REPO = Path(__file__).resolve().parents[2]
 ANYTHING = ("--max-disagreement", 900, "--max-wer-increase", 900)
 
 
@@ -188,6 +192,48 @@ def test_an_interrupted_run_goes_on(stock, data_dir, tmp_path, quick, capsys, mo
     assert retrofit(stock, data_dir, output, *options) == 0
     assert "going on after update 3" in capsys.readouterr().err
     assert not (output / "work").exists()
+
+
+@pytest.mark.slow
+def test_a_teacher_in_other_processes_gives_the_same_weights(
+    stock, data_dir, tmp_path, quick, monkeypatch, caplog
+):
+    """Also if one of them is killed after its first lesson."""
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    options = ("--epochs", 3, "--dev", data_dir, "--batch-seconds", 0.5, *ANYTHING)
+    assert retrofit(stock, data_dir, tmp_path / "alone", *options) == 0
+    killed = []
+
+    def map_and_kill(*args):
+        for result in map_chunks(*args):
+            if not killed:
+                pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+                killed.append(int(pids[-1]))
+                os.kill(killed[0], signal.SIGKILL)
+            yield result
+
+    monkeypatch.setattr(retrofit_teacher, "map_chunks", map_and_kill)
+    assert retrofit(stock, data_dir, tmp_path / "many", *options, "--inference_nj", 2) == 0
+    assert killed
+    assert "a worker died: its" in caplog.text
+    one, many = (load(tmp_path / name / CHECKPOINT) for name in ("alone", "many"))
+    before = load(stock / "valid.cer_ctc.ave.pth")
+    assert all(value.equal(many[name]) for name, value in one.items())
+    assert not all(value.equal(many[name]) for name, value in before.items())
+    page = (tmp_path / "many/retrofit.md").read_text()
+    assert "the teacher ran in other processes" in page
+    records = [json.loads((tmp_path / n / "retrofit.json").read_text()) for n in ("alone", "many")]
+    assert records[0]["question"] == records[1]["question"]
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_two_kinds_of_workers_are_refused(stock, data_dir, tmp_path, capsys):
+    options = ("--inference_nj", 2, "--dask", "local", "--cmd", "run.pl", "--logdir", "log")
+    assert retrofit(stock, data_dir, tmp_path / "out", *options) == 2
+    assert "--dask and --cmd are two ways" in capsys.readouterr().err
 
 
 def stop_at(step, rate):

@@ -26,7 +26,7 @@ def test_a_gated_experiment_is_taken(tmp_path):
     [
         ({"encoder": "conformer"}, (), "encoder: conformer without a gate.*--compare"),
         (["a"], (), "a mapping is needed"),
-        ("a: [", (), "is not a training configuration"),
+        ("a: [", (), "config.yaml is not a YAML file of plain values"),
         (
             GATED,
             ("checkpoint.pth", "3epoch.pth"),
