@@ -77,9 +77,20 @@ def _int8_linear(x: Any, packed: Any, *args: Any, out_shape: Any = None, **kwarg
     return 2 * num_outputs * int(x[-1])
 
 
+def _windows(rows: Any, taps: Any, *args: Any, **kwargs: Any) -> int:
+    """Windows (N, k, C) times the taps (k, C) of a depthwise convolution, which a sum follows.
+
+    It is what encoders/fast/depthwise.py does instead of a convolution; no other product counts.
+    """
+    if len(rows) != 3 or isinstance(taps, int | float) or rows[1:] != taps:
+        return 0
+    return 2 * int(rows[0]) * int(rows[1]) * int(rows[2])
+
+
 def _custom() -> dict[Any, Any]:
     """What PyTorch's counter leaves out on a CPU; only the operators this PyTorch has."""
     wanted = {
+        ("aten", "mul_"): _windows,
         ("aten", "_scaled_dot_product_flash_attention_for_cpu"): _sdpa,
         ("quantized", "linear_dynamic"): _int8_linear,
     }

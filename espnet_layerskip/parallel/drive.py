@@ -103,7 +103,12 @@ def keep_busy(
     def submit() -> None:
         while todo and executors.free:
             executor, part = executors.free.pop(), todo.popleft()
-            running[executor.submit(call, part.items)] = (executor, part)
+            try:
+                running[executor.submit(call, part.items)] = (executor, part)
+            except executors.dead:  # it died while it had nothing to do
+                logger.warning("a worker died: another one takes its place")
+                executors.free.append(executors.renew(executor))
+                todo.appendleft(part)
 
     submit()
     while reached < total:

@@ -14,6 +14,13 @@ from espnet_layerskip.inference.speech2text import load_model
 from tests.support.encoders import CONF
 
 
+@pytest.fixture(autouse=True)
+def _denormals():
+    """Put back how this thread computes: ``transcribe`` lets onnxruntime flush denormals."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def eager(models):
     """Our Speech2Text of the model with gates, that of the exports."""

@@ -45,7 +45,9 @@ class TestCluster:
         import dask
 
         function = partial(functions.die_at, tmp_path / "log", 4, 99)
-        with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        # no task waits on a worker, where the death of another would be counted against it
+        settings = {"allowed-failures": 0, "worker-saturation": 1.0}
+        with dask.config.set({f"distributed.scheduler.{k}": v for k, v in settings.items()}):
             found = list(map_chunks(function, CHUNKS[2:], LOCAL, functions.no_result))
         assert found == [9, "no 4", 25, 36]
 

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +51,18 @@ def test_the_chunk_of_a_dead_worker_is_repeated(tmp_path, caplog):
     begun = (tmp_path / "log").read_text().split()
     assert sorted(begun) == ["0", "1", "2", "3", "3", "4", "4", "5", "6"]
     assert "a worker died: its 3 item(s) are repeated" in caplog.text
+
+
+def test_a_worker_that_died_while_it_waited_is_replaced(caplog):
+    class Dead:
+        def submit(self, *_):
+            raise BrokenProcessPool
+
+    with ThreadPoolExecutor(1) as other:
+        executors = drive.Executors([Dead()], lambda dead: other, BrokenProcessPool)
+        squares = drive.keep_busy(lambda items: [n * n for n in items], CHUNKS, executors, None)
+        assert list(squares) == SQUARES
+    assert "a worker died: another one takes its place" in caplog.text
 
 
 def test_an_item_that_kills_costs_itself_only(tmp_path):

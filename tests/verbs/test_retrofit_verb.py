@@ -1,8 +1,7 @@
 import argparse
 import json
-import os
+import multiprocessing
 import shutil
-import signal
 import tempfile
 from pathlib import Path
 
@@ -207,15 +206,15 @@ def test_a_teacher_in_other_processes_gives_the_same_weights(
     def map_and_kill(*args):
         for result in map_chunks(*args):
             if not killed:
-                pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-                killed.append(int(pids[-1]))
-                os.kill(killed[0], signal.SIGKILL)
+                workers = multiprocessing.active_children()
+                killed.append(max(workers, key=lambda worker: worker.pid))
+                killed[0].kill()
             yield result
 
     monkeypatch.setattr(retrofit_teacher, "map_chunks", map_and_kill)
     assert retrofit(stock, data_dir, tmp_path / "many", *options, "--inference_nj", 2) == 0
     assert killed
-    assert "a worker died: its" in caplog.text
+    assert "a worker died" in caplog.text
     one, many = (load(tmp_path / name / CHECKPOINT) for name in ("alone", "many"))
     before = load(stock / "valid.cer_ctc.ave.pth")
     assert all(value.equal(many[name]) for name, value in one.items())
