@@ -80,8 +80,8 @@ def break_even(
     ctc: Any,
     feats: torch.Tensor,
     settings: SkipSettings,
-    repeats: int = 15,
-    clock: Callable[[], float] = time.perf_counter,
+    repeats: int = 25,
+    clock: Callable[[], float] | None = None,
 ) -> int:
     """Return ``min_skipped_frames``: fewer dropped frames than that cost time instead of saving it.
 
@@ -95,8 +95,11 @@ def break_even(
         feats: Any features (1, T, F) that the encoder takes; repeated where longer ones are needed.
         settings: How it skips, a whole record.
         repeats: Timed passes.
-        clock: Seconds, monotonic.
+        clock: Seconds, monotonic; None = the processor's time with one thread, which other programs
+            disturb less, else the time of day.
     """
+    if clock is None:
+        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     layer_idx = max(settings.thresholds(encoder.gate_layer_idx))
     saved = []
     with torch.inference_mode():

@@ -171,7 +171,14 @@ def find_warnings(
     """
     tested = in_order(trials, full_depth)
     if not tested:
-        return ["no setting skips a frame there: the gate's head finds no blank; skipping is off"]
+        least = max((t.settings.min_skipped_frames or 0 for t in trials), default=0)
+        why = "the gate's head finds no blank"
+        if least:
+            why = (
+                f"its utterances have fewer than the {least} frames to drop that it takes to save "
+                "time on this machine, or the gate's head finds no blank"
+            )
+        return [f"no setting skips a frame there: {why}; skipping is off"]
     if kept_by == "upper bound":
         return []
     budget = f"an increase of at most {max_increase:g} % (relative)"

@@ -36,7 +36,7 @@ def test_the_table_is_aligned_and_says_what_was_measured() -> None:
     rates = "10.5 % word errors, against 11.0 % at full depth"
     assert lines[1] == f"Skipping 46 % of the frames gives {rates}; nothing was timed."
     lines = lines[2:]
-    assert lines[1].split("  ")[-1] == "encoder ms per s of audio"
+    assert lines[1].split("  ")[-1] == "encoder ms per s"
     assert lines[2].split() == ["stock", "11.0", "0", "0.146", "not", "timed"]
     assert lines[3].split()[-4:] == ["10.5", "46", "0.146", "4.2"]
     assert lines[4].split() == ["bad", "failed:", "why"]
@@ -50,7 +50,7 @@ def test_lengths_and_rows_that_failed() -> None:
     found["rows"][1]["encoder_time_by_length"]["10"] = {"median_ms": 0.8}
     lines = demo_summary.summary(found).splitlines()
     assert lines[1].startswith("Skipping 46 % of the frames makes the encoder 1.00 and 1.25 times")
-    assert lines[3].split("  ")[-2:] == ["encoder ms per s of audio at 3 s", "at 10 s"]
+    assert lines[3].split("  ")[-2:] == ["encoder ms per s at 3 s", "at 10 s"]
     assert lines[5].split()[-2:] == ["2.0", "0.8"]
     found["rows"][1]["status"] = "failed: WER 10.5 %, against 9 % at full depth"
     lines = demo_summary.summary(found).splitlines()

@@ -16,7 +16,7 @@ from typing import Any
 from espnet_layerskip.evaluation.verdict import verdict
 from espnet_layerskip.files import run_main
 
-HEADER = ("", "WER %", "frames skipped %", "GFLOPs per s of audio")
+HEADER = ("", "WER %", "frames skipped %", "GFLOPs per s")
 
 
 def summary_rows(record: Mapping[str, Any], lengths: Sequence[str]) -> list[str]:
@@ -41,9 +41,9 @@ def summary(report: Mapping[str, Any]) -> str:
     """Return the verdict, the table with its columns aligned, and what it was measured on."""
     records = report["rows"]
     lengths = next((list(n) for r in records if (n := r.get("encoder_time_by_length"))), [])
-    times = [f"at {length} s" for length in lengths] or ["encoder ms per s of audio"]
+    times = [f"at {length} s" for length in lengths] or ["encoder ms per s"]
     if lengths:
-        times[0] = f"encoder ms per s of audio {times[0]}"
+        times[0] = f"encoder ms per s {times[0]}"
     rows = [[*HEADER, *times], *(summary_rows(record, lengths) for record in records)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     failed = [f"{r['name']} {r['status']}" for r in records if "wer" in r and r["status"] != "ok"]
