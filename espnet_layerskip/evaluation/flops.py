@@ -77,10 +77,16 @@ def _int8_linear(x: Any, packed: Any, *args: Any, out_shape: Any = None, **kwarg
     return 2 * num_outputs * int(x[-1])
 
 
-def _windows(rows: Any, taps: Any, *args: Any, **kwargs: Any) -> int:
-    """Windows (N, k, C) times the taps (k, C) of a depthwise convolution, which a sum follows.
+def windows_flops(rows: Any, taps: Any, *args: Any, **kwargs: Any) -> int:
+    """Return the FLOPs of windows (N, k, C) times the taps (k, C) of a convolution over time.
 
-    It is what encoders/fast/depthwise.py does instead of a convolution; no other product counts.
+    A sum follows; encoders/fast/depthwise.py does so for a few frames. No other product counts.
+
+    Args:
+        rows: Shape of what is multiplied in place.
+        taps: Shape, or number, of what it is multiplied by.
+        args: Not used, as are the others.
+        kwargs: Not used.
     """
     if len(rows) != 3 or isinstance(taps, int | float) or rows[1:] != taps:
         return 0
@@ -90,7 +96,7 @@ def _windows(rows: Any, taps: Any, *args: Any, **kwargs: Any) -> int:
 def _custom() -> dict[Any, Any]:
     """What PyTorch's counter leaves out on a CPU; only the operators this PyTorch has."""
     wanted = {
-        ("aten", "mul_"): _windows,
+        ("aten", "mul_"): windows_flops,
         ("aten", "_scaled_dot_product_flash_attention_for_cpu"): _sdpa,
         ("quantized", "linear_dynamic"): _int8_linear,
     }

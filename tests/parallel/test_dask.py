@@ -41,16 +41,6 @@ class TestCluster:
         assert list(map_chunks(function, CHUNKS, LOCAL)) == SQUARES
         assert (tmp_path / "log").read_text().split().count("4") == 2
 
-    def test_an_item_that_kills_costs_itself_only(self, tmp_path):
-        import dask
-
-        function = partial(functions.die_at, tmp_path / "log", 4, 99)
-        # no task waits on a worker, where the death of another would be counted against it
-        settings = {"allowed-failures": 0, "worker-saturation": 1.0}
-        with dask.config.set({f"distributed.scheduler.{k}": v for k, v in settings.items()}):
-            found = list(map_chunks(function, CHUNKS[2:], LOCAL, functions.no_result))
-        assert found == [9, "no 4", 25, 36]
-
     def test_an_exception_is_raised_here(self, tmp_path):
         function = partial(functions.note_pid_and_fail, tmp_path)
         with pytest.raises(ValueError, match="nothing is done with 7"):

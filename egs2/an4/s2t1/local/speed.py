@@ -34,6 +34,7 @@ from espnet_layerskip.encoders import ENCODERS
 from espnet_layerskip.encoders.e_branchformer_ctc import Prompt
 from espnet_layerskip.encoders.prefix import PrefixGate
 from espnet_layerskip.evaluation.environment import environment_record, finish_record, typed
+from espnet_layerskip.evaluation.flops import windows_flops
 from espnet_layerskip.evaluation.timing import num_threads, summary, time_interleaved
 from espnet_layerskip.files import run_main, write_text
 from espnet_layerskip.method.gate import BlankGate
@@ -88,6 +89,8 @@ class ShapesOnly(TorchDispatchMode):  # type: ignore[misc]
         attention = "scaled_dot_product" in str(func)
         formula = flop_registry.get(func.overloadpacket)
         if formula is None and not attention:
+            if func.overloadpacket is torch.ops.aten.mul_:
+                self.flops += windows_flops(*(getattr(one, "shape", one) for one in args))
             return func(*args, **kwargs)
         meta = tree_map_only(torch.Tensor, lambda t: t.to("meta"), (args, kwargs))
         out = func(*meta[0], **meta[1])
