@@ -1,6 +1,6 @@
 import argparse
+import functools
 import json
-import multiprocessing
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +20,7 @@ from espnet_layerskip.parallel import map_chunks
 from espnet_layerskip.training import retrofit as training
 from espnet_layerskip.training.task import LayerSkipASRTask
 from espnet_layerskip.verbs.retrofit import default_rate
+from tests.support.chunk_functions import die_once
 from tests.support.experiments import make_experiment
 
 REPO = Path(__file__).resolve().parents[2]
@@ -201,19 +202,14 @@ def test_a_teacher_in_other_processes_gives_the_same_weights(
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     options = ("--epochs", 3, "--dev", data_dir, "--batch-seconds", 0.5, *ANYTHING)
     assert retrofit(stock, data_dir, tmp_path / "alone", *options) == 0
-    killed = []
+    died = tmp_path / "died"
 
-    def map_and_kill(*args):
-        for result in map_chunks(*args):
-            if not killed:
-                workers = multiprocessing.active_children()
-                killed.append(max(workers, key=lambda worker: worker.pid))
-                killed[0].kill()
-            yield result
+    def map_and_die(teacher, *args):
+        return map_chunks(functools.partial(die_once, died, teacher), *args)
 
-    monkeypatch.setattr(retrofit_teacher, "map_chunks", map_and_kill)
+    monkeypatch.setattr(retrofit_teacher, "map_chunks", map_and_die)
     assert retrofit(stock, data_dir, tmp_path / "many", *options, "--inference_nj", 2) == 0
-    assert killed
+    assert died.exists()
     assert "a worker died" in caplog.text
     one, many = (load(tmp_path / name / CHECKPOINT) for name in ("alone", "many"))
     before = load(stock / "valid.cer_ctc.ave.pth")
