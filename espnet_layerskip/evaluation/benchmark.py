@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from espnet_layerskip.evaluation.contenders import (
     GREEDY_ON,
     Contenders,
     make_forms,
+    make_onnx,
     make_searches,
     make_stock_searches,
     rivals,
@@ -89,15 +90,18 @@ def benchmark(options: Options, command: str, log: Log) -> dict[str, Any]:
     loading = time.monotonic() - loading
     data, speakers = load_tables(options.wav_scp, options.text, experiment.speech2text.sample_rate)
     conditions = make_conditions(data, options.seconds, options.batch_sizes, options.num_inputs)
-    scopes = make_rows(experiment, twins, options)
     rows: list[dict[str, Any]] = []
     profiles: list[dict[str, Any]] = []
     starts: dict[str, float | None] = {}
     known: dict[int, Accuracy] = {}
     with tempfile.TemporaryDirectory(prefix="espnet_layerskip_") as directory:
+        inputs = [*data.speech, *(one for c in conditions for group in c.groups for one in group)]
+        longest = max(speech.seconds for speech in inputs)
+        onnx = partial(make_onnx, folder=Path(directory, "asr.onnx"), longest=longest)
+        scopes = make_rows(experiment, twins, options, onnx)
         bind = binders(Path(directory))
         for scope, of_scope in scopes.items():
-            with num_threads(max(options.threads)):
+            with num_threads(min(options.threads)):  # more would wait for a busy machine
                 accuracy = measure_accuracy(of_scope, data, known, log)
             rows += measure_scope(
                 scope,
@@ -162,15 +166,27 @@ def load_twins(experiment: Experiment, options: Options) -> dict[str, Experiment
 
 
 def make_rows(
-    experiment: Experiment, twins: Mapping[str, Experiment], options: Options
+    experiment: Experiment,
+    twins: Mapping[str, Experiment],
+    options: Options,
+    onnx: Callable[[Experiment, SkipSettings], Contenders],
 ) -> dict[str, Contenders]:
-    """Return the rows of each scope.
+    """Return the rows of each scope; onnxruntime's begin with samples, so the encoder has none.
+
+    Args:
+        experiment: With a gate.
+        twins: By label.
+        options: What to measure.
+        onnx: Makes the rows of the exported model.
 
     Raises:
         ValueError: If the model has no gate.
     """
     forms = make_forms(experiment, options.skip, twins)
-    found = {"encoder": forms, "model": rivals(forms)}
+    found = {"encoder": forms}
+    if list(options.scopes) != ["encoder"]:
+        forms = forms | onnx(experiment, options.skip)
+        found["model"] = rivals(forms)
     if "e2e" in options.scopes:
         load = partial(load_experiment, options.model, options.model_file, **WHOLE)
         searches = make_searches(forms, load, options.skip, options.ngram, options.lm)
@@ -196,7 +212,7 @@ def take_profiles(
     found = {name: rows[name].system for name in BEFORE_AND_AFTER}
     systems = {name: system for name, system in found.items() if not isinstance(system, str)}
     runs = {name: [bind(s, group) for group in condition.groups] for name, s in systems.items()}
-    log(f"profile: {condition.audio_seconds:g} s, {threads} threads")
+    log(f"profile: {condition.audio_seconds:g} s, {threads} thread{'s' if threads > 1 else ''}")
     with num_threads(threads):
         profiles = profile(systems, gate, runs, options.repeats)
     about = {**condition.describe(), "threads": threads}

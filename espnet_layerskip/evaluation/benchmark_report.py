@@ -34,8 +34,9 @@ than {allowed:g} % above theirs. Ceiling: s*(L-K)/L, the share of the blocks' wo
 these inputs. Realised: (1 - t/t_full) / ceiling, t_full of the same form and search at full depth;
 "blocks" relates the same saving to the share of t_full that is not subsampling, which cannot be
 skipped. Attention is quadratic: more than 100 % is possible on long inputs. FLOPs: 2 per
-multiply-accumulate of what was timed, counted. Rows named stock are ESPnet's classes with these
-weights, or those of the twin that their settings in the JSON file name."""
+multiply-accumulate of what was timed, counted (not in onnxruntime). Rows named stock are ESPnet's
+classes with these weights, or those of the twin that their settings in the JSON file name; sdpa
+is its option use_sdpa. Rows named onnx run the exported model."""
 HEADER = ("row", "ms per batch (min to max)", "times off", "times stock", "skipped %", "WER %")
 MORE = ("row", "CER %", "GFLOPs", "ceiling %", "realised %", "realised, blocks %")
 

@@ -11,16 +11,20 @@ from typing import Any
 
 from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.evaluation.experiment import Experiment
+from espnet_layerskip.evaluation.onnx import OnnxSystem, export_for
 from espnet_layerskip.evaluation.stock import (
     StockSearch,
     fast_class,
     stock_class,
+    stock_options,
     stock_speech2text,
 )
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.method.settings import OFF, PRECISIONS, SkipSettings, can_skip
 
 ON, FULL, STOCK = "ours_skip_on", "ours_skip_off", "stock_class_same_weights"
+STOCK_SDPA = "stock_class_sdpa"
+ONNX_ON, ONNX_FULL = "onnx_skip_on", "onnx_skip_off"
 INT8 = "int8_skip_off"
 GREEDY_ON, GREEDY_OFF = "ours_greedy_skip_on", "ours_greedy_skip_off"
 STOCK_TWIN = "stock"
@@ -42,7 +46,7 @@ class Contender:
             reference itself.
     """
 
-    system: System | StockSearch | str
+    system: System | StockSearch | OnnxSystem | str
     full_depth: str = ""
     reference: str = ""
 
@@ -76,11 +80,14 @@ def make_forms(
         FULL: Contender(System(experiment, OFF)),
         STOCK: Contender(_attempt(partial(stock_class, experiment)), "", FULL),
     }
+    if "use_sdpa" in stock_options(experiment):  # of ESPnet 202611
+        build = partial(stock_class, experiment, use_sdpa=True)
+        found[STOCK_SDPA] = Contender(_attempt(build), "", FULL)
     for precision in PRECISIONS[1:]:
         on, off = (f"{precision}_skip_{switch}" for switch in ("on", "off"))
         for name, how, full_depth in ((on, settings, off), (off, OFF, "")):
-            build = partial(System, experiment, how, precision)
-            found[name] = Contender(_attempt(build), full_depth, FULL)
+            form = partial(System, experiment, how, precision)
+            found[name] = Contender(_attempt(form), full_depth, FULL)
     for layer in encoder.gate_layer_idx:
         stopped = System(experiment, SkipSettings(blank_threshold=1.0, exit_layer=layer))
         found[f"exit_at_{layer}"] = Contender(stopped, FULL, FULL)
@@ -89,6 +96,28 @@ def make_forms(
         if not isinstance(twin.encoder, LayerSkipEncoder):
             found[f"twin_{label}_fast"] = Contender(_attempt(partial(fast_class, twin)))
     return found
+
+
+def make_onnx(
+    experiment: Experiment, settings: SkipSettings, folder: Path, longest: float
+) -> Contenders:
+    """Return the rows of the exported model, or why there is none.
+
+    Args:
+        experiment: With a gate.
+        settings: As of `make_forms`.
+        folder: To export to.
+        longest: Seconds of the longest input.
+    """
+    try:
+        export_for(experiment, settings, folder, longest)
+    except ValueError as e:
+        why = f"cannot be built: {e}"
+        return {ONNX_ON: Contender(why, ONNX_FULL, ONNX_FULL), ONNX_FULL: Contender(why)}
+    return {
+        ONNX_ON: Contender(OnnxSystem(folder, full_depth=False), ONNX_FULL, ONNX_FULL),
+        ONNX_FULL: Contender(OnnxSystem(folder, full_depth=True), "", FULL),
+    }
 
 
 def rivals(forms: Contenders) -> Contenders:
@@ -106,14 +135,15 @@ def make_searches(
     """Return the end-to-end rows of ours: greedy search over the forms, and other searches.
 
     Args:
-        forms: As `make_forms` made them.
+        forms: As `make_forms` and `make_onnx` made them.
         load: Loads the model with a decoder_type and more arguments of Speech2Text.
         settings: How the other searches' encoders skip.
         ngram: ``ngram_file`` and ``lexicon`` for our n-gram search; empty = no such rows.
         lm: ``lm_train_config``, ``lm_file`` and ``lm_weight`` of a language model of ESPnet's,
             for its search; empty = no such rows.
     """
-    names = {n: f"{n}_greedy" for n in rivals(forms) if n != STOCK}
+    own = (STOCK, STOCK_SDPA)  # their searches are of `make_stock_searches`
+    names = {n: f"{n}_greedy" for n in rivals(forms) if n not in own}
     names |= {ON: GREEDY_ON, FULL: GREEDY_OFF, "": ""}
     rows = {
         names[n]: replace(c, full_depth=names[c.full_depth], reference=names[c.reference])

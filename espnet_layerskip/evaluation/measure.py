@@ -17,7 +17,6 @@ from espnet_layerskip.evaluation.conditions import Condition
 from espnet_layerskip.evaluation.contenders import Contenders
 from espnet_layerskip.evaluation.flops import count_flops
 from espnet_layerskip.evaluation.inputs import Speech
-from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.evaluation.timing import num_threads, summary, time_interleaved
 from espnet_layerskip.inference.audio import Utterance
 from espnet_layerskip.inference.skip_count import SkipCount
@@ -69,7 +68,7 @@ class Bound:
         settings: What it is, in one line.
         runs: What is timed, batch by batch.
         stems: Its subsampling alone, batch by batch; empty = not timed apart.
-        flops: Of all batches.
+        flops: Of all batches; 0 = not counted (onnxruntime).
         skipped: In all batches.
     """
 
@@ -133,11 +132,10 @@ def _bind(system: Any, bind: Bind, condition: Condition, with_stem: bool) -> Bou
     longest = max(range(len(runs)), key=lambda i: max(s.seconds for s in groups[i]))
     runs[longest]()  # what is computed once is in no count
     flops = sum(count_flops(run) for run in runs)
-    skipped, stems = SkipCount(), list[Run]()
-    if isinstance(system, System):
-        batches = [system.batch(group) for group in groups]
-        skipped = sum((system.skips(system.encode(b)) for b in batches), SkipCount())
-        stems = [partial(system.subsample, b) for b in batches] if with_stem else []
+    skipped = sum((system.skips_of(group) for group in groups), SkipCount())
+    stems: list[Run] = []
+    if with_stem:
+        stems = [partial(system.subsample, system.batch(group)) for group in groups]
     return Bound(system.describe(), runs, stems, flops, skipped)
 
 
@@ -172,7 +170,7 @@ def _measured(
         "settings": row.settings,
         "full_depth": full or None,
         **summary(timings[name], batches),
-        "flops": row.flops / batches,
+        "flops": row.flops / batches or None,
         "skip_ratio": row.skipped.ratio,
         "ceiling": row.skipped.ceiling,
     }

@@ -11,6 +11,8 @@ from espnet_layerskip.evaluation.contenders import (
     GREEDY_OFF,
     GREEDY_ON,
     ON,
+    ONNX_FULL,
+    ONNX_ON,
     STOCK,
 )
 from espnet_layerskip.evaluation.scoring import ROUNDING
@@ -25,9 +27,14 @@ SPEEDUPS = {
     "encoder_vs_full_depth": ("encoder", ON, (FULL,)),
     "model_vs_stock": ("model", ON, (STOCK, TWIN)),
     "model_vs_full_depth": ("model", ON, (FULL,)),
+    "model_onnx_vs_stock": ("model", ONNX_ON, (STOCK, TWIN)),
+    "model_onnx_vs_full_depth": ("model", ONNX_ON, (ONNX_FULL,)),
+    "model_onnx_vs_ours": ("model", ONNX_ON, (ON,)),
     "e2e_vs_stock_beam1": ("e2e", GREEDY_ON, ("stock_beam1",)),
     "e2e_vs_stock_beam10": ("e2e", GREEDY_ON, ("stock_beam10",)),
     "e2e_vs_full_depth": ("e2e", GREEDY_ON, (GREEDY_OFF,)),
+    "e2e_onnx_vs_stock_beam10": ("e2e", f"{ONNX_ON}_greedy", ("stock_beam10",)),
+    "e2e_onnx_vs_full_depth": ("e2e", f"{ONNX_ON}_greedy", (f"{ONNX_FULL}_greedy",)),
     "e2e_prefix_beam_vs_stock_beam1": ("e2e", "ours_prefix_beam_skip_on", ("stock_beam1",)),
     "e2e_prefix_beam_vs_stock_beam10": ("e2e", "ours_prefix_beam_skip_on", ("stock_beam10",)),
     "e2e_ngram_vs_stock_beam10": ("e2e", "ours_ngram_skip_on", ("stock_beam10",)),

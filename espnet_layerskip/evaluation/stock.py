@@ -69,18 +69,27 @@ class StockSearch:
         nbest = found[0] if isinstance(found, tuple) else found
         return nbest[0][0] or "", SkipCount(), 0
 
+    def skips_of(self, speech: Sequence[Speech]) -> SkipCount:
+        """Return what a batch of speech skips: nothing."""
+        return SkipCount()
+
     def warm_up(self, speech: Sequence[Speech]) -> None:
         """Do nothing: no FLOPs are counted."""
 
 
-def stock_class(experiment: Experiment) -> System:
+def stock_class(experiment: Experiment, **options: Any) -> System:
     """Return the same weights in the encoder class of ESPnet.
+
+    Args:
+        experiment: Gives the weights.
+        options: Of the class, for instance ``use_sdpa`` of ESPnet 202611.
 
     Raises:
         ValueError: If there is no such class, or the weights do not fit it, for instance those of
             ``stem_channels``.
     """
-    return System(experiment, encoder=stock_speech2text(experiment).asr_model.encoder)
+    stock = stock_speech2text(experiment, encoder_conf=options)
+    return System(experiment, encoder=stock.asr_model.encoder)
 
 
 def fast_class(experiment: Experiment) -> System:
@@ -96,7 +105,18 @@ def fast_class(experiment: Experiment) -> System:
     return System(experiment, encoder=fast)
 
 
-def stock_speech2text(experiment: Experiment, **search: Any) -> Any:
+def stock_options(experiment: Experiment) -> Mapping[str, Any]:
+    """Return the options of the encoder's class of ESPnet, by name."""
+    return inspect.signature(_stock(experiment.encoder).__init__).parameters  # type: ignore[misc]
+
+
+def _stock(encoder: Any) -> type:
+    return encoder.STOCK if isinstance(encoder, LayerSkipEncoder) else type(encoder)
+
+
+def stock_speech2text(
+    experiment: Experiment, encoder_conf: Mapping[str, Any] | None = None, **search: Any
+) -> Any:
     """Return ESPnet's own Speech2Text with the weights of an experiment, CTC only.
 
     Model, encoder and search are ESPnet's classes with ESPnet's defaults. So is the CTC head,
@@ -104,20 +124,22 @@ def stock_speech2text(experiment: Experiment, **search: Any) -> Any:
 
     Args:
         experiment: With an encoder of ESPnet's, or a layer-skipping one.
+        encoder_conf: More options of the encoder's class.
         search: Arguments of ESPnet's Speech2Text, for instance ``beam_size``.
 
     Raises:
         ValueError: If the weights do not fit ESPnet's classes.
     """
     ours, encoder = experiment.speech2text, experiment.encoder
-    cls = encoder.STOCK if isinstance(encoder, LayerSkipEncoder) else type(encoder)
+    cls = _stock(encoder)
     [known] = [c.classes for c in asr_task().class_choices_list if c.name == "encoder"]
     names = [name for name, one in known.items() if one is cls]
     if not names:
         raise ValueError(f"{cls.__name__} is not an encoder of ESPnet: no stock class fits")
     config = read_yaml(ours.model_files.train_config)
     config["encoder"], config["model"] = names[0], "espnet"
-    config["encoder_conf"] = _known(cls, config.get("encoder_conf") or {})
+    conf = {**(config.get("encoder_conf") or {}), **(encoder_conf or {})}
+    config["encoder_conf"] = _known(cls, conf)
     config["model_conf"] = _known(ESPnetASRModel, config.get("model_conf") or {})
     if not config["encoder_conf"].get("interctc_use_conditioning"):
         # intermediate outputs would cost stock ESPnet time and change nothing of its transcripts

@@ -131,16 +131,7 @@ class System:
         Raises:
             ValueError: If one of them fails.
         """
-        rate = self.speech2text.sample_rate
-        results = recognize(
-            self.speech2text, utterances, lambda utt: AudioBlocks(utt, rate), len(utterances)
-        )
-        texts = []
-        for result in results:
-            if result.error is not None:
-                raise ValueError(f"{result.utt_id} failed: {result.error}")
-            texts.append(result.nbest[0][0] or "")
-        return texts
+        return texts_of(self.speech2text, utterances)
 
     def transcribe(self, speech: Speech) -> tuple[str, SkipCount, int]:
         """Return the transcript of one utterance, what was skipped, and the encoder's FLOPs.
@@ -166,6 +157,10 @@ class System:
         [[best, *_]] = self.speech2text.ctc_decoder(log_probs, states.lens, states.keep_mask)
         return self.speech2text.entry(best)[0] or ""
 
+    def skips_of(self, speech: Sequence[Speech]) -> SkipCount:
+        """Return what a batch of speech skips."""
+        return self.skips(self.encode(self.batch(speech)))
+
     def skips(self, encoded: Encoded) -> SkipCount:
         """Return what an encoded batch skipped."""
         depth = encoded.depth(self.num_layers)
@@ -175,3 +170,24 @@ class System:
         """Encode the longest of some speech, so that what is computed once is not counted."""
         with suppress(TooShortUttError):
             self.encode(self.batch([max(speech, key=lambda s: s.samples.size)]))
+
+
+def texts_of(speech2text: Any, utterances: Sequence[Utterance]) -> list[str]:
+    """Transcribe files in one batch, as the verb ``transcribe`` does.
+
+    Args:
+        speech2text: Of a trained or an exported model.
+        utterances: The files.
+
+    Raises:
+        ValueError: If one of them fails.
+    """
+    rate = speech2text.sample_rate
+    texts = []
+    for result in recognize(
+        speech2text, utterances, lambda utt: AudioBlocks(utt, rate), len(utterances)
+    ):
+        if result.error is not None:
+            raise ValueError(f"{result.utt_id} failed: {result.error}")
+        texts.append(result.nbest[0][0] or "")
+    return texts

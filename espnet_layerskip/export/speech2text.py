@@ -202,7 +202,7 @@ class Speech2Text:
         size = max(1, len(whole)) if batch_size is None else batch_size
         for places in by_length([len(speech[i]) for i in whole], size):
             batch = [whole[n] for n in places]
-            seconds, parts = self._encode([speech[i] for i in batch])
+            seconds, parts = self.encode([speech[i] for i in batch])
             for i, part in zip(batch, parts, strict=True):
                 stream = self.decoder.stream()
                 stream.accept(part.log_probs, part.keep_mask)
@@ -245,7 +245,7 @@ class Speech2Text:
         while batch := list(islice(waves, batch_size)):
             # one that is too short is all there is: others are longer than an overlap
             if batch := [wave for wave in batch if self._long_enough(len(wave), name)]:
-                seconds, parts = self._encode(batch)
+                seconds, parts = self.encode(batch)
                 spent[0] += seconds
                 yield from parts
 
@@ -266,7 +266,7 @@ class Speech2Text:
             )
         return num_samples >= found.shortest
 
-    def _encode(self, waves: Sequence[Samples]) -> tuple[float, list[Posteriors]]:
+    def encode(self, waves: Sequence[Samples]) -> tuple[float, list[Posteriors]]:
         """Return the seconds that a batch took, and the posteriors of each utterance."""
         lens = np.array([len(wave) for wave in waves], np.int64)
         speech = np.zeros((len(waves), lens.max()), np.float32)
@@ -307,7 +307,7 @@ class Speech2Text:
             [frame * self.frame_seconds for frame in frames]
             for frames in (hyp.token_frames, hyp.token_ends)
         )
-        words = word_times(token, starts, ends, kind)
+        words = word_times(token, starts, ends, kind, hyp.token_probs)
         hyp = replace(hyp, token=token, text=text, token_times=starts, words=words)
         return text, token, hyp.token_int, hyp
 

@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Time a model with a gate, interleaved with its rivals, and decode the whole test set with "
         "every one of them: skipping on and off, ESPnet's own classes with the same weights, int8, "
-        "stopped at the gate, and the twins. Three scopes: encoder; model (frontend, encoder, "
+        "stopped at the gate, onnxruntime, and the twins. Three scopes: encoder; model (frontend, encoder, "
         "head); e2e (wave file to text, against ESPnet's Speech2Text with beam 1 and 10). Writes "
         "OUTPUT, and a table (.md) and a figure (.png) beside it. Progress goes to stderr."
     )

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from espnet_layerskip.evaluation.benchmark import WHOLE, Options, load_twins, make_rows
-from espnet_layerskip.evaluation.contenders import rivals
+from espnet_layerskip.evaluation.contenders import ONNX_ON, Contender, rivals
 from espnet_layerskip.evaluation.experiment import load_experiment
 from espnet_layerskip.evaluation.rows import KEEP
 
@@ -37,16 +37,20 @@ def whole(exps):
     return load_experiment(exps["ours"], **WHOLE)
 
 
+def no_onnx(experiment, settings):
+    return {ONNX_ON: Contender("not exported")}
+
+
 def test_rows_of_the_scopes_that_are_wanted(exps, whole):
     wanted = options(exps["ours"], ("model", "encoder"))
-    found = make_rows(whole, {}, wanted)
+    found = make_rows(whole, {}, wanted, no_onnx)
     assert list(found) == ["model", "encoder"]
-    assert list(found["model"]) == list(rivals(found["encoder"]))
+    assert list(found["model"]) == [*rivals(found["encoder"]), ONNX_ON]
 
 
 def test_long_inputs_are_not_cut(exps, whole):
     wanted = options(exps["ours"], ("e2e",), stock=exps["stock"])
-    rows = make_rows(whole, load_twins(whole, wanted), wanted)["e2e"]
+    rows = make_rows(whole, load_twins(whole, wanted), wanted, no_onnx)["e2e"]
     for name in ("ours_greedy_skip_on", "ours_prefix_beam_skip_on", "twin_stock_greedy"):
         assert rows[name].system.speech2text.longest_whole == float("inf")
 

@@ -13,6 +13,7 @@ from espnet_layerskip.evaluation.contenders import (
     GREEDY_ON,
     ON,
     STOCK,
+    STOCK_SDPA,
     make_forms,
     make_searches,
     make_stock_searches,
@@ -20,7 +21,7 @@ from espnet_layerskip.evaluation.contenders import (
 )
 from espnet_layerskip.evaluation.experiment import load_experiment
 from espnet_layerskip.evaluation.rows import KEEP
-from espnet_layerskip.evaluation.stock import StockSearch
+from espnet_layerskip.evaluation.stock import StockSearch, stock_options
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.method.settings import SkipSettings
 from tests.support.experiments import TOKENS, make_experiment, write_calibration
@@ -49,6 +50,8 @@ def e2e(model, *skip, ngram=None, lm=None, **twins):
 def test_forms_and_what_they_are_measured_by(experiment, stock_twin):
     forms = make_forms(experiment, KEEP, {"s": stock_twin})
     related = {name: (c.full_depth, c.reference) for name, c in forms.items()}
+    sdpa = related.pop(STOCK_SDPA, None)
+    assert sdpa == (("", FULL) if "use_sdpa" in stock_options(experiment) else None)
     assert related == {
         ON: (FULL, FULL),
         FULL: ("", ""),
@@ -66,6 +69,17 @@ def test_forms_and_what_they_are_measured_by(experiment, stock_twin):
     assert forms["twin_s_fast"].system.encoder.fast_form() is not None
     few = [n for n in forms if not n.startswith("bfloat16") and n != "int8_skip_on"]
     assert list(rivals(forms)) == few
+
+
+def test_espnets_sdpa_gives_the_same(experiment, data):
+    if "use_sdpa" not in stock_options(experiment):
+        pytest.skip("use_sdpa is an option of ESPnet 202611")
+    forms, group = make_forms(experiment, KEEP, {}), data.speech[:1]
+    usual, sdpa = forms[STOCK].system, forms[STOCK_SDPA].system
+    assert sdpa.encoder.encoders[0].self_attn.use_sdpa
+    assert not usual.encoder.encoders[0].self_attn.use_sdpa
+    found = [system.encode(system.batch(group)).out for system in (usual, sdpa)]
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0.0)
 
 
 def test_a_form_that_cannot_be_built_says_why(exps):
