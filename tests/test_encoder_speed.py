@@ -32,3 +32,9 @@ def test_table(tool, capsys):
     assert 20 < int(long["FLOPs saved %"]) < 50
     assert float(long["ESPnet ms"]) > 0
     assert float(long["off / on"]) > 0
+
+
+def test_a_reduced_precision_is_named(tool, capsys):
+    options = "--models tiny --seconds 1 --threads 1 --repeats 5 --budget 0.1 --min-skipped 0"
+    tool.main([*options.split(), "--vocabulary", "9", "--precision", "bfloat16", "--no-espnet"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| tiny bfloat16 | 1 | 1 | 1 | 0 |")

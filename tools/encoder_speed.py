@@ -6,12 +6,13 @@
     tools/encoder_speed.py --models d256 --seconds 3 10 30 --threads 1 2
     tools/encoder_speed.py --models exp/asr_x --data data/test --threads 1
     tools/encoder_speed.py --models d256 --seconds 10 --profile on
+    tools/encoder_speed.py --models d256 --batch 1 8 32 --device cuda --precision bfloat16
 
 A model is an experiment folder or zip, with its trained weights and real speech of ``--data``, or
 one of ours with random weights and random features, whose gate is set to keep a share of the
 frames. Skipping on and off take turns on every input, so that the machine's slow moments meet
-both; so do on and ESPnet's class. With one thread the time is that of the processor, not of the
-clock. Prints a table.
+both; so do on and ESPnet's class. With one thread of a CPU the time is that of the processor, not
+of the clock. On a GPU a pass ends when the device has done it. Prints a table.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -78,11 +80,32 @@ class Contenders:
             self.wave = np.concatenate([one.samples for one in data.speech])
         self.stock = copy.deepcopy(self.ours)
         make_stock(self.stock)
+        self.device, self.precision = torch.device(args.device), args.precision
+        for module in (self.ours, self.stock, self.ctc):
+            module.to(self.device)
         self.least = args.min_skipped
 
-    @torch.inference_mode()
+    def timed(self, run: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a function that runs in the wanted precision, until the device is done."""
+        reduced = self.precision != "float32"
+
+        def whole() -> Any:
+            kind = self.device.type
+            with torch.autocast(kind, getattr(torch, self.precision)) if reduced else nullcontext():
+                result = run()
+            if kind == "cuda":
+                torch.cuda.synchronize(self.device)
+            return result
+
+        return whole
+
     def features(self, seconds: float, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return features (B, T, F) and lengths (B,)."""
+        """Return features (B, T, F) and lengths (B,), on the device."""
+        x, lens = self._features(seconds, batch)
+        return x.to(self.device), lens.to(self.device)
+
+    @torch.inference_mode()
+    def _features(self, seconds: float, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         if self.wave is None:
             frames = round(100 * seconds)
             generator = torch.Generator().manual_seed(1)
@@ -106,14 +129,14 @@ class Contenders:
             kept = max(1, round(self.share * len(probs)))
             how = replace(how, blank_threshold=float(probs[kept - 1]), min_spike_ratio=0.0)
         if self.least is None:
-            clock = cpu_or_wall(torch.get_num_threads())
+            clock = cpu_or_wall(torch.get_num_threads(), self.device)
             self.least = break_even(self.ours, self.ctc, x[:1, :400], how, clock=clock)
         return replace(how, min_skipped_frames=self.least)
 
 
-def cpu_or_wall(threads: int) -> Callable[[], float]:
-    """Return a clock: with one thread that of its processor time, else the wall's."""
-    return time.thread_time if threads == 1 else time.perf_counter
+def cpu_or_wall(threads: int, device: torch.device) -> Callable[[], float]:
+    """Return a clock: with one thread of a CPU that of its processor time, else the wall's."""
+    return time.thread_time if threads == 1 and device.type == "cpu" else time.perf_counter
 
 
 def rows(name: str, args: argparse.Namespace) -> Iterator[str]:
@@ -138,16 +161,16 @@ def row(
     x, lens = found.features(seconds, batch)
     how = found.settings(x, lens)
     cases: dict[str, Callable[[], Any]] = {
-        "ESPnet": lambda: found.stock(x, lens),
-        "off": lambda: found.ours.run(x, lens, found.ctc, OFF),
-        "on": lambda: found.ours.run(x, lens, found.ctc, how),
+        "ESPnet": found.timed(lambda: found.stock(x, lens)),
+        "off": found.timed(lambda: found.ours.run(x, lens, found.ctc, OFF)),
+        "on": found.timed(lambda: found.ours.run(x, lens, found.ctc, how)),
     }
     _, full = counted(cases["off"])
     encoded, less = counted(cases["on"])
     kept = 1.0 if encoded.trace is None else 1.0 - encoded.trace.skip_ratio()
     if args.profile:
         print(profiled(cases[args.profile]))
-    clock = cpu_or_wall(threads)
+    clock = cpu_or_wall(threads, found.device)
     with torch.inference_mode():
         start = clock()
         cases["off"]()
@@ -166,7 +189,7 @@ def row(
         pairs = zip(espnet_taken["ESPnet"], espnet_taken["on"], strict=True)
         against = f"{median(a / b for a, b in pairs):.2f}"
     realised = f"{100 * saved / could:.0f}" if could > 0.02 else ""
-    label = Path(name).stem
+    label = Path(name).stem + (f" {found.precision}" if found.precision != "float32" else "")
     return (
         f"| {label} | {seconds:g} | {batch} | {threads} | {found.least} | {100 * kept:.0f} | "
         f"{espnet} | {ms['off']:.2f} | {ms['on']:.2f} | {ratio:.2f} | {1 / ratio:.3f} | "
@@ -196,6 +219,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--seconds", nargs="+", type=float, default=[3, 10, 30])
     add("--batch", nargs="+", type=int, default=[1])
     add("--threads", nargs="+", type=int, default=[1, 2])
+    add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    add("--precision", choices=("float32", "bfloat16", "float16"), default="float32")
     add("--context", default="full", help="of random weights")
     add("--kept", type=float, default=0.15, help="share of frames kept by random weights")
     add("--vocabulary", type=int, default=500, help="of random weights")
