@@ -13,6 +13,7 @@ from espnet_layerskip.evaluation.trial_settings import MAX_DISAGREEMENT, MAX_INC
 WIDTH = 96
 FASTER = 1.03  # ratios nearer to 1 are no gain
 WRONG_TEXT = 90.0  # percent; no trained model is so bad on the kind of speech that it knows
+CHART = "docs/when_does_it_pay.md in the repository"
 RETROFIT = "espnet-layerskip retrofit --model {model} --data TRAINING_DATA_DIR --output DIR"
 
 
@@ -232,6 +233,8 @@ def _notes(result: TrialResult) -> list[str]:
         f"at a time; the encoder's {result.speedup(ENCODER, row)[0]:.2f} ranged from {low:.2f} to "
         f"{high:.2f}."
     )
+    if result.ceiling is not None:
+        found.append(f"What other lengths, widths and gates gain: {CHART}.")
     load, cores = (env["load_after"] or env["load_before"] or [0.0])[0], env["usable_cores"] or 1
     if load > cores:
         found.append(

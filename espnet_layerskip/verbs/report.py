@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_layerskip.files import write_bytes, write_text
+from espnet_layerskip.files import read_table, write_bytes, write_text
 
 if TYPE_CHECKING:  # the command line starts without PyTorch
     from espnet_layerskip.evaluation.report.canvas import Drawing
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Make a report as the arguments of `add_options` say.
 
     Returns:
-        Exit status 0.
+        Exit status: 0, or 1 if utterances of the test set could not be used (the others were).
 
     Raises:
         ValueError: If something that is needed is missing or cannot be used.
@@ -102,7 +102,12 @@ def run(args: argparse.Namespace) -> int:
         write_record(args.output / "report.json", material, command)
         write_text(args.output / PAGE, page)
     print(args.output / PAGE)
-    return 0
+    return status(Path(material.data_dir), len(material.speech))
+
+
+def status(data_dir: Path, used: int) -> int:
+    """Return 1 if the test set lists more utterances than could be used, else 0."""
+    return 1 if len(read_table(data_dir / "wav.scp", allow_empty_value=True)) > used else 0
 
 
 @contextlib.contextmanager

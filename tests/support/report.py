@@ -56,6 +56,7 @@ def make_trace(utt_id="u1", seconds=3.0, seed=0, gates=1, text_on="A B", text_of
         final_blank_prob=np.where(flipped, 1 - prob, prob).astype(np.float32),
         final_is_blank=blank ^ flipped,
         spikes=[(f, "EWM"[f % 3], 0.9) for f in range(0, num_frames, 4)],
+        spikes_off=[(f, "EWM"[f % 3], 0.8) for f in range(0, num_frames, 4)],
         num_layers=8,
         num_repeats=0,
     )
@@ -74,7 +75,13 @@ def traces():
 
 def make_point(name, kind, wer=10.0, gflops=1.0, own=True, settings=None, skip_ratio=0.4):
     """Return a made-up row; its status is "ok"."""
-    from espnet_layerskip.evaluation.report.sweep import Point
+    from espnet_layerskip.evaluation.report.sweep import (
+        EXIT_KIND,
+        OFF_KIND,
+        OFF_NAME,
+        STOCK_KIND,
+        Point,
+    )
     from espnet_layerskip.evaluation.scoring import Interval
     from espnet_layerskip.method.settings import SkipSettings
 
@@ -88,7 +95,17 @@ def make_point(name, kind, wer=10.0, gflops=1.0, own=True, settings=None, skip_r
         gflops=gflops,
         time_ms=Interval(4 * gflops, 3.9 * gflops, 4.5 * gflops),
         skip_ratio=skip_ratio,
-        record={"wer": [wer], "cer": [wer / 2], "status": "ok"},
+        record={
+            "name": name,
+            "off": None if kind in (OFF_KIND, STOCK_KIND) else OFF_NAME,
+            "stops": kind == EXIT_KIND,
+            "wer": [wer],
+            "cer": [wer / 2],
+            "skip_ratio": skip_ratio,
+            "ceiling": skip_ratio / 2,
+            "encoder_time_per_second": {"median_ms": 4 * gflops},
+            "status": "ok",
+        },
     )
 
 

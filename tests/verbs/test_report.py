@@ -77,7 +77,7 @@ def test_page_needs_nothing_from_elsewhere(report):
     links = re.findall(r'(?:src|href|srcset|poster|data)="([^"]*)"', page)
     assert [x for x in links if not x.startswith(("data:", "#"))] == []
     assert re.findall(r"url\((?!#)[^)]*\)|@import", page) == []
-    assert "<script" not in page
+    assert page.count("<script") == 2  # the data and the page's own
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_structure_for_screen_readers(report):
     assert svgs
     assert all('role="img"' in s and 'aria-label="' in s for s in svgs)
     assert all("aria-label" in a for a in re.findall(r"<audio [^>]{0,200}", page))
-    assert page.count("<caption>") == page.count("<table>")
+    assert page.count("<caption>") == page.count("<table")
     assert '<th scope="col"' in page
 
 
@@ -126,9 +126,11 @@ def test_bad_data(exps, data_dir, tmp_path, capsys):
 def test_a_missing_audio_file_is_named(exps, data_dir, tmp_path, capsys):
     for name in ("wav.scp", "text", "utt2spk"):
         text = (data_dir / name).read_text()
-        (tmp_path / name).write_text(text.replace(f"{data_dir}/s0-u3.wav", "gone.wav"))
+        (tmp_path / name).write_text(text.replace(f"{data_dir}/", "gone/"))
     assert call("--exp", exps["ours"], "--data", tmp_path, "--output", tmp_path / "out") == 2
-    assert "utterance s0-u3: gone.wav: no such audio file" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no utterance can be used: utterance s0-u0: gone/s0-u0.wav: no such audio file" in said
+    assert [command.status(tmp_path, used) for used in (8, 7)] == [0, 1]
 
 
 def test_output_that_cannot_be_a_folder(exps, tmp_path, capsys):

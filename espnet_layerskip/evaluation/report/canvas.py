@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 # Okabe and Ito's colours: told apart with any colour vision. Line style and marker differ too.
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5f6873", "#d8dce1", "#fdfdfe"
 BLUE, VERMILLION, GREEN, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#b5609a", "#a9d3ee"
+VEIL = "#ffffff"  # over frames that skip; in the page it is dark where the page is dark
 # In the page these colours become CSS variables, so that they follow light and dark.
 _VARIABLES = {
     INK: "ink",
@@ -28,7 +29,9 @@ _VARIABLES = {
     GREEN: "green",
     PURPLE: "purple",
     SKY: "sky",
+    VEIL: "veil",
 }
+_FONT = "DejaVu Sans"  # comes with matplotlib, and is wider than most: where it fits others do
 WIDTH = 5.0  # inches: at 10 points the text can still be read on a phone, 340 px wide
 PNG_DPI = 200
 
@@ -46,10 +49,30 @@ _STYLE: dict[str, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.5,
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.family": _FONT,
     "image.composite_image": False,
-    "svg.fonttype": "path",  # text as shapes: it takes the same room in every browser
+    "svg.fonttype": "none",  # text stays text
 }
+
+
+class Panel(NamedTuple):
+    """Where axes lie in a figure, in points from its top left corner, and what they show.
+
+    Attributes:
+        left: Of the axes, as are the next three.
+        top: See left.
+        right: See left.
+        bottom: See left.
+        x: Data at the left and at the right edge.
+        y: Data at the bottom and at the top edge.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    x: tuple[float, float]
+    y: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,7 @@ class Drawing:
         png: PNG file.
         width: In inches.
         tips: Text that the page shows on hover: {id of an element: text}.
+        panels: Axes that the page's script draws into, by name.
     """
 
     name: str
@@ -73,6 +97,7 @@ class Drawing:
     png: bytes
     width: float
     tips: Mapping[str, str] = field(default_factory=dict)
+    panels: Mapping[str, Panel] = field(default_factory=dict)
 
 
 def check_installed() -> None:
@@ -107,7 +132,13 @@ def new_figure(height: float, width: float = WIDTH) -> Any:
 
 
 def finish(
-    figure: Any, name: str, title: str, caption: str, command: str, tips: Mapping[str, str] = {}
+    figure: Any,
+    name: str,
+    title: str,
+    caption: str,
+    command: str,
+    tips: Mapping[str, str] = {},
+    panels: Mapping[str, Any] = {},
 ) -> Drawing:
     """Render a figure; call it inside `style`.
 
@@ -118,6 +149,7 @@ def finish(
         caption: What is shown and what to look for.
         command: What made it; is written into the files.
         tips: Text for elements whose ``gid`` was set, shown on hover in the page.
+        panels: Axes that the page's script draws into, by name.
     """
     import matplotlib as mpl
 
@@ -127,7 +159,17 @@ def finish(
     figure.savefig(svg, format="svg", metadata={**about, "Date": None}, dpi=PNG_DPI)
     figure.savefig(png, format="png", metadata=about, dpi=PNG_DPI)
     width = float(figure.get_size_inches()[0])
-    return Drawing(name, title, caption, svg.getvalue(), png.getvalue(), width, dict(tips))
+    places = {name: _panel(figure, ax) for name, ax in panels.items()}
+    return Drawing(name, title, caption, svg.getvalue(), png.getvalue(), width, dict(tips), places)
+
+
+def _panel(figure: Any, ax: Any) -> Panel:
+    """Return where axes lie; the figure was drawn."""
+    width, height = (72.0 * float(inches) for inches in figure.get_size_inches())
+    x0, y0, x1, y1 = (float(part) for part in ax.get_position().extents)
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    x, y = (float(left), float(right)), (float(bottom), float(top))
+    return Panel(x0 * width, (1.0 - y1) * height, x1 * width, (1.0 - y0) * height, x, y)
 
 
 def inline_svg(drawing: Drawing) -> str:
@@ -142,6 +184,7 @@ def inline_svg(drawing: Drawing) -> str:
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawing.name}-", svg)
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, f"var(--{variable})")
+    svg = svg.replace(f"'{_FONT}'", f"'{_FONT}', Verdana, sans-serif")
     for gid, tip in drawing.tips.items():
         opening = f'<g id="{drawing.name}-{gid}">'
         svg = svg.replace(opening, f"{opening}<title>{escape(tip)}</title>", 1)

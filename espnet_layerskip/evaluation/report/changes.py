@@ -1,4 +1,4 @@
-"""What skipping changed: utterances whose text differs between skipping on and off."""
+"""What skipping changed: every utterance's text with skipping on and off."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import jiwer
 from espnet_layerskip.evaluation.report.traces import Trace
 from espnet_layerskip.evaluation.scoring import count_errors, words
 
-BETTER, SAME, WORSE = "better", "as many errors", "worse"
+BETTER, SAME, WORSE, UNCHANGED = "better", "as many errors", "worse", "unchanged"
 
 
 @dataclass(frozen=True)
 class Change:
-    """An utterance whose text skipping changed.
+    """An utterance with skipping off and on.
 
     Attributes:
         trace: The utterance.
@@ -29,21 +29,30 @@ class Change:
 
     @property
     def effect(self) -> str:
-        """BETTER, SAME or WORSE, by word errors."""
+        """BETTER, SAME or WORSE, by word errors; UNCHANGED where the text is the same."""
+        if words(self.trace.text_on) == words(self.trace.text_off):
+            return UNCHANGED
         if self.errors_on == self.errors_off:
             return SAME
         return WORSE if self.errors_on > self.errors_off else BETTER
 
 
+def compare_texts(traces: Sequence[Trace]) -> list[Change]:
+    """Return all utterances: the most damaged first, then others that changed, then the rest."""
+    found = []
+    for trace in traces:
+        ref = words(trace.ref)
+        off, on = (count_errors(ref, words(t)).errors for t in (trace.text_off, trace.text_on))
+        found.append(Change(trace, off, on))
+    return sorted(
+        found, key=lambda c: (c.effect == UNCHANGED, c.errors_off - c.errors_on, c.trace.utt_id)
+    )
+
+
 def find_changes(traces: Sequence[Trace]) -> list[Change]:
     """Return the changed utterances, the most damaged first."""
-    changes = []
-    for trace in traces:
-        if words(trace.text_on) != words(trace.text_off):
-            ref = words(trace.ref)
-            off, on = (count_errors(ref, words(t)).errors for t in (trace.text_off, trace.text_on))
-            changes.append(Change(trace, off, on))
-    return sorted(changes, key=lambda c: (c.errors_off - c.errors_on, c.trace.utt_id))
+    changed = [t for t in traces if words(t.text_on) != words(t.text_off)]
+    return compare_texts(changed)
 
 
 def confusion(traces: Sequence[Trace]) -> dict[tuple[bool, bool], int]:

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from espnet_layerskip.evaluation.cache import DecodingCache
 from espnet_layerskip.evaluation.compare import Comparison
 from espnet_layerskip.evaluation.environment import environment_record, finish_record
 from espnet_layerskip.evaluation.experiment import Experiment
-from espnet_layerskip.evaluation.inputs import Speech
+from espnet_layerskip.evaluation.flops import count_flops
+from espnet_layerskip.evaluation.inputs import Speech, spread_over_durations
 from espnet_layerskip.evaluation.report.changes import WORSE, find_changes
-from espnet_layerskip.evaluation.report.sweep import Point, failures, points_of, sweep_rows
-from espnet_layerskip.evaluation.report.traces import Trace, trace_test_set
+from espnet_layerskip.evaluation.report.sweep import (
+    Point,
+    failures,
+    measured_settings,
+    points_of,
+    sweep_rows,
+)
+from espnet_layerskip.evaluation.report.traces import (
+    Trace,
+    Variant,
+    trace_test_set,
+    try_settings,
+)
 from espnet_layerskip.evaluation.report.training_history import History, load_history
+from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.evaluation.timing import MIN_REPEATS
 from espnet_layerskip.files import read_yaml
 from espnet_layerskip.inference.pretrained import MODEL_FILES
+from espnet_layerskip.method.settings import OFF
 
 TEST_SET = "test"  # the recipe's dump/raw/test
+NUM_COUNTED = 3  # utterances of which the subsampling's share is counted
 NUM_TIMED = 12  # utterances of a timed pass: it has some 20 rows and 6 rounds
 
 
@@ -42,6 +59,8 @@ class Material:
         environment: Software, machine, load.
         num_timed: Utterances of a timed pass.
         num_threads: PyTorch threads while timing.
+        stem_share: Share of the subsampling in the encoder's FLOPs at full depth.
+        variants: By name of an example, what each of `measured_settings` makes of it.
     """
 
     exp: str
@@ -57,6 +76,8 @@ class Material:
     environment: dict[str, Any]
     num_timed: int
     num_threads: int
+    stem_share: float = 0.0
+    variants: Mapping[str, Sequence[Variant]] = field(default_factory=dict)
 
 
 def collect(
@@ -97,6 +118,8 @@ def collect(
     log(f"tracing {len(speech)} utterances")
     traces = trace_test_set(experiment, data)
     results = comparison.measure(rows, MIN_REPEATS, num_threads, NUM_TIMED)
+    points, examples = points_of(results, str(exp), data.seconds), choose(traces, utt_ids)
+    settings = [point.settings for point in measured_settings(points)]
     return Material(
         exp=str(exp),
         experiment=experiment,
@@ -104,28 +127,44 @@ def collect(
         speech=speech,
         num_words=sum(len(text.split()) for text in data.text.values()),
         traces=traces,
-        examples=choose(traces, utt_ids),
-        points=points_of(results, str(exp), data.seconds),
+        examples=examples,
+        points=points,
         failures=failures(results),
         history=load_history(exp, config.get("max_epoch")),
         environment=finish_record(environment),
         num_timed=min(NUM_TIMED, len(speech)),
         num_threads=num_threads,
+        stem_share=_stem_share(experiment, data.speech),
+        variants={
+            trace.utt_id: try_settings(experiment, speech[trace.utt_id], settings)
+            for trace, _ in examples
+        },
     )
+
+
+def _stem_share(experiment: Experiment, speech: Sequence[Speech]) -> float:
+    """Return the share of the subsampling in the encoder's FLOPs at full depth."""
+    full, stem, total = System(experiment, OFF), 0, 0
+    for one in spread_over_durations(speech, NUM_COUNTED):
+        batch = full.batch([one])
+        full.encode(batch)  # what is computed once does not count
+        stem += count_flops(partial(full.subsample, batch))
+        total += count_flops(partial(full.encode, batch))
+    return stem / total
 
 
 def choose(traces: Sequence[Trace], utt_ids: Sequence[str]) -> list[tuple[Trace, str]]:
     """Return utterances to look at, each with the reason.
 
     The default: one whose text skipping damaged (or changed), the one with the fewest and the
-    one with the most skipped frames, and a typical one.
+    one with the most skipped frames, and a typical one (see `typical`).
     """
     if utt_ids:
         by_id = {t.utt_id: t for t in traces}
         return [(by_id[u], "Asked for by --utt-id.") for u in dict.fromkeys(utt_ids)]
     ordered = sorted(traces, key=lambda t: (t.skip_ratio, t.utt_id))
     wanted = [
-        (ordered[len(ordered) // 2], "A typical utterance: the median share of skipped frames."),
+        typical(traces),
         (ordered[0], "The fewest frames skipped."),
         (ordered[-1], "The most frames skipped."),
     ]
@@ -137,6 +176,34 @@ def choose(traces: Sequence[Trace], utt_ids: Sequence[str]) -> list[tuple[Trace,
     for trace, why in wanted:
         chosen.setdefault(trace.utt_id, (trace, why))
     return list(chosen.values())
+
+
+def typical(traces: Sequence[Trace]) -> tuple[Trace, str]:
+    """Return the utterance that is nearest to the middle in three ways, and what the middle is.
+
+    They are the duration, the share of skipped frames and the tokens per second. In each the
+    utterances are ranked, ties share their rank, and the distance from the middle rank counts.
+    """
+    measures = [
+        [t.seconds for t in traces],
+        [t.skip_ratio for t in traces],
+        [t.token_rate for t in traces],
+    ]
+
+    def away(values: Sequence[float], mine: float) -> int:
+        return abs(sum(v < mine for v in values) - sum(v > mine for v in values))
+
+    distances = [
+        (sum(away(v, mine) for v, mine in zip(measures, own, strict=True)), t.utt_id, t)
+        for t, own in zip(traces, zip(*measures, strict=True), strict=True)
+    ]
+    _, _, chosen = min(distances, key=lambda found: found[:2])
+    seconds, skipped, rate = (median(values) for values in measures)
+    return chosen, (
+        "A typical utterance: of all, it is nearest to the medians of duration "
+        f"({seconds:.1f} s), frames skipped ({100 * skipped:.0f} %) and tokens per second "
+        f"({rate:.1f})."
+    )
 
 
 def check_experiment(exp: Path, model_file: str | None = None) -> dict[str, Any]:

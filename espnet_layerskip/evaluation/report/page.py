@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import soundfile
@@ -14,29 +16,51 @@ from espnet_layerskip.evaluation.environment import describe
 from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.evaluation.report import cost_figures, gate_figures
 from espnet_layerskip.evaluation.report.canvas import WIDTH, Drawing, inline_svg
-from espnet_layerskip.evaluation.report.changes import confusion, find_changes, marked_words
+from espnet_layerskip.evaluation.report.changes import (
+    BETTER,
+    SAME,
+    UNCHANGED,
+    WORSE,
+    compare_texts,
+    confusion,
+    marked_words,
+)
 from espnet_layerskip.evaluation.report.collect import Material
-from espnet_layerskip.evaluation.report.sweep import OFF_NAME, ON_NAME, STOCK_KIND, in_words
+from espnet_layerskip.evaluation.report.interaction import as_json, page_data
+from espnet_layerskip.evaluation.report.sweep import (
+    OFF_NAME,
+    ON_NAME,
+    STOCK_KIND,
+    Point,
+    in_words,
+)
 from espnet_layerskip.evaluation.report.templates import render_page
 from espnet_layerskip.evaluation.report.traces import log_mel
 from espnet_layerskip.evaluation.report.training_figure import draw_training
 from espnet_layerskip.evaluation.report.utterance_figure import draw_utterance
+from espnet_layerskip.evaluation.report.why import Step, explain
 from espnet_layerskip.evaluation.scoring import MAX_WER_POINTS
 from espnet_layerskip.evaluation.tables import over_seeds
+from espnet_layerskip.evaluation.verdict import verdict
 
-AUDIO_BYTES = 2_000_000  # of FLAC in the page; the page says where audio is left out
+AUDIO_BYTES = 2_000_000  # of audio in the page; the page says where it is left out
+WAV_BYTES = 16_000  # FLAC below this is given as WAV: Chromium cannot seek in FLAC of some KB
+MAX_UNCHANGED = 200  # transcripts in the page that skipping did not change
 
 
 def draw_all(material: Material, command: str) -> list[Drawing]:
     """Return the drawings; those of utterances first, in the order of the examples."""
-    drawings = []
+    drawings, missing = [], [line.split(":")[0] for line in material.failures]
     for trace, why in material.examples:
         feats = log_mel(material.experiment, material.speech[trace.utt_id])
-        drawings.append(draw_utterance(trace, feats, _file_name(trace.utt_id), why, command))
+        variants = material.variants.get(trace.utt_id, ())
+        name = _file_name(trace.utt_id)
+        drawings.append(draw_utterance(trace, feats, name, why, command, variants))
+    points, threads = material.points, material.num_threads
     drawings += [
-        cost_figures.draw_flops(material.points, command),
-        cost_figures.draw_time(material.points, material.num_threads, material.num_timed, command),
-        cost_figures.draw_changes_of_wer(material.points, command),
+        cost_figures.draw_flops(points, command, missing),
+        cost_figures.draw_time(points, threads, material.num_timed, command, missing),
+        cost_figures.draw_changes_of_wer(points, command),
         gate_figures.draw_skip_ratio(material.traces, command),
         gate_figures.draw_precision_recall(material.traces, command),
         gate_figures.draw_reliability(material.traces, command),
@@ -56,16 +80,27 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
     from markupsafe import Markup
 
     points = {point.name: point for point in material.points}
+    off, on = points[OFF_NAME], points.get(ON_NAME)
+    texts = compare_texts(material.traces)
+    changed = [c for c in texts if c.effect != UNCHANGED]
+    unchanged = [c for c in texts if c.effect == UNCHANGED]
+    script = files(__package__).joinpath("page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return render_page(
         name=Path(material.exp).resolve().name,
         material=material,
         command=command,
-        off=points[OFF_NAME],
-        on=points.get(ON_NAME),
+        off=off,
+        on=on,
         stock=next((p for p in material.points if p.kind == STOCK_KIND), None),
+        verdict=verdict([p.record for p in material.points]),
+        why=_why(material, on, off) if on else [],
         examples=list(zip(material.examples, drawings, strict=False)),
         drawings={d.name: d for d in drawings},
-        changes=find_changes(material.traces),
+        changes=changed,
+        texts=[*changed, *unchanged[:MAX_UNCHANGED]],
+        left_out=max(0, len(unchanged) - MAX_UNCHANGED),
+        filters=_filters(),
         right=confusion(material.traces),
         environment=[line.removeprefix("- ") for line in describe(material.environment)],
         max_wer_points=MAX_WER_POINTS,
@@ -75,14 +110,36 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
         inline_svg=lambda drawing: Markup(inline_svg(drawing)),
         marked_words=marked_words,
         over_seeds=over_seeds,
+        script=Markup(script),
+        script_hash=digest,
+        data=Markup(as_json(page_data(material, drawings))),
     )
+
+
+def _why(material: Material, on: Point, off: Point) -> list[Step]:
+    trace = material.traces[0]
+    gates = [gate.layer_idx for gate in trace.gates]
+    return explain(on, off, gates, trace.num_layers, material.stem_share)
+
+
+def _filters() -> list[tuple[str, list[str]]]:
+    """Return the buttons above the transcripts: what they say, and what they let through."""
+    changed = [WORSE, SAME, BETTER]
+    return [
+        ("changed", changed),
+        ("worse", [WORSE]),
+        ("better", [BETTER]),
+        ("as many errors", [SAME]),
+        ("unchanged", [UNCHANGED]),
+        ("all", [*changed, UNCHANGED]),
+    ]
 
 
 class _AudioSources:
     """Gives out audio for the page, until there is enough of it.
 
     Args:
-        limit: In bytes of FLAC.
+        limit: In bytes.
     """
 
     def __init__(self, limit: int):
@@ -90,13 +147,19 @@ class _AudioSources:
 
     def __call__(self, speech: Speech) -> str | None:
         """Return the samples as a data URI; None if they are too much."""
-        buffer = io.BytesIO()
-        soundfile.write(buffer, speech.samples, speech.rate, format="FLAC", subtype="PCM_16")
-        data = buffer.getvalue()
+        kind, data = "flac", _encoded(speech, "FLAC")
+        if len(data) < WAV_BYTES:
+            kind, data = "wav", _encoded(speech, "WAV")
         if len(data) > self.left:
             return None
         self.left -= len(data)
-        return f"data:audio/flac;base64,{base64.b64encode(data).decode()}"
+        return f"data:audio/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _encoded(speech: Speech, form: str) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, speech.samples, speech.rate, format=form, subtype="PCM_16")
+    return buffer.getvalue()
 
 
 def _file_name(utt_id: str) -> str:

@@ -60,6 +60,14 @@ class Point:
         return fmean(found) if isinstance(found, tuple) else found
 
     @property
+    def short_name(self) -> str:
+        """What a figure writes beside the row: the threshold of swept rows, else the name."""
+        found = self.settings.blank_threshold
+        if not self.is_swept or found is None:
+            return self.name
+        return ",".join(f"{p:g}" for p in (found if isinstance(found, tuple) else (found,)))
+
+    @property
     def failure(self) -> str:
         """Why the row is no speed-up; empty if it may be one."""
         status = str(self.record["status"])
@@ -136,6 +144,15 @@ def sweep_lines(points: Sequence[Point]) -> dict[tuple[int, int], list[Point]]:
         if point.is_swept and point.settings.spike_extension:
             lines.setdefault(point.settings.spike_extension, []).append(point)
     return dict(sorted(lines.items()))
+
+
+def measured_settings(points: Sequence[Point]) -> list[Point]:
+    """Return the rows that the page's slider goes through: ours, by extension and threshold.
+
+    Skipping off is the last of each extension.
+    """
+    off = [p for p in points if p.own and p.kind == OFF_KIND][:1]
+    return [p for line in sweep_lines(points).values() for p in (*line, *off)]
 
 
 def in_words(settings: SkipSettings) -> str:

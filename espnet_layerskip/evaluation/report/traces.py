@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,27 @@ from espnet_layerskip.evaluation.inputs import Speech, TestSet
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.inference.posteriors import extract_features
 from espnet_layerskip.method.ctc import BLANK
+from espnet_layerskip.method.frames import Encoded
 from espnet_layerskip.method.settings import OFF, SkipSettings
+from espnet_layerskip.method.trace import SkipTrace
+
+Spike = tuple[int, str, float]
+"""A token found: the encoder frame where it begins, its name, its highest probability."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one setting makes of an utterance.
+
+    Attributes:
+        depth: (T,) int64, layers that each frame ran.
+        text: Transcript.
+        spikes: Tokens found.
+    """
+
+    depth: np.ndarray
+    text: str
+    spikes: list[Spike]
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,7 @@ class GateDecision:
     Attributes:
         layer_idx: 1-based layer after which the gate sits.
         threshold: A frame is blank where p(blank) is above it.
-        blank_prob: (T,) float32, what the gate saw.
+        blank_prob: (T,) float32, what the gate saw, or would see in an utterance that runs whole.
         seen: (T,) bool, True = the frame reached this gate.
         keep_mask: (T,) bool, True = the frame went on.
     """
@@ -54,9 +74,12 @@ class Trace:
         depth: (T,) int64, layers that each frame ran.
         final_blank_prob: (T,) float32, of the final layer with skipping off.
         final_is_blank: (T,) bool, its decision.
-        spikes: (encoder frame, token, probability) of each token found with skipping on.
+        spikes: Tokens found with skipping on.
+        spikes_off: Tokens found with skipping off.
         num_layers: Layers of the encoder.
         num_repeats: Frames that skip as repeats of a label, for which another frame speaks.
+        whole: True where the utterance ran every layer only because it is too short for skipping
+            to save time (``min_skipped_frames``).
     """
 
     utt_id: str
@@ -71,9 +94,11 @@ class Trace:
     depth: np.ndarray
     final_blank_prob: np.ndarray
     final_is_blank: np.ndarray
-    spikes: list[tuple[int, str, float]]
+    spikes: list[Spike]
+    spikes_off: list[Spike]
     num_layers: int
     num_repeats: int
+    whole: bool = False
 
     @property
     def num_frames(self) -> int:
@@ -108,10 +133,11 @@ def trace_test_set(experiment: Experiment, data: TestSet) -> list[Trace]:
             "the experiment's configuration has blank_threshold: 1.0, which turns its gate off: "
             "set encoder_conf: blank_threshold (for instance 0.9) in its config.yaml"
         )
+    look = System(experiment, replace(on.settings, min_skipped_frames=0))
     traces = []
     for speech in data.speech:
         try:
-            traces.append(_trace(on, off, speech, data.text[speech.utt_id]))
+            traces.append(_trace(on, off, look, speech, data.text[speech.utt_id]))
         except TooShortUttError as e:
             raise ValueError(f"{speech.utt_id} {e}: remove it from the test set") from e
     return traces
@@ -125,21 +151,47 @@ def log_mel(experiment: Experiment, speech: Speech) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _trace(on: System, off: System, speech: Speech, ref: str) -> Trace:
+def try_settings(
+    experiment: Experiment, speech: Speech, settings: Sequence[SkipSettings]
+) -> list[Variant]:
+    """Return what each setting makes of an utterance."""
+    found = []
+    for how in settings:
+        system = System(experiment, how)
+        encoded = system.encode(system.batch([speech]))
+        depth = encoded.depth(system.num_layers)[0].numpy()
+        found.append(Variant(depth, system.text(encoded), _tokens(system, encoded)))
+    return found
+
+
+@torch.inference_mode()
+def _trace(on: System, off: System, look: System, speech: Speech, ref: str) -> Trace:
     batch = on.batch([speech])
     full, skipped = off.encode(batch), on.encode(batch)
-    [final], [log_probs] = full.log_softmax(off.model.ctc), skipped.log_softmax(on.model.ctc)
-    assert skipped.trace is not None
+    [final] = full.log_softmax(off.model.ctc)
+    found, whole = skipped.trace, False
+    if found is None or found.num_skipped() == 0:
+        looked = look.encode(batch).trace  # where it is too short no gate has looked
+        assert looked is not None
+        found, whole = found or looked, looked.num_skipped() > 0
+    depth = skipped.depth(on.num_layers)[0].numpy()
     thresholds = on.settings.thresholds(on.encoder.gate_layer_idx)
     gates: list[GateDecision] = []
-    for gate in skipped.trace.gates:
+    seen = np.ones_like(depth, bool)
+    for gate in found.gates:
         blank_prob, keep = gate.blank_prob[0].numpy(), gate.keep_mask[0].numpy()
-        seen = gates[-1].keep_mask if gates else np.ones_like(keep)
         gates.append(
-            GateDecision(gate.layer_idx, thresholds[gate.layer_idx], blank_prob, seen, keep)
+            GateDecision(
+                gate.layer_idx,
+                thresholds[gate.layer_idx],
+                blank_prob,
+                seen,
+                np.ones_like(keep) if whole else keep,
+            )
         )
+        seen = keep
     tokenizer = on.speech2text.tokenizer
-    num_feats, num_frames = int(batch[1]), len(log_probs)
+    num_feats, num_frames = int(batch[1]), len(final)
     hop_seconds = speech.seconds / max(1, num_feats - 1)
     return Trace(
         utt_id=speech.utt_id,
@@ -151,18 +203,28 @@ def _trace(on: System, off: System, speech: Speech, ref: str) -> Trace:
         text_on=on.text(skipped),
         text_off=off.text(full),
         gates=gates,
-        depth=skipped.depth(on.num_layers)[0].numpy(),
+        depth=depth,
         final_blank_prob=final[:, BLANK].exp().float().numpy(),
         final_is_blank=(final.argmax(-1) == BLANK).numpy(),
-        spikes=_spikes(log_probs, on.speech2text.converter.ids2tokens),
+        spikes=_tokens(on, skipped),
+        spikes_off=_tokens(off, full),
         num_layers=on.num_layers,
-        num_repeats=int((skipped.trace.spoken_mask & ~skipped.trace.keep_mask).sum()),
+        num_repeats=_num_repeats(skipped.trace),
+        whole=whole,
     )
 
 
-def _spikes(
-    log_probs: torch.Tensor, names: Callable[[list[int]], list[str]]
-) -> list[tuple[int, str, float]]:
+def _num_repeats(trace: SkipTrace | None) -> int:
+    return 0 if trace is None else int((trace.spoken_mask & ~trace.keep_mask).sum())
+
+
+def _tokens(system: System, encoded: Encoded) -> list[Spike]:
+    """Return the tokens on the best path of one encoded utterance."""
+    [log_probs] = encoded.log_softmax(system.model.ctc)
+    return _spikes(log_probs, system.speech2text.converter.ids2tokens)
+
+
+def _spikes(log_probs: torch.Tensor, names: Callable[[list[int]], list[str]]) -> list[Spike]:
     """Return (first frame, name, highest probability) of each token on the best path."""
     best = log_probs.max(-1)
     [(tokens, starts)] = collapse(best.indices[None], torch.tensor([len(log_probs)]))

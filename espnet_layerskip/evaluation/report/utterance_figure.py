@@ -10,16 +10,26 @@ import numpy as np
 from espnet_layerskip.evaluation.report import canvas
 from espnet_layerskip.evaluation.report.canvas import Drawing
 from espnet_layerskip.evaluation.report.templates import caption
-from espnet_layerskip.evaluation.report.traces import Trace
+from espnet_layerskip.evaluation.report.traces import Spike, Trace, Variant
 
 INCHES_PER_SECOND = 1.1  # of long utterances; short ones take the page's width
 MAX_WIDTH = 16.0
 TOKEN_POINTS = 8  # font size
+VEIL_TOP = 0.92  # of the axes with the features: above lies the bar
+LEVEL = 0.21  # from one row of token names to the next, where 1 is a probability of 1
+LIVE = "live-"  # ids of what the page's script draws anew for another setting begin so
 _GATE_COLORS = (canvas.VERMILLION, canvas.PURPLE, canvas.GREEN)
 
 
 @canvas.style()
-def draw_utterance(trace: Trace, feats: np.ndarray, name: str, why: str, command: str) -> Drawing:
+def draw_utterance(
+    trace: Trace,
+    feats: np.ndarray,
+    name: str,
+    why: str,
+    command: str,
+    variants: Sequence[Variant] = (),
+) -> Drawing:
     """Draw one utterance.
 
     Args:
@@ -28,19 +38,23 @@ def draw_utterance(trace: Trace, feats: np.ndarray, name: str, why: str, command
         name: File name without suffix.
         why: Why this utterance is shown.
         command: What makes the report.
+        variants: What other settings make of it: the page's script shows them in this figure, and
+            there is room for their tokens.
     """
     width = float(np.clip(INCHES_PER_SECOND * trace.seconds, canvas.WIDTH, MAX_WIDTH))
-    figure = canvas.new_figure(8.2, width)
-    axes = figure.subplots(4, 1, sharex=True, height_ratios=[2.4, 1.8, 1.5, 1.1])
+    figure = canvas.new_figure(9.0, width)
+    axes = figure.subplots(4, 1, sharex=True, height_ratios=[2.3, 1.7, 2.4, 1.0])
     _features(axes[0], trace, feats)
     _probabilities(axes[1], trace)
-    _tokens(axes[2], trace, width)
+    _tokens(axes[2], trace, [v.spikes for v in variants])
     _depth(axes[3], trace)
     axes[0].set_xlim(0.0, trace.seconds)
     axes[-1].set_xlabel("time (s)")
     figure.align_ylabels(axes)
     about = caption("utterance", why=why, trace=trace)
-    return canvas.finish(figure, name, f"Utterance {trace.utt_id}", about, command)
+    title = f"Utterance {trace.utt_id}"
+    panels = dict(zip(("features", "blank", "tokens", "depth"), axes, strict=True))
+    return canvas.finish(figure, name, title, about, command, panels=panels)
 
 
 def _features(ax: Any, trace: Trace, feats: np.ndarray) -> None:
@@ -50,10 +64,12 @@ def _features(ax: Any, trace: Trace, feats: np.ndarray) -> None:
     look = {"origin": "lower", "aspect": "auto", "cmap": "cividis", "interpolation": "nearest"}
     ax.imshow(feats.T, extent=extent, vmin=low, vmax=high, **look)
     for start, end in _spans(trace, ~trace.keep_mask):
-        ax.axvspan(start, end, ymax=0.92, color="white", alpha=0.55, lw=0)
-    ax.set_ylim(0.0, top / 0.92)
+        veil = ax.axvspan(start, end, ymax=VEIL_TOP, color=canvas.VEIL, alpha=0.6, lw=0)
+        veil.set_gid(f"{LIVE}veil{start:.3f}")
+    ax.set_ylim(0.0, top / VEIL_TOP)
     bars = [(start, end - start) for start, end in _spans(trace, trace.keep_mask)]
-    ax.broken_barh(bars, (1.03 * top, 0.05 * top), color=canvas.BLUE, lw=0)
+    bar = ax.broken_barh(bars, (1.03 * top, 0.05 * top), color=canvas.BLUE, lw=0)
+    bar.set_gid(f"{LIVE}bar")
     ax.grid(visible=False)
     ax.set_yticks([0, top // 2, top])
     ax.set_ylabel("mel channel")
@@ -75,27 +91,48 @@ def _probabilities(ax: Any, trace: Trace) -> None:
     ax.legend(ncols=3, handlelength=1.6, columnspacing=1.2, **place)
 
 
-def _tokens(ax: Any, trace: Trace, width: float) -> None:
-    times = _centres(trace)
-    heights = [prob for _, _, prob in trace.spikes]
-    at = [float(times[frame]) for frame, _, _ in trace.spikes]
-    if at:
-        ax.vlines(at, 0.0, heights, color=canvas.INK, lw=1.2)
-    labels = [token.replace("<space>", "\u2423").strip("\u2581") for _, token, _ in trace.spikes]
-    em = TOKEN_POINTS / 72.0 * trace.seconds / (width - 0.9)  # seconds that one letter takes
-    levels = stagger(at, [em * (0.65 * len(label) + 0.2) for label in labels])
-    for time, label, level in zip(at, labels, levels, strict=True):
-        ax.text(time, 1.07 + 0.21 * level, label, ha="center", va="bottom", fontsize=TOKEN_POINTS)
-    top = 1.32 + 0.21 * max(levels, default=0)
-    ax.set_ylim(0.0, top)
-    ax.set_yticks([0.0, 0.5, 1.0])
+def _tokens(ax: Any, trace: Trace, others: Sequence[Sequence[Spike]]) -> None:
+    """Draw the tokens: upwards with skipping on, downwards with skipping off."""
+    rows = [levels_of(trace, spikes) for spikes in (trace.spikes, trace.spikes_off)]
+    room = [level for spikes in others for level in levels_of(trace, spikes)]
+    for sign, spikes, levels in zip((1, -1), (trace.spikes, trace.spikes_off), rows, strict=True):
+        live = LIVE if sign > 0 else ""
+        at = [_centre(trace, frame) for frame, _, _ in spikes]
+        color = canvas.BLUE if sign > 0 else canvas.VERMILLION
+        if at:
+            heights = [sign * prob for _, _, prob in spikes]
+            ax.vlines(at, 0.0, heights, color=color, lw=1.2, gid=f"{live}stems{sign}")
+        for i, (time, (_, token, _), level) in enumerate(zip(at, spikes, levels, strict=True)):
+            text = ax.text(
+                *(time, sign * (1.07 + LEVEL * level), shown(token)),
+                ha="center", va="bottom" if sign > 0 else "top", fontsize=TOKEN_POINTS,
+            )  # fmt: skip
+            text.set_gid(f"{live}token{sign}-{i}")
+    ax.axhline(0.0, color=canvas.MUTED, lw=0.8)
+    tops = [1.32 + LEVEL * max([0, *levels]) for levels in rows]
+    ax.set_ylim(-tops[1], max(tops[0], 1.32 + LEVEL * max(room, default=0)))
+    ax.set_yticks([-1.0, 0.0, 1.0], ["1", "0", "1"])
     ax.set_ylabel("p(token)")
-    ax.set_title("tokens found with skipping on (\u2423 = space)")
+    ax.set_title("tokens: skipping on upwards, off downwards (\u2423 = space)")
+
+
+def levels_of(trace: Trace, spikes: Sequence[Spike]) -> list[int]:
+    """Return the row of each token's name, so that names do not overlap."""
+    width = float(np.clip(INCHES_PER_SECOND * trace.seconds, canvas.WIDTH, MAX_WIDTH))
+    em = TOKEN_POINTS / 72.0 * trace.seconds / (width - 0.9)  # seconds that one letter takes
+    at = [_centre(trace, frame) for frame, _, _ in spikes]
+    return stagger(at, [em * (0.65 * len(shown(token)) + 0.2) for _, token, _ in spikes])
+
+
+def shown(token: str) -> str:
+    """Return a token as the figure writes it."""
+    return token.replace("<space>", "\u2423").strip("\u2581")
 
 
 def _depth(ax: Any, trace: Trace) -> None:
     edges = np.append(np.arange(trace.num_frames) * trace.frame_seconds, trace.seconds)
-    ax.stairs(trace.depth, edges, fill=True, color=canvas.SKY, ec=canvas.BLUE, lw=0.8)
+    look = {"fill": True, "color": canvas.SKY, "ec": canvas.BLUE, "lw": 0.8}
+    ax.stairs(trace.depth, edges, gid=f"{LIVE}depth", **look)
     ax.set_ylim(0, trace.num_layers * 1.08)
     ax.set_yticks([0, *(gate.layer_idx for gate in trace.gates), trace.num_layers])
     ax.set_ylabel("layers run")
@@ -120,6 +157,10 @@ def stagger(at: Sequence[float], widths: Sequence[float]) -> list[int]:
         ends[level : level + 1] = [centre + width / 2]
         levels.append(level)
     return levels
+
+
+def _centre(trace: Trace, frame: int) -> float:
+    return (frame + 0.5) * trace.frame_seconds
 
 
 def _centres(trace: Trace) -> np.ndarray:

@@ -5,7 +5,9 @@ import pytest
 from espnet_layerskip.evaluation.report.changes import (
     BETTER,
     SAME,
+    UNCHANGED,
     WORSE,
+    compare_texts,
     confusion,
     find_changes,
     marked_words,
@@ -34,6 +36,12 @@ def test_changes_are_found_and_sorted(changed):
         ("better", BETTER),
     ]
     assert (found[0].errors_off, found[0].errors_on) == (0, 2)
+
+
+def test_all_texts_the_unchanged_ones_last(changed):
+    found = compare_texts(changed)
+    assert [c.trace.utt_id for c in found] == ["worse", "other", "better", "same"]
+    assert found[-1].effect == UNCHANGED
 
 
 def test_confusion(changed):

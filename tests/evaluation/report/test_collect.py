@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import yaml
 
-from espnet_layerskip.evaluation.report.collect import check_experiment, choose, find_data
+from espnet_layerskip.evaluation.report.collect import (
+    check_experiment,
+    choose,
+    find_data,
+    typical,
+)
 
 GATED = {"encoder": "layerskip_conformer", "encoder_conf": {"gate_layer_idx": [4]}}
 
@@ -74,18 +79,37 @@ def test_utterances_to_look_at(trace_maker):
         return dataclasses.replace(made, gates=[gate])
 
     same = [trace(f"same{n}", "A B", n) for n in (5, 10, 20)]
-    assert [(t.utt_id, why) for t, why in choose(same, [])] == [
-        ("same10", "A typical utterance: the median share of skipped frames."),
-        ("same5", "The fewest frames skipped."),
-        ("same20", "The most frames skipped."),
-    ]
+    found = choose(same, [])
+    assert [t.utt_id for t, _ in found] == ["same10", "same5", "same20"]
+    typical, *rest = [why for _, why in found]
+    assert (
+        "medians of duration (3.0 s), frames skipped (13 %) and tokens per second (6.0)" in typical
+    )
+    assert rest == ["The fewest frames skipped.", "The most frames skipped."]
     damaged = [*same, trace("damaged", "A", 30), trace("worse", "", 7)]
-    assert [(t.utt_id, why) for t, why in choose(damaged, [])] == [
+    assert [(t.utt_id, why.split(":")[0]) for t, why in choose(damaged, [])] == [
         ("worse", "Skipping damaged its text."),
-        ("same10", "A typical utterance: the median share of skipped frames."),
+        ("same10", "A typical utterance"),
         ("same5", "The fewest frames skipped."),
         ("damaged", "The most frames skipped."),
     ]
     asked = choose(same, ["same20", "same5", "same20"])
     assert [t.utt_id for t, _ in asked] == ["same20", "same5"]
     assert [t.utt_id for t, _ in choose(same[:1], [])] == ["same5"]
+
+
+def test_a_typical_utterance_is_typical_in_each_way(trace_maker):
+    """The median share of skipped frames alone would take one of odd length."""
+
+    def trace(utt_id, seconds, skipped):
+        made = trace_maker(utt_id, seconds)
+        keep = np.arange(made.num_frames) >= skipped * made.num_frames
+        return dataclasses.replace(
+            made, gates=[dataclasses.replace(made.gates[0], keep_mask=keep)], num_ref_tokens=6
+        )
+
+    lengths = {"a": 1.0, "b": 2.0, "d": 3.0, "c": 4.0, "e": 9.0}
+    shares = {"a": 0.2, "b": 0.3, "e": 0.4, "d": 0.44, "c": 0.8}
+    chosen, _ = typical([trace(name, lengths[name], shares[name]) for name in lengths])
+    assert chosen.utt_id == "d"
+    assert sorted(shares, key=shares.get)[2] == "e"

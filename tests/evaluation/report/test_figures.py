@@ -18,9 +18,15 @@ from espnet_layerskip.evaluation.report.gate_figures import (
     draw_reliability,
     draw_skip_ratio,
 )
+from espnet_layerskip.evaluation.report.templates import caption
+from espnet_layerskip.evaluation.report.traces import Variant
 from espnet_layerskip.evaluation.report.training_figure import draw_training
 from espnet_layerskip.evaluation.report.training_history import History
-from espnet_layerskip.evaluation.report.utterance_figure import draw_utterance, stagger
+from espnet_layerskip.evaluation.report.utterance_figure import (
+    draw_utterance,
+    levels_of,
+    stagger,
+)
 
 COMMAND = "espnet-layerskip report --exp exp"
 
@@ -96,27 +102,45 @@ def test_overlapping_and_cut_texts_are_seen():
 
 @pytest.mark.slow
 def test_cost_figures(points, figures):
-    flops = draw_flops(points, COMMAND)
+    points[3].record["status"] = "failed: WER +0.50"
+    flops = draw_flops(points, COMMAND, ["gone"])
     check(flops, figures)
     assert "from 0.5 to 0.99" in flops.caption
+    assert "Not shown, because it could not be measured: gone." in flops.caption
     assert len(flops.tips) == len(points)
     assert "WER 14.00 %" in next(t for t in flops.tips.values() if t.startswith("stopped"))
+    assert "Failed: WER +0.50" in flops.tips["row3"]
+    [ax] = figures[0].axes
+    texts = [text.get_text() for text in ax.texts]
+    assert {"0.5", "0.8", "0.95", "0.99", "skipping off"} <= set(texts)
+    assert "stopped at layer 4\n\u2196 0.6, WER 14.0" in texts, "it lies outside: how far"
+    low, high = ax.get_xlim()
+    assert low > 0.8, "made for our own rows, not for the early exit"
+    assert high < 1.1
     figures.clear()
-    check(draw_time(points, 1, 20, COMMAND), figures)
+    time = draw_time(points, 1, 20, COMMAND)
+    check(time, figures)
+    assert "Not shown" not in time.caption
     figures.clear()
     check(draw_changes_of_wer(points, COMMAND), figures)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [1.2, 3.0, 12.0])
-@pytest.mark.parametrize("tokens", ["char", "bpe"])
+@pytest.mark.parametrize(("seconds", "tokens"), [(1.2, "bpe"), (3.0, "char"), (12.0, "bpe")])
 def test_utterance_figure(trace_maker, figures, seconds, tokens):
     trace = trace_maker(seconds=seconds, gates=2)
     if tokens == "bpe":
         spikes = [(f, "\u2581WORDPIECE", 0.9) for f, _, _ in trace.spikes[::2]]
         trace = dataclasses.replace(trace, spikes=spikes)
+    crowded = [(f, "WORDPIECE", 0.9) for f, _, _ in trace.spikes_off]
+    variants = [Variant(trace.depth, "", crowded)]
     feats = np.random.default_rng(0).normal(size=(int(100 * seconds), 80))
-    check(draw_utterance(trace, feats, "utterance_u1", "Why.", COMMAND), figures)
+    drawing = draw_utterance(trace, feats, "utterance_u1", "Why.", COMMAND, variants)
+    check(drawing, figures)
+    panel, levels = drawing.panels["tokens"], levels_of(trace, crowded)
+    assert panel.y[1] > 1.07 + 0.21 * (max(levels) + 1), "room for another setting's tokens"
+    assert drawing.panels["depth"].x == (0.0, seconds)
+    assert 0 < panel.top < panel.bottom < drawing.panels["depth"].top
 
 
 def test_utterance_without_tokens(trace_maker, figures):
@@ -124,18 +148,19 @@ def test_utterance_without_tokens(trace_maker, figures):
     check(draw_utterance(trace, np.zeros((300, 80)), "u", "Why.", COMMAND), figures)
 
 
-def test_the_caption_tells_repeats_from_blanks(trace_maker):
-    feats, trace = np.zeros((300, 80)), trace_maker()
-    plain = draw_utterance(trace, feats, "u", "Why.", COMMAND).caption
-    trace = dataclasses.replace(trace, num_repeats=3)
-    assert "repeat" not in plain
-    assert "3 of them repeat a sure label" in draw_utterance(trace, feats, "u", "", COMMAND).caption
+def test_the_caption_tells_why_frames_run_or_skip(trace_maker):
+    def about(**values):
+        return caption("utterance", why="", trace=dataclasses.replace(trace_maker(), **values))
+
+    assert "repeat" not in about()
+    assert "3 of them repeat a sure label" in about(num_repeats=3)
+    assert "runs whole" not in about()
+    assert "It runs whole, because too few of its frames would skip" in about(whole=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gates", [1, 2])
-def test_gate_figures(trace_maker, figures, gates):
-    traces = [trace_maker(f"u{i}", 2.0 + 0.2 * i, i, gates) for i in range(6)]
+def test_gate_figures(trace_maker, figures):
+    traces = [trace_maker(f"u{i}", 2.0 + 0.2 * i, i, gates=2) for i in range(6)]
     for draw in (draw_precision_recall, draw_reliability, draw_skip_ratio):
         figures.clear()
         drawing = draw(traces, COMMAND)

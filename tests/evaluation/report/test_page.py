@@ -1,7 +1,11 @@
 """The page of made-up results: what it says, and that nothing in them becomes HTML."""
 
+import base64
 import dataclasses
+import hashlib
+import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jinja2
@@ -59,30 +63,43 @@ def shown(text):
     return " ".join(re.sub(r"<[^>]*>", " ", body).split())
 
 
-def test_the_facts_at_the_top(material):
+def test_off_and_on_side_by_side(material):
     top = shown(build(material)).split("Utterances")[0]
     for fact in (
         "Test set dump/test: 8 utterances, 16 words; greedy decoding",
-        "frames skipped 40.0 % threshold 0.9, extension 0,0, context full",
-        "WER, skipping on 10.10 % against off: +0.10 [-0.90, +1.10]",
-        "WER, skipping off 10.00 % interval 7.50 to 12.50",
-        "encoder FLOPs, on against off -9.0 % 1.000 to 0.910 GFLOPs per s of audio",
-        "encoder time, on against off -9.0 % 4.00 to 3.64 ms per s of audio",
-        "WER, stock twin 9.60 % interval 7.10 to 12.10",
+        "Skipping 40 % of the frames makes the encoder 1.10 times as fast, at 10.1 % word errors",
+        "skipping off skipping on on against off stock twin",
+        "WER % 10.00 [7.50 to 12.50] 10.10 [7.60 to 12.60] +0.10 points [-0.90 to +1.10] 9.60",
+        "frames skipped % 0.0 40.0",
+        "encoder GFLOPs per s of audio 1.000 0.910 -9.0 % 1.020",
+        "encoder ms per s of audio 4.00 3.64 -9.0 % 4.08",
+        "Skipping on: threshold 0.9, extension 0,0, context full",
     ):
         assert fact in top
     assert "Could not be measured" not in top
     assert "machine was busy" not in top
 
 
+def test_why_it_saves_what_it_saves(material):
+    text = shown(build(dataclasses.replace(material, stem_share=0.5)))
+    for step in (
+        "Frames that skip: 40 % They skip every layer above the gate after layer 2.",
+        "Work of the layers left out: 20 % A skipped frame leaves out 6 of 8 layers",
+        "Encoder arithmetic (FLOPs) saved: 9 % The subsampling, 50 % of the arithmetic",
+        "Encoder time saved: 9 % At least as much as the arithmetic.",
+    ):
+        assert step in text
+
+
 def test_a_loss_of_accuracy_is_no_saving(material):
-    point = material.points[1]
-    point.record["status"] = "failed: WER +0.50 over full depth"
-    top = shown(build(material)).split("Utterances")[0]
-    assert "encoder time, on against off failed WER +0.50 over full depth" in top
-    assert "4.00 to 3.64" not in top
-    [row] = re.findall(r'<tr><th scope="row">skipping on</th>.*', build(material))
-    assert '<td class="number">failed</td><td>failed: WER +0.50' in row
+    material.points[1].record["status"] = "failed: WER +0.50 over full depth"
+    page_text = build(material)
+    text = shown(page_text)
+    assert "encoder ms per s of audio 4.00 failed failed 4.08" in text
+    assert "Skipping on: threshold 0.9, extension 0,0, context full. Failed: WER +0.50" in text
+    assert "Encoder time saved: failed Does not count: WER +0.50" in text
+    [row] = re.findall(r'<tr><th scope="row">skipping on</th>.*', page_text)
+    assert '<td class="number">failed</td><td class=failed>failed: WER +0.50' in row
 
 
 def test_rows_that_were_not_measured(material):
@@ -90,9 +107,9 @@ def test_rows_that_were_not_measured(material):
     changed = dataclasses.replace(material, points=points, failures=["skipping on: too slow"])
     text = shown(build(changed))
     assert "Could not be measured: skipping on: too slow" in text
-    assert "WER, skipping off 10.00 %" in text
-    assert "WER, skipping on" not in text
+    assert "WER % 10.00 [7.50 to 12.50] frames skipped" in text
     assert "on against off" not in text
+    assert "skipping on" + 7 * " not measured" + " not measured: too slow" in text
 
 
 def test_notices(material):
@@ -111,9 +128,9 @@ def test_what_skipping_changed(material):
     assert "1 for the worse" in text
     assert "off: right 7 1 off: wrong 0 0" in text
     assert "u0: worse reference A B skipping off, word errors: 0 A B" in text
-    assert '<dd>A <span class="wrong">*</span></dd>' in build(material)
+    assert '<dd class="text-on">A <span class="wrong">*</span></dd>' in build(material)
     material.traces[0] = dataclasses.replace(material.traces[0], ref="", text_on="")
-    assert "<dt>skipping on, word errors: 0</dt><dd>(nothing)</dd>" in build(material)
+    assert 'word errors: 0</dt><dd class="text-on">(nothing)</dd>' in build(material)
 
 
 def test_without_a_training_figure(material):
@@ -128,6 +145,23 @@ def test_a_wide_figure_can_be_scrolled(material):
     wide = build(material, width=3 * WIDTH)
     assert wide.count('class="drawing wide" tabindex="0"') == 1
     assert "min-width: 75rem" in wide
+
+
+def test_only_the_own_script_may_run(material):
+    text = build(material)
+    script = text.rpartition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\"" in text
+
+
+def test_transcripts_without_a_change_are_limited(material, monkeypatch):
+    assert build(material).count('data-effect="unchanged"') == 7
+    monkeypatch.setattr(page, "MAX_UNCHANGED", 2)
+    text = build(material)
+    assert text.count('data-effect="unchanged"') == 2
+    assert "5 more that skipping did not change are left out" in text
+    assert '<button type="button" data-effects="worse" >worse (1)' in text
+    assert '<button type="button" data-effects="better" disabled>better (0)' in text
 
 
 def test_audio_is_left_out_where_it_is_too_much(material, monkeypatch):
@@ -154,16 +188,18 @@ def test_nothing_that_comes_in_becomes_html(material):
     )  # fmt: skip
     drawings = [drawing("utterance_u0", HOSTILE, HOSTILE, 3 * WIDTH), *map(drawing, NAMES)]
     text = page.build_page(hostile, drawings, HOSTILE)
-    assert "<script" not in text
-    assert "alert('" not in text
+    [settings, program] = re.findall(r"<script[^>]*>(.*?)</script>", text, re.S)
+    assert program == Path(page.__file__).with_name("page.js").read_text()
+    assert json.loads(settings)["settings"]
+    assert "alert('" not in text.replace(settings, "")
     assert text.count("&lt;script&gt;") > 20
 
 
 def test_a_value_that_the_template_does_not_get_is_an_error():
-    with pytest.raises(jinja2.UndefinedError, match="material"):
+    with pytest.raises(jinja2.UndefinedError, match="script_hash"):
         templates.render_page(name="x")
     with pytest.raises(jinja2.UndefinedError, match="threads"):
-        templates.caption("wer_time", utterances=3)
+        templates.caption("wer_time", utterances=3, not_shown=[])
 
 
 def test_a_caption_is_one_line_of_plain_text():
