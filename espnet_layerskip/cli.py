@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from espnet_layerskip._late_imports import start_sooner
@@ -17,32 +20,89 @@ from espnet_layerskip.verbs import (
     transcribe,
     try_model,
 )
+from espnet_layerskip.verbs.command_line import Parser, Version, completion, examples
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """Return the parser of all verbs; builds without loading ESPnet."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="espnet-layerskip",
-        description="CTC blank triggered dynamic layer-skipping for ESPnet.",
+        description="CTC blank triggered dynamic layer-skipping for ESPnet. "
+        "espnet-layerskip VERB --help has the options and examples of a verb.",
         epilog="Training and decoding with ESPnet's arguments: python -m "
         "espnet_layerskip.bin.asr_train, python -m espnet_layerskip.bin.asr_inference.",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, (module, about) in VERBS.items():
-        module.add_options(verbs.add_parser(name, help=about))
+    parser.add_argument("--version", action=Version, help="print versions and exit")
+    parser.add_argument(
+        "--completion",
+        action="store_true",
+        help="print a script that completes verbs and options in bash and zsh, and exit",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, (module, about, lines) in VERBS.items():
+        verb = verbs.add_parser(name, help=about, epilog=examples(lines))
+        module.add_options(verb)
     return parser
 
 
-# Of each verb: the module with its ``add_options(parser)`` and ``run(args)``; its line in --help.
+# Of each verb: the module with its ``add_options(parser)`` and ``run(args)``; its line in --help;
+# examples.
 VERBS = {
-    "transcribe": (transcribe, "audio files to text"),
-    "try": (try_model, "what a trained model gains, without training"),
-    "retrofit": (retrofit, "a trained model with gates, trained for them in short"),
-    "export": (export, "a trained model as ONNX graphs, with their runtime"),
-    "calibrate": (calibrate, "choose the skipping setting for an error budget"),
-    "compare": (compare, "experiments and their settings side by side"),
-    "report": (report, "figures and a page about an experiment"),
-    "benchmark": (benchmark, "speed and accuracy against ESPnet's own classes"),
+    "transcribe": (
+        transcribe,
+        "audio files to text",
+        """
+espnet-layerskip transcribe --model exp/asr_x a.wav b.flac
+espnet-layerskip transcribe --model model.zip --format srt talk.mp3 > talk.srt
+espnet-layerskip transcribe --model exp/asr_x --wav-scp test/wav.scp --batch-size 8 --times test.ctm
+sox a.wav -t wav - | espnet-layerskip transcribe --model asr.onnx --format json -
+""",
+    ),
+    "try": (
+        try_model,
+        "what a trained model gains, without training",
+        "espnet-layerskip try --model exp/asr_conformer --data dump/raw/test",
+    ),
+    "retrofit": (
+        retrofit,
+        "a trained model with gates, trained for them in short",
+        """
+espnet-layerskip retrofit --model exp/asr_conformer --data dump/raw/train --output exp/asr_gated
+espnet-layerskip retrofit --model model.zip --data train --labels none --output exp/asr_gated
+""",
+    ),
+    "export": (
+        export,
+        "a trained model as ONNX graphs, with their runtime",
+        """
+espnet-layerskip export --model exp/asr_x --output asr.onnx
+espnet-layerskip transcribe --model asr.onnx a.wav
+""",
+    ),
+    "calibrate": (
+        calibrate,
+        "choose the skipping setting for an error budget",
+        "espnet-layerskip calibrate --exp exp/asr_x --data dump/raw/dev2 --max-wer-increase 1",
+    ),
+    "compare": (
+        compare,
+        "experiments and their settings side by side",
+        """
+espnet-layerskip compare --exp exp/asr_a --exp exp/asr_b --data dump/raw/test --output compare
+""",
+    ),
+    "report": (
+        report,
+        "figures and a page about an experiment",
+        "espnet-layerskip report --exp exp/asr_x --data dump/raw/test --output report",
+    ),
+    "benchmark": (
+        benchmark,
+        "speed and accuracy against ESPnet's own classes",
+        """
+espnet-layerskip benchmark --model exp/asr_x --wav-scp test/wav.scp --text test/text --output b.json
+""",
+    ),
 }
 
 
@@ -53,23 +113,59 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; None means those of the command line.
 
     Returns:
-        Exit status: 0; 1 if an input failed; 2 if the call or the model cannot be used; others
-        as the verb's --help says.
+        Exit status: 0; 1 if an input failed; 2 if the call, the model or the output cannot be
+        used; others as the verb's --help says.
     """
-    args = get_parser().parse_args(argv)
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if args.completion:
+        print(completion(parser), end="")
+        return 0
+    if args.verb is None:
+        parser.error(f"a VERB is needed: {', '.join(VERBS)}")
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
         status: int = VERBS[args.verb][0].run(args)
+        sys.stdout.flush()
         return status
-    except (ValueError, FileNotFoundError) as e:
-        print(f"espnet-layerskip {args.verb}: error: {e}", file=sys.stderr)
-        return 2
+    except BrokenPipeError:
+        _give_up_stdout()
+        return _failed(args, "the program that reads the output has ended, and so does this one", 1)
+    except OSError as e:
+        if e.errno == errno.ENOSPC:
+            _give_up_stdout()
+            return _failed(args, f"the disk is full: {e}; what was written before is whole lines")
+        return _failed(args, str(e))
+    except (ValueError, ImportError) as e:
+        return _failed(args, str(e))
+    except MemoryError:
+        return _failed(args, "there is not enough memory for this")
+
+
+def _failed(args: argparse.Namespace, message: str, status: int = 2) -> int:
+    print(f"espnet-layerskip {args.verb}: error: {message}", file=sys.stderr)
+    return status
+
+
+def _give_up_stdout() -> None:
+    """Let nothing more be written to stdout: Python would try it again when it ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # stdout is no file of the system, in a test
+        return
 
 
 def command() -> None:
     """Run as the console command, in a process of its own."""
-    start_sooner()
-    sys.exit(main())
+    start_sooner(check_types=False)
+    if not sys.warnoptions:  # those of other packages are of no use to those who run a command
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module=r"espnet_layerskip")
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("espnet-layerskip: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

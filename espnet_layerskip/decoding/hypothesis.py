@@ -22,11 +22,19 @@ def to_numpy(values: Frames) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Word:
-    """A word and when it was said, in seconds from the start of the audio."""
+    """A word, when it was said, in seconds from the start of the audio, and how sure it is.
+
+    Attributes:
+        text: The word.
+        start, end: In seconds.
+        confidence: In [0, 1], see :func:`~.confidence.word_confidence`; None: not known. Words are
+            compared without it.
+    """
 
     text: str
     start: float
     end: float
+    confidence: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class Hypothesis:
         token_frames: Encoder frame (0-based, full length before skipping) at which each
             token starts; empty if no CTC path of the frames gives these tokens.
         token_ends: Encoder frame after the last one of each token; as ``token_frames``.
+        token_probs: Of each token, in [0, 1]; see :class:`~.confidence.WithConfidence`.
         score: Natural logarithm of what the decoder maximises; see each decoder.
         scores: Its parts by scorer, where the decoder tells them.
         yseq: The tokens as ESPnet's search has them, from sos to eos; empty: as ``token_int``.
@@ -57,6 +66,7 @@ class Hypothesis:
     text: str = ""
     token_times: list[float] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
+    token_probs: list[float] = field(default_factory=list, compare=False)
 
 
 class DecoderStream(Protocol):

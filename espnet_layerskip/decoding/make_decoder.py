@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet_layerskip.decoding.beam import PrefixScorer
+from espnet_layerskip.decoding.confidence import WithConfidence
 from espnet_layerskip.decoding.greedy import GreedyDecoder
 from espnet_layerskip.decoding.hypothesis import CTCDecoder
 from espnet_layerskip.decoding.lexicon import LexiconScorer, read_lexicon
@@ -14,7 +14,31 @@ from espnet_layerskip.decoding.ngram import load_ngram
 from espnet_layerskip.decoding.prefix_beam import PrefixBeamDecoder
 from espnet_layerskip.decoding.token_ngram import TokenNGram
 
-logger = logging.getLogger(__name__)
+# Which decoders use an option; one for another is an error: the transcripts would not heed it.
+_USERS = {
+    "ngram_file": ("ngram", "espnet"),
+    "lexicon": ("ngram",),
+    "penalty": ("ngram", "espnet"),
+    "lm_file": ("espnet",),
+}
+
+
+def check_used(decoder_type: str, **options: object) -> None:
+    """Refuse options that a decoder cannot use.
+
+    Args:
+        decoder_type: Name of the decoder.
+        options: Values of those of ``_USERS``; None and 0 = not given.
+
+    Raises:
+        ValueError: Names the option and the decoders that use it.
+    """
+    for name, value in options.items():
+        if value and decoder_type not in _USERS[name]:
+            raise ValueError(
+                f"{name} is of no use to decoder_type {decoder_type}, it is for decoder_type "
+                f"{' and '.join(_USERS[name])}: leave it out, or choose another decoder"
+            )
 
 
 def make_decoder(
@@ -45,10 +69,12 @@ def make_decoder(
         lexicon: Words to decode to; see :func:`~.lexicon.read_lexicon`.
 
     Raises:
-        ValueError: For an unknown type, or if "ngram" has neither an n-gram nor a lexicon.
+        ValueError: For an unknown type, an option that it cannot use, or if "ngram" has neither
+            an n-gram nor a lexicon.
     """
+    check_used(decoder_type, ngram_file=ngram_file, lexicon=lexicon, penalty=penalty)
     if decoder_type == "greedy":
-        return GreedyDecoder()
+        return WithConfidence(GreedyDecoder())
     scorer: PrefixScorer | None = None
     if decoder_type == "ngram":
         if ngram_file is None and lexicon is None:
@@ -61,4 +87,4 @@ def make_decoder(
             scorer = TokenNGram(ngram, token_list, ngram_weight, penalty)
     elif decoder_type != "prefix_beam":
         raise ValueError(f"decoder_type {decoder_type!r} is not a frame-synchronous decoder")
-    return PrefixBeamDecoder(beam_size, nbest, scorer, drop_threshold)
+    return WithConfidence(PrefixBeamDecoder(beam_size, nbest, scorer, drop_threshold))

@@ -5,7 +5,11 @@ Errors name the utterance and its file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from espnet_layerskip.files import read_table
+from espnet_layerskip.inference.pipes import is_pipe, run_pipe
 
 Samples = NDArray[np.float32]
 
@@ -26,6 +31,17 @@ BLOCK_VALUES = 1 << 22
 # What lies beyond is a damaged header: no speech is recorded so.
 RATES = (1000, 768_000)  # Hz
 MAX_CHANNELS = 256
+
+# Less of the channels' power than this is left in their average: they cancel one another.
+CANCELLED = 0.01
+# Bytes that a header has in the place of a length which its writer did not know.
+UNKNOWN_LENGTH = 0x7FFFF000
+UNRECOGNISED = 1  # of libsndfile's errors: no known header
+_CLAIM = re.compile(
+    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.M
+)
+
+logger = logging.getLogger(__name__)
 
 
 class AudioError(ValueError):
@@ -55,6 +71,44 @@ def read_wav_scp(wav_scp: str | Path) -> list[Utterance]:
         ValueError: As `espnet_layerskip.files.read_table`.
     """
     return [Utterance(*row) for row in read_table(wav_scp, allow_empty_value=True).items()]
+
+
+def check_path(utt: Utterance, pipes: bool = False) -> None:
+    """Look whether there is a file to read, without opening it.
+
+    Args:
+        utt: The utterance.
+        pipes: Its path may be a shell command that ends with ``|``.
+
+    Raises:
+        AudioError: If there is none, it is no file of audio (a directory, a device), or a pipe.
+    """
+    name = describe(utt)
+    if is_pipe(utt.path):
+        if utt.path.startswith("|"):
+            raise AudioError(f"{name} is a pipe to write to, and no audio")
+        if not pipes:
+            raise AudioError(
+                f"{name} is a pipe; pipes are not run (transcribe does with --allow-pipes): write "
+                "the audio to a file"
+            )
+        return
+    try:
+        mode = os.stat(utt.path).st_mode if utt.path else 0
+    except FileNotFoundError:
+        mode = 0
+    except (OSError, ValueError) as e:  # a name too long, a closed folder, a zero byte
+        raise AudioError(f"{name}: cannot be decoded as audio ({e})") from e
+    if not mode:
+        raise AudioError(f"{name}: no such audio file")
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise AudioError(f"{name} is {what}: no such audio file")
+
+
+def describe(utt: Utterance) -> str:
+    """Return the beginning of a message about an utterance."""
+    return f"utterance {utt.utt_id}: {utt.path or 'no path given'}"
 
 
 def check_unique(utterances: Iterable[Utterance], source: str) -> None:
@@ -92,9 +146,13 @@ def read_audio(
 class AudioBlocks:
     """The samples of one utterance, read from its file block by block: float32 (N_i,).
 
+    A file that ends before its header says so is read as far as it goes, with a warning. So are
+    channels that cancel one another when they are averaged: the louder one is taken.
+
     Args:
         utt, resample, mix: As of `read_audio`.
         sample_rate: As of `read_audio`; None = the file's own.
+        pipes: Run a path that ends with ``|`` as a shell command and read what it writes.
 
     Raises:
         AudioError: As `read_audio`; when it is made, or while it is read.
@@ -106,15 +164,18 @@ class AudioBlocks:
         sample_rate: int | None,
         resample: bool = False,
         mix: bool = False,
+        pipes: bool = False,
     ):
         self.utt = utt
-        self._name = name = f"utterance {utt.utt_id}: {utt.path or 'no path given'}"
-        if utt.path.startswith("|") or utt.path.endswith("|"):
-            raise AudioError(f"{name} is a pipe; pipes are not run: write the audio to a file")
+        self._name = name = describe(utt)
+        check_path(utt, pipes)
+        # whatever bytes the name is made of
+        self._path: str | bytes = utt.path if is_utf8(utt.path) else os.fsencode(utt.path)
         with self._decodable():
-            if not utt.path or not Path(utt.path).is_file():
-                raise AudioError(f"{name}: no such audio file")
-            info = soundfile.info(utt.path)
+            if is_pipe(utt.path):
+                self._held = run_pipe(utt.path)  # is removed with this object
+                self._path = self._held.name
+            info = soundfile.info(self._source())
         lowest, highest = RATES
         if not lowest <= info.samplerate <= highest:
             raise AudioError(
@@ -134,35 +195,143 @@ class AudioBlocks:
                 "resample it"
             )
         self.seconds: float = info.frames / info.samplerate
-        """Length as the file's header has it."""
+        """Length of what the file has, as far as its header tells."""
+        self._claimed = claimed_frames(info, self._path)
+        self._told = False
+        self.heard: Callable[[float], None] | None = None
+        """Is called with the seconds of each block that was read."""
 
     def __iter__(self) -> Iterator[Samples]:
         """Yield the blocks, from the start of the file each time."""
-        with self._decodable(), soundfile.SoundFile(self.utt.path) as file:
-            yield from resampled(self._mono(file), file.samplerate, self.sample_rate)
+        with self._decodable(), soundfile.SoundFile(self._source()) as file:
+            for block in resampled(self._mono(file), file.samplerate, self.sample_rate):
+                yield block
+                if self.heard is not None:
+                    self.heard(len(block) / self.sample_rate)
 
     def read(self) -> Samples:
         """Return all samples (N,)."""
         return np.concatenate([np.zeros(0, np.float32), *self])
 
     def _mono(self, file: Any) -> Iterator[Samples]:
-        """Yield the samples of an open file at its own rate, its channels averaged."""
-        size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
-        block = 0
-        while len(x := file.read(size, "float32", always_2d=True)):
+        """Yield the samples of an open file at its own rate, its channels made one."""
+        channel: int | None = None
+        found = 0
+        for x in self._blocks(file):
             if not np.isfinite(x).all():
                 raise AudioError(f"{self._name} holds values that are not finite")
-            yield x.mean(axis=1) if x.shape[1] > 1 else x[:, 0]
-            block += 1
-        if not block:
+            found += len(x)
+            if channel is None and (channel := cancelling(x)) is not None:
+                self._warn(
+                    f"averaging its {x.shape[1]} channels leaves silence (opposite phase): only "
+                    f"channel {channel + 1} is used"
+                )
+            yield x.mean(axis=1) if channel is None and x.shape[1] > 1 else x[:, channel or 0]
+        if not found:
             raise AudioError(f"{self._name} holds no samples")
+        # the encoders of MP3 add samples that its decoders take away, or not
+        if self._claimed - found > (file.samplerate // 10 if "MP" in file.format else 0):
+            missing, claimed = self._claimed - found, self._claimed / file.samplerate
+            self._warn(
+                f"its header says {claimed:.2f} s, but the last {missing / file.samplerate:.2f} s "
+                "are missing: what is there is used"
+            )
+        self._told = True
+
+    def _blocks(self, file: Any) -> Iterator[Samples]:
+        """Yield what can be decoded, in blocks (N_i, channels)."""
+        size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
+        found = 0
+        try:
+            while len(x := file.read(size, "float32", always_2d=True)):
+                yield x
+                found += len(x)
+        except soundfile.SoundFileError:
+            if ends_with_zeros(self._path):  # it was never written to its end, or is damaged
+                raise
+            rest = list(self._to_the_fault(found))
+            if not found and not rest:
+                raise
+            yield from rest
+
+    def _to_the_fault(self, start: int) -> Iterator[Samples]:
+        """Yield what can be decoded from a frame on, in small steps: a fault costs one of them."""
+        with soundfile.SoundFile(self._source()) as file:
+            try:
+                while file.tell() < start and len(file.read(min(1024, start - file.tell()))):
+                    pass
+                while len(x := file.read(1024, "float32", always_2d=True)):
+                    yield x
+            except soundfile.SoundFileError:
+                return
+
+    def _warn(self, what: str) -> None:
+        if not self._told:  # it may be read again
+            logger.warning("%s: %s", self._name, what)
+
+    def _source(self) -> str | bytes | int:
+        """Return what soundfile opens: it takes whatever is called .raw for samples alone."""
+        if os.fsencode(self._path).lower().endswith(b".raw"):
+            return os.open(self._path, os.O_RDONLY)  # is closed with the SoundFile
+        return self._path
 
     @contextmanager
     def _decodable(self) -> Iterator[None]:
         try:
             yield
-        except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as e:
+        except soundfile.LibsndfileError as e:
+            why = e.error_string
+            if e.code == UNRECOGNISED:
+                why = f"{why} It has no header that is known: convert it to WAV or FLAC"
+            raise AudioError(f"{self._name}: cannot be decoded as audio ({why})") from e
+        except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, MemoryError) as e:
             raise AudioError(f"{self._name}: cannot be decoded as audio ({e})") from e
+
+
+def claimed_frames(info: Any, path: str | bytes) -> int:
+    """Return how many frames a header says there are; those there are if it does not say.
+
+    Args:
+        info: Of soundfile. Formats without a length of their own go by that of the file; where the
+            two differ, libsndfile tells both.
+        path: The file.
+    """
+    if info.format == "NIST":
+        with open(path, "rb") as file:
+            count = re.search(rb"^sample_count -i (\d+)", file.read(1024), re.M)
+        return int(count[1]) if count is not None else 0
+    claims = _CLAIM.findall(info.extra_info)
+    if not claims:
+        return int(info.frames) if info.frames < 1 << 60 else 0
+    said, there = map(int, claims[-1])
+    if said >= UNKNOWN_LENGTH or not there:
+        return 0
+    return round(int(info.frames) * said / there)
+
+
+def cancelling(x: Samples) -> int | None:
+    """Return the loudest channel if the average of all is next to nothing against it; else None.
+
+    Args:
+        x: Samples (N, channels).
+    """
+    if x.shape[1] < 2:
+        return None
+    power = np.square(x, dtype=np.float64).mean(0)
+    left = np.square(x.mean(1), dtype=np.float64).mean()
+    return int(power.argmax()) if left < CANCELLED * power.mean() else None
+
+
+def is_utf8(name: str) -> bool:
+    """Return whether a name is one that can be written as UTF-8; others keep their bytes."""
+    return not any("\udc80" <= c <= "\udcff" for c in name)
+
+
+def ends_with_zeros(path: str | bytes) -> bool:
+    """Return whether the last 4096 bytes of a file are zero."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 4096))
+        return not any(file.read())
 
 
 def resampled(blocks: Iterable[Samples], rate: float, sample_rate: float) -> Iterator[Samples]:

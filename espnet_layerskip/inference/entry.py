@@ -25,6 +25,7 @@ class NBestHypothesis(BeamHypothesis):  # type: ignore[misc]
     token_int: list[int]
     token_frames: list[int]
     token_ends: list[int]
+    token_probs: list[float]
     token: list[str]
     text: str
     token_times: list[float]
@@ -52,11 +53,12 @@ class NBestHypothesis(BeamHypothesis):  # type: ignore[misc]
         return found
 
     def __eq__(self, other: object) -> bool:
-        """Return whether tokens, scores and times are the same."""
+        """Return whether tokens, scores and times are the same; probabilities are not compared."""
         if not isinstance(other, NBestHypothesis):
             return False
         same = (self.score, self.scores) == (other.score, other.scores)
-        return same and vars(self) == vars(other) and torch.equal(self.yseq, other.yseq)
+        mine, theirs = ({**vars(one), "token_probs": None} for one in (self, other))
+        return same and mine == theirs and torch.equal(self.yseq, other.yseq)
 
     def __ne__(self, other: object) -> bool:
         """Return whether they differ; a tuple has one of its own."""
@@ -92,6 +94,6 @@ def make_entry(
         [] if frame_seconds is None else [frame * frame_seconds for frame in frames]
         for frames in (hyp.token_frames, hyp.token_ends)
     )
-    words = word_times(token, starts, stops, token_type)
+    words = word_times(token, starts, stops, token_type, hyp.token_probs)
     hyp = replace(hyp, token=token, text=text or "", token_times=starts, words=words)
     return text, token, hyp.token_int, NBestHypothesis.of(hyp, *ends)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from espnet_layerskip.files import read_yaml
+from espnet_layerskip.files import read_yaml, what_is_wrong
 
 # What is looked for, best first. ESPnet's default, valid.acc, needs an attention decoder.
 # ave is the average over most epochs; ESPnet3, and trainings that keep several, name its number
@@ -31,6 +31,7 @@ MODEL_FILES = (
 # refused.
 MAX_GROWTH = 100
 MIN_SIZE = 100_000_000
+MAX_MEMBERS = 10_000
 MAX_VALUES = 1_000_000  # in a configuration; aliases in YAML can stand for any number of them
 
 
@@ -59,7 +60,8 @@ def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelF
 
     Args:
         path: EXPDIR with ``config.yaml`` and ``*.pth`` or ``*.ckpt``, a zip made by
-            ``python -m espnet2.bin.pack asr``, or a tag of espnet_model_zoo (``name/of_model``).
+            ``python -m espnet2.bin.pack asr`` or the directory that it was unpacked into, or a tag
+            of espnet_model_zoo (``name/of_model``).
         model_file: Checkpoint, as a path or as a name inside ``path``; None takes the
             first of ``MODEL_FILES`` that exists; of several averages that over most epochs.
 
@@ -69,16 +71,19 @@ def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelF
     """
     tag, path = str(path), Path(path)
     tmpdir = tempfile.TemporaryDirectory(prefix="espnet_layerskip_")
-    if path.is_dir():
-        config_file = path / "config.yaml"
-        if not config_file.is_file():
-            raise ValueError(f"{path} has no config.yaml: {_listing(path)}")
-        checkpoint = _choose_checkpoint(path, model_file)
+    if path.is_dir() and (path / "meta.yaml").is_file():  # an archive that somebody unpacked
+        config_file, checkpoint = _packed_files(path, path)
+        if model_file is not None:
+            checkpoint = _choose_checkpoint(checkpoint.parent, model_file)
+        roots = [path.resolve()]
+    elif path.is_dir():
+        config_file, checkpoint = find_in_directory(path, model_file)
         absolute = path.resolve()
         roots = [absolute, *absolute.parents]
     elif path.is_file() and zipfile.is_zipfile(path):
         root = Path(tmpdir.name) / "model"
-        config_file, checkpoint = _unzip(path, root)
+        _unzip(path, root)
+        config_file, checkpoint = _packed_files(path, root)
         if model_file is not None:
             checkpoint = _choose_checkpoint(checkpoint.parent, model_file)
         roots = [root]
@@ -98,6 +103,18 @@ def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelF
     resolved = Path(tmpdir.name) / "config.yaml"
     resolved.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     return ModelFiles(resolved, checkpoint, tmpdir)
+
+
+def find_in_directory(path: Path, model_file: str | Path | None = None) -> tuple[Path, Path]:
+    """Return configuration and checkpoint of an experiment directory; opens neither.
+
+    Raises:
+        ValueError: If one is missing; says what is there.
+    """
+    config_file = path / "config.yaml"
+    if not config_file.is_file():
+        raise ValueError(f"{path} has no config.yaml: {_listing(path)}")
+    return config_file, _choose_checkpoint(path, model_file)
 
 
 def is_model_tag(name: str) -> bool:
@@ -172,25 +189,18 @@ def _listing(directory: Path) -> str:
     return "it holds " + (", ".join(names) if names else "no .pth, .ckpt, .yaml or .zip file")
 
 
-def _unzip(archive: Path, root: Path) -> tuple[Path, Path]:
-    """Extract into root; return (configuration, checkpoint)."""
-    with zipfile.ZipFile(archive) as zf:
-        for name in zf.namelist():
-            parts = PurePosixPath(name.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts:
-                raise ValueError(f"{archive}: member {name!r} would be written outside: refused")
-        if "meta.yaml" not in zf.namelist():
-            raise ValueError(f"{archive} has no meta.yaml: make it with espnet2.bin.pack asr")
-        size = sum(member.file_size for member in zf.infolist())
-        if size > MAX_GROWTH * archive.stat().st_size + MIN_SIZE:
-            raise ValueError(
-                f"{archive}: its {archive.stat().st_size} bytes would become {size}: refused, "
-                f"a model does not grow {MAX_GROWTH} times"
-            )
-        try:
+def _unzip(archive: Path, root: Path) -> None:
+    """Extract into root."""
+    try:
+        with zipfile.ZipFile(archive) as zf:
+            _check_members(archive, zf)
             zf.extractall(root)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as err:
-            raise ValueError(f"{archive} cannot be unpacked: {err}") from err
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError) as err:
+        raise ValueError(f"{archive} cannot be unpacked: {what_is_wrong(err)}") from err
+
+
+def _packed_files(archive: Path, root: Path) -> tuple[Path, Path]:
+    """Return (configuration, checkpoint) of an archive that is unpacked in root."""
     meta = read_yaml(root / "meta.yaml")
     found = []
     for section, key in (("yaml_files", "asr_train_config"), ("files", "asr_model_file")):
@@ -198,11 +208,34 @@ def _unzip(archive: Path, root: Path) -> tuple[Path, Path]:
         member_name = names.get(key) if isinstance(names, dict) else None
         # pack() stores a file from outside its working directory under its absolute path
         # in meta.yaml and without the leading slash in the archive
-        member = (root / str(member_name).lstrip("/")).resolve()
-        if member_name is None or not member.is_relative_to(root.resolve()) or not member.is_file():
+        inside = PurePosixPath(str(member_name).lstrip("/"))
+        member = root / inside
+        if member_name is None or ".." in inside.parts or not member.is_file():
             raise ValueError(f"{archive}: meta.yaml names {key}: {member_name}, not in it")
         found.append(member)
     return found[0], found[1]
+
+
+def _check_members(archive: Path, zf: zipfile.ZipFile) -> None:
+    """Raise ValueError for an archive that would write outside, or without bounds."""
+    for name in zf.namelist():
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts:
+            raise ValueError(f"{archive}: member {name!r} would be written outside: refused")
+    if "meta.yaml" not in zf.namelist():
+        raise ValueError(f"{archive} has no meta.yaml: make it with espnet2.bin.pack asr")
+    if len(zf.namelist()) > MAX_MEMBERS:
+        raise ValueError(f"{archive} has more than {MAX_MEMBERS} members: refused")
+    check_growth(archive, sum(member.file_size for member in zf.infolist()))
+
+
+def check_growth(archive: Path, size: int) -> None:
+    """Raise ValueError if an archive would become too many bytes."""
+    if size > MAX_GROWTH * archive.stat().st_size + MIN_SIZE:
+        raise ValueError(
+            f"{archive}: its {archive.stat().st_size} bytes would become {size}: refused, what is "
+            f"worth having does not grow {MAX_GROWTH} times"
+        )
 
 
 def _resolve(config: dict[str, Any], roots: list[Path], source: Path) -> dict[str, Any]:

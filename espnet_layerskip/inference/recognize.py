@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from espnet_layerskip.inference.audio import AudioBlocks, AudioError, Utterance
+from espnet_layerskip.inference.audio import AudioBlocks, Utterance
 from espnet_layerskip.inference.batches import by_length, check_batch_size
 from espnet_layerskip.inference.skip_count import SkipCount
 
@@ -86,7 +86,8 @@ def recognize(
                     results[utt.utt_id] = _decode_long(speech2text, utt.utt_id, audio, batch_size)
                 else:
                     waves[utt.utt_id] = speech2text.preprocess(utt.utt_id, audio.read())
-            except AudioError as e:
+            except Exception as e:  # whatever it is, it must not cost the other utterances
+                logger.debug("traceback", exc_info=True)
                 results[utt.utt_id] = _failed(utt.utt_id, e)
         names = list(waves)
         for batch in by_length([len(wave) for wave in waves.values()], batch_size):

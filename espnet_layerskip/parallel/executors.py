@@ -26,7 +26,7 @@ AHEAD = 64
 
 def _join_life(lifeline: Connection) -> None:
     """Let this worker end as soon as the other end of the pipe is closed, and not by Ctrl-C."""
-    start_sooner()
+    start_sooner(check_types=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

@@ -1,43 +1,14 @@
-"""The verb ``transcribe``: audio files to text lines."""
+"""The verb ``transcribe``: audio files to text. What it does is in transcribe_run.py."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import logging
-import sys
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
 
-from espnet_layerskip.files import write_text
 from espnet_layerskip.inference.options import DECODER_TYPES
 from espnet_layerskip.method.settings import PRECISIONS, SKIP_CONTEXTS
-from espnet_layerskip.parallel import (
-    Workers,
-    add_worker_options,
-    map_chunks,
-    similar_chunks,
-    workers_from,
-)
+from espnet_layerskip.parallel import add_worker_options
 
-if TYPE_CHECKING:
-    from espnet_layerskip.inference.audio import Utterance
-
-logger = logging.getLogger(__name__)
-
-# Those that go to the model under their own names.
-MODEL_OPTIONS = (
-    "blank_threshold",
-    "spike_extension",
-    "skip_context",
-    "precision",
-    "beam_size",
-    "device",
-    "segment_size",
-    "hop_size",
-)
+FORMATS = ("text", "json", "srt", "vtt", "ctm", "tsv")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Print 'utt_id text' lines to stdout in input order; everything else goes to stderr. "
         "Audio of another rate is resampled, several channels are averaged. A file that cannot "
-        "be used is named on stderr, the others are transcribed, and the exit status is 1."
+        "be used is named on stderr and the others are transcribed."
     )
     add = parser.add_argument
     add(
@@ -119,11 +90,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="CPU threads; default: PyTorch's choice, and 1 in each of several processes",
     )
     add_worker_options(parser)
-    add("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    add(
+        "--device",
+        default="cpu",
+        metavar="D",
+        help="cpu (the default), cuda, cuda:N, or auto: a GPU where there is one",
+    )
+    add(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="of stdout: lines 'utt_id text' (the default), one JSON object a line, subtitles of "
+        "one AUDIO (srt, vtt), or words with times and confidence (ctm, tsv)",
+    )
     add("--times", metavar="FILE.ctm", help="write the times of the words in seconds (CTM)")
-    add("--stats", metavar="FILE.json", help="write times, RTF and skip ratio")
+    add(
+        "--stats", metavar="FILE.json", help="write times, RTF, skip ratio, and what failed and why"
+    )
     add("--wav-scp", metavar="FILE", help="table of lines 'utt_id path'")
-    add("audio", nargs="*", metavar="AUDIO", help="audio files; their stem is the utt_id")
+    add(
+        "--allow-pipes",
+        action="store_true",
+        help="run paths that end with | as shell commands, as in Kaldi ('a sox a.wav -t wav - |'); "
+        "only for tables that you trust",
+    )
+    add(
+        "audio",
+        nargs="*",
+        metavar="AUDIO",
+        help="audio files, or - for standard input; the utt_id is the stem, with folders before it "
+        "where several have the same",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -134,125 +131,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ValueError: If the call or the model cannot be used.
+        OSError: If the output cannot be written.
     """
-    utterances = list_utterances(args.audio, args.wav_scp)
-    for name in ("batch_size", "beam_size", "num_threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but got {value}")
-    for name in ("stats", "times"):
-        path = getattr(args, name)
-        if path and not Path(path).absolute().parent.is_dir():
-            raise ValueError(f"--{name} {path}: there is no such directory to write it to")
-    workers = workers_from(args)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    out = sys.stdout
-    with contextlib.ExitStack() as stack:
-        ctm = stack.enter_context(open(args.times, "w", encoding="utf-8")) if args.times else None
-        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # ESPnet and its imports print
-        stats = _transcribe(args, utterances, workers, out, ctm)
-    if args.stats:
-        write_text(args.stats, json.dumps(stats, indent=2) + "\n")
-    return 1 if stats["failed"] else 0
+    from espnet_layerskip.verbs.transcribe_run import transcribe
 
-
-def list_utterances(audio: list[str], wav_scp: str | None) -> list[Utterance]:
-    """Return the utterances of the command line.
-
-    Raises:
-        ValueError: If there is none, both kinds are given, or two have the same name.
-    """
-    from espnet_layerskip.inference.audio import Utterance, check_unique, read_wav_scp
-
-    if bool(audio) == (wav_scp is not None):
-        raise ValueError("either AUDIO files or --wav-scp FILE is needed, and not both")
-    if wav_scp is not None:
-        return read_wav_scp(wav_scp)
-    utterances = [Utterance("_".join(Path(path).stem.split()), path) for path in audio]
-    check_unique(utterances, "AUDIO")
-    return utterances
-
-
-def _transcribe(
-    args: argparse.Namespace,
-    utterances: list[Utterance],
-    workers: Workers,
-    out: TextIO,
-    ctm: TextIO | None,
-) -> dict[str, Any]:
-    """Print one line an utterance to ``out``, its words to ``ctm``; return the statistics."""
-    from espnet_layerskip.export.folder import is_export
-    from espnet_layerskip.inference.skip_count import SkipCount
-    from espnet_layerskip.inference.transcriber import Transcriber, header_seconds, lost
-
-    names = ("ctc_weight", "ngram_file", "ngram_weight", "lexicon", "penalty", "drop_threshold")
-    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    options |= {name: getattr(args, name) for name in MODEL_OPTIONS}
-    options["decoder_type"] = args.decoder
-    exported = is_export(args.model)
-    if exported:
-        options["num_threads"] = args.num_threads if workers.here else workers.threads
-    elif args.precision is None:
-        options["precision"] = "float32"
-    transcriber = Transcriber(
-        args.model,
-        args.model_file,
-        options,
-        args.batch_size,
-        bool(ctm),
-        f"espnet_layerskip.{'export' if exported else 'inference'}.speech2text",
-    )
-    if workers.here:
-        if args.num_threads is not None and not exported:
-            import torch
-
-            torch.set_num_threads(args.num_threads)
-        transcriber.load()
-        chunks: list[Any] = [utterances]
-    else:
-        seconds = [header_seconds(utt) for utt in utterances]
-        chunks = similar_chunks(utterances, seconds, workers, transcriber.batches_of)
-    started = time.perf_counter()
-    audio_seconds = encoder_seconds = 0.0
-    skips = SkipCount()
-    failed = []
-    for found in map_chunks(transcriber, chunks, workers, lost):
-        audio_seconds += found.seconds
-        encoder_seconds += found.encoder_seconds
-        skips += found.skips
-        if found.error is not None:
-            logger.error("%s failed: %s", found.utt_id, found.error)
-            failed.append(found.utt_id)
-            continue
-        print(f"{found.utt_id} {found.text}".rstrip(), file=out, flush=True)
-        if ctm is not None:
-            ctm.writelines(f"{line}\n" for line in found.ctm)
-    elapsed = time.perf_counter() - started
-    hint = {}
-    if args.stats and workers.here and not exported:
-        hint = skipping_hint(transcriber.load(), args.model)
-    return {
-        "audio_seconds": audio_seconds,
-        "encoder_seconds": encoder_seconds,
-        "total_seconds": elapsed,
-        "rtf": elapsed / audio_seconds if audio_seconds > 0 else None,
-        "skip_ratio": skips.ratio,
-        "utterances": len(utterances) - len(failed),
-        "failed": failed,
-        **hint,
-    }
-
-
-def skipping_hint(speech2text: Any, model: str) -> dict[str, str]:
-    """Return a line of the statistics about a model that could skip and has no gates; else {}."""
-    from espnet_layerskip.evaluation.open_model import trained_layers
-    from espnet_layerskip.method.settings import can_skip
-
-    layers = trained_layers(speech2text.asr_model)
-    if not layers or can_skip(speech2text.asr_model.encoder):
-        return {}
-    return {
-        "hint": f"nothing skips, but the model has intermediate CTC heads after layers "
-        f"{', '.join(map(str, layers))}: espnet-layerskip try --model {model} --data DIR says "
-        "what gates there would give"
-    }
+    return transcribe(args)

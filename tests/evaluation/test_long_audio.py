@@ -44,5 +44,5 @@ def test_bad_input(data_dir, exps, tmp_path):
     for seconds, repeats in (([], 1), ([0], 1), ([-1, 10], 1), ([10], 0)):
         with pytest.raises(ValueError, match="lengths in seconds"):
             measure_long_audio(exps["ours"], data_dir, seconds, repeats)
-    with pytest.raises(ValueError, match="no_such is neither an experiment"):
+    with pytest.raises(ValueError, match="no_such: no such file or directory, nor is it a tag"):
         measure_long_audio(tmp_path / "no_such", data_dir, [1], 1)

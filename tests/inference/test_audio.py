@@ -14,6 +14,7 @@ from espnet_layerskip.inference.audio import (
     AudioBlocks,
     AudioError,
     Utterance,
+    check_path,
     read_audio,
     read_wav_scp,
     resample,
@@ -109,6 +110,75 @@ def test_a_file_that_breaks_off_is_named(tmp_path, waves, monkeypatch):
     path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
     with pytest.raises(AudioError, match="utterance a: .*a.flac: cannot be decoded as audio"):
         read_audio(Utterance("a", str(path)), 16000)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF", "NIST", "W64", "AU"])
+def test_what_is_there_of_a_truncated_file_is_read_with_a_warning(tmp_path, waves, caplog, kind):
+    path = tmp_path / f"a.{kind.lower()}"
+    whole = np.tile(waves[0], 20)  # 18 s
+    soundfile.write(path, whole, 16000, format=kind)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    blocks = AudioBlocks(Utterance("a", str(path)), 16000)
+    got = blocks.read()
+    assert 0.4 * len(whole) < len(got) < 0.6 * len(whole)
+    np.testing.assert_allclose(got, whole[: len(got)], atol=1e-4)
+    blocks.read()
+    [said] = [record.getMessage() for record in caplog.records]
+    missing = (len(whole) - len(got)) / 16000
+    assert f"utterance a: {path}: its header says 18.00 s, but the last {missing:.2f} s" in said
+
+
+def test_a_length_that_the_writer_did_not_know_is_no_truncation(tmp_path, caplog):
+    utt = wav_header(tmp_path / "a.wav")
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[40:44] = b"\xff\xff\xff\x7f"  # as sox writes to a pipe
+    (tmp_path / "a.wav").write_bytes(content)
+    assert len(read_audio(utt, 16000)) == 2000
+    assert not caplog.records
+
+
+def test_channels_of_opposite_phase_are_not_averaged_to_silence(tmp_path, caplog):
+    tone = 0.5 * np.sin(np.arange(16000) / 10)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([0.9 * tone, -tone], 1), 16000, subtype="FLOAT")
+    got = read_audio(Utterance("a", str(path)), 16000, mix=True)
+    np.testing.assert_allclose(got, -tone, atol=1e-6)
+    assert "(opposite phase): only channel 2 is used" in caplog.text
+    soundfile.write(path, np.stack([tone, 0 * tone], 1), 16000, subtype="FLOAT")
+    np.testing.assert_allclose(
+        read_audio(Utterance("a", str(path)), 16000, mix=True), tone / 2, atol=1e-6
+    )
+
+
+def test_a_header_counts_and_not_the_name(tmp_path, waves):
+    soundfile.write(tmp_path / "a.raw", waves[0], 16000, format="WAV", subtype="FLOAT")
+    np.testing.assert_array_equal(
+        read_audio(Utterance("a", str(tmp_path / "a.raw")), 16000), waves[0]
+    )
+
+
+def test_pipes_are_run_where_they_are_allowed(corpus, waves):
+    utt = Utterance("a", f"cat {corpus.files[0]} |")
+    blocks = AudioBlocks(utt, 16000, pipes=True)
+    for _ in range(2):
+        np.testing.assert_array_equal(blocks.read(), waves[0])
+    for command, message in (
+        ("echo out of order >&2; exit 3 |", "ended with status 3: out of order"),
+        ("true |", "Format not recognised"),
+        ("| cat", "is a pipe to write to"),
+    ):
+        with pytest.raises(AudioError, match=message):
+            AudioBlocks(Utterance("a", command), 16000, pipes=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("/dev/null", "is no regular file"), (".", "is a directory"), ("a\0b", "null byte")],
+)
+def test_what_is_no_file_is_not_opened(path, message):
+    with pytest.raises(AudioError, match=message):
+        check_path(Utterance("a", path))
 
 
 def test_a_value_that_is_not_finite_is_named_wherever_it_is(tmp_path, monkeypatch):

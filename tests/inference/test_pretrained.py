@@ -74,6 +74,15 @@ def test_zip_gives_what_the_directory_gives(recipe, packed, waves, tmp_path, mon
     assert Path(stats_file).is_file()  # as long as the model lives
     with pytest.raises(ValueError, match="no checkpoint other.pth in .*valid.loss.ave.pth"):
         find_model(packed, "other.pth")
+    moved = shutil.copy(packed, tmp_path / "another name.bin")
+    assert load_model(moved, decoder_type="greedy")(waves[2]) == expected
+    with zipfile.ZipFile(packed) as zf:
+        zf.extractall(tmp_path / "un packed")
+    unpacked = load_model(tmp_path / "un packed", decoder_type="greedy")
+    assert unpacked(waves[2]) == expected
+    assert Path(unpacked.asr_model.normalize.stats_file).is_relative_to(tmp_path / "un packed")
+    (tmp_path / "un packed").rename(tmp_path / "renamed")
+    assert load_model(tmp_path / "renamed/exp/asr", decoder_type="greedy")(waves[2]) == expected
 
 
 def test_missing_statistics_are_named(recipe, tmp_path):
@@ -180,6 +189,13 @@ def test_archives_do_not_fill_the_disk(tmp_path):
         find_model(bomb)
 
 
+def test_archives_have_a_bounded_number_of_members(tmp_path, monkeypatch):
+    monkeypatch.setattr("espnet_layerskip.inference.pretrained.MAX_MEMBERS", 3)
+    archive = make_archive(tmp_path / "model.zip", config__yaml="{}", more="")
+    with pytest.raises(ValueError, match="has more than 3 members: refused"):
+        find_model(archive)
+
+
 def test_links_in_archives_are_not_followed(tmp_path):
     (tmp_path / "secret").write_text("encoder: conformer")
     archive = tmp_path / "model.zip"
@@ -200,6 +216,12 @@ def test_damaged_archives_are_named(tmp_path):
     archive.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"model.zip cannot be unpacked: .*CONFIG"):
         find_model(archive)
+    archive.write_bytes(content[:50] + content[90:])  # the directory at its end points elsewhere
+    with pytest.raises(ValueError, match=r"model.zip cannot be unpacked"):
+        find_model(archive)
+    both = make_archive(archive, a="a file", **{"a/b": "and a directory"})
+    with pytest.raises(ValueError, match=r"model.zip cannot be unpacked: .*Not a directory"):
+        find_model(both)
 
 
 def test_checkpoints_that_do_not_fit_are_named(models, tmp_path):

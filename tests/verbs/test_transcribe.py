@@ -1,4 +1,6 @@
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +13,13 @@ import torch
 
 import espnet_layerskip
 from espnet_layerskip.cli import main
+from espnet_layerskip.files import write_text
+from espnet_layerskip.inference import quiet
+from espnet_layerskip.inference.audio import AudioBlocks
 from espnet_layerskip.inference.speech2text import load_model
+from espnet_layerskip.inference.transcriber import Transcriber
+from espnet_layerskip.verbs import progress
+from espnet_layerskip.verbs.transcribe_inputs import name_files
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(espnet_layerskip.__file__).parents[1])}
 KEYS = [
@@ -20,8 +28,10 @@ KEYS = [
     "total_seconds",
     "rtf",
     "skip_ratio",
+    "read",
     "utterances",
     "failed",
+    "errors",
 ]
 
 
@@ -44,8 +54,9 @@ def test_lines_in_input_order(models, corpus, lines, capsys, tmp_path, batch_siz
     assert [p.name for p in tmp_path.iterdir()] == ["stats.json"]
     content = json.loads(stats.read_text())
     assert list(content) == KEYS
-    assert content["utterances"] == 4
+    assert content["read"] == content["utterances"] == 4
     assert content["failed"] == []
+    assert content["errors"] == {}
     assert content["audio_seconds"] == pytest.approx(0.9 + 0.4 + 1.3 + 0.7)
     assert 0 < content["encoder_seconds"] < content["total_seconds"]
     assert content["rtf"] == pytest.approx(content["total_seconds"] / content["audio_seconds"])
@@ -99,7 +110,7 @@ def test_options(models, corpus, capsys, tmp_path):
     [
         ([], "either AUDIO files or --wav-scp FILE is needed, and not both"),
         (["a.wav", "--wav-scp", "x"], "either AUDIO files or --wav-scp FILE"),
-        (["a.wav", "b/a.wav"], "AUDIO: two utterances are named 'a' (a.wav and b/a.wav)"),
+        (["b/a.wav", "b/a.wav"], "AUDIO: two utterances are named 'a' (b/a.wav and b/a.wav)"),
         (["--wav-scp", "none.scp"], "none.scp: no such file"),
         (["a.wav", "--batch-size", "0"], "--batch-size must be at least 1, but got 0"),
         (["a.wav", "--stats", "/no/such/dir/s.json"], "there is no such directory"),
@@ -115,6 +126,167 @@ def test_wrong_calls_are_explained(models, capsys, args, message):
     assert (
         f"espnet-layerskip transcribe: error: {message}" in captured.err or message in captured.err
     )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--lexicon", "x"], "lexicon is of no use to decoder_type greedy"),
+        (["--decoder", "ngram"], "--decoder ngram needs --ngram-file, --lexicon or both"),
+        (["--decoder", "ngram", "--ngram-file", "no.arpa"], "--ngram-file no.arpa: no such file"),
+        (["--drop-threshold", "0.2"], "drop_threshold must be 'off' or in (0.5, 1]"),
+        (["--segment-size", "0"], "segment_size must be a number of seconds above 0"),
+        (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, but got 'gpu'"),
+        (["--ctc-weight", "2"], "--ctc-weight must be in [0, 1]"),
+        (["--times", "."], "--times . is a directory"),
+        (["b.wav", "--format", "srt"], "--format srt has no place for the name of an utterance"),
+        (["--model", "none.zip"], "--model none.zip: no such file or directory"),
+        (["--model", __file__], "is neither an experiment directory"),
+        (["--model", "none.onnx"], "is not an exported model"),
+    ],
+)
+def test_wrong_values_are_found_before_anything_is_loaded(
+    capsys, monkeypatch, models, args, message
+):
+    monkeypatch.setattr(Transcriber, "load", lambda self: pytest.fail("the model was loaded"))
+    assert transcribe(models, "a.wav", *args) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_wrong_path_is_named_without_the_model(monkeypatch, models, capsys, caplog, tmp_path):
+    monkeypatch.setattr(Transcriber, "load", lambda self: pytest.fail("the model was loaded"))
+    stats = tmp_path / "s.json"
+    assert transcribe(models, "gone.wav", tmp_path, "--stats", stats) == 1
+    assert capsys.readouterr().out == ""
+    assert "gone failed: utterance gone: gone.wav: no such audio file" in caplog.text
+    assert "is a directory" in caplog.text
+    content = json.loads(stats.read_text())
+    assert (content["read"], content["utterances"], len(content["errors"])) == (2, 0, 2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_whatever_an_entry_raises_costs_that_entry(
+    models, corpus, lines, capsys, caplog, monkeypatch, tmp_path, batch_size
+):
+    table, files = tmp_path / "wav.scp", corpus.files
+    rows = [("utt0", files[0]), ("a", files[1]), ("utt1", files[1]), ("b", files[2])]
+    rows += [("utt2", files[2]), ("long", "x" * 5000), ("dir", tmp_path), ("utt3", files[3])]
+    table.write_text("".join(f"{name} {path}\n" for name, path in rows))
+    read = AudioBlocks.read
+
+    def broken(self):
+        if self.utt.utt_id == "a":
+            raise ZeroDivisionError("of some library")
+        if self.utt.utt_id == "b":
+            raise MemoryError
+        return read(self)
+
+    monkeypatch.setattr(AudioBlocks, "read", broken)
+    stats = tmp_path / "s.json"
+    args = ["--wav-scp", table, "--batch-size", batch_size, "--stats", stats]
+    assert transcribe(models, *args) == 1
+    assert capsys.readouterr().out.splitlines() == lines
+    content = json.loads(stats.read_text())
+    assert content["failed"] == ["a", "b", "long", "dir"]
+    assert content["errors"]["a"] == "ZeroDivisionError: of some library"
+    assert "read 8 = transcribed 4 + refused 4: a, b, dir, long" in caplog.text
+
+
+def test_names_of_files():
+    assert name_files(["x/a b.wav", "y/a b.flac", "c.wav"]) == ["x_a_b", "y_a_b", "c"]
+    assert name_files(["x/a.wav", "x/a.flac", "a.wav"]) == ["a.wav", "a.flac", "a"]
+    assert name_files(["p/x/a.wav", "q/x/a.wav"]) == ["p_x_a", "q_x_a"]
+    assert name_files(["a.wav", "a.wav"]) == ["a", "a"]
+
+
+def test_standard_input_pipes_and_names_that_are_not_utf8(
+    models, corpus, lines, capsysbinary, monkeypatch, tmp_path
+):
+    said = [line.encode().partition(b" ")[1:] for line in lines]
+    said = [b"".join(parts) for parts in said]
+    odd = tmp_path / os.fsdecode(b"\xff.wav")
+    odd.write_bytes(corpus.files[1].read_bytes())
+    with corpus.files[0].open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(sys.stdout.buffer, "utf-8"))
+        assert transcribe(models, "-", odd) == 0
+    expected = [b"stdin" + said[0], b"\xff" + said[1]]
+    assert capsysbinary.readouterr().out.splitlines() == expected
+    table = tmp_path / "wav.scp"
+    table.write_text(f"p cat {corpus.files[2]} |\n")
+    assert transcribe(models, "--wav-scp", table) == 1
+    assert transcribe(models, "--wav-scp", table, "--allow-pipes") == 0
+    assert capsysbinary.readouterr().out.splitlines() == [b"p" + said[2]]
+
+
+def test_words_with_times_and_confidence(models, corpus, capsys, tmp_path):
+    times = tmp_path / "t.ctm"
+    assert transcribe(models, *corpus.files, "--format", "json", "--times", times) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    words = [word for one in found for word in one["words"]]
+    assert words
+    assert all(0 < word["confidence"] <= 1 and word["start"] < word["end"] for word in words)
+    for one in found:
+        assert " ".join(word["word"] for word in one["words"]) == " ".join(one["text"].split())
+        sure = [word["confidence"] for word in one["words"]]
+        if sure:
+            assert one["confidence"] == pytest.approx(sum(sure) / len(sure), abs=2e-4)
+    assert len(times.read_text().splitlines()) == len(words)
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(path, "text\n")
+    assert os.read(reader, 10) == b"text\n"
+    assert path.is_fifo()
+    os.close(reader)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_there(models, corpus, capsys):
+    assert transcribe(models, corpus.files[0], "--device", "cuda") == 2
+    assert "device cuda: PyTorch finds 0 GPUs here" in capsys.readouterr().err
+    assert transcribe(models, corpus.files[0], "--device", "auto") == 0
+
+
+def test_only_our_own_messages_are_printed(capsys, monkeypatch, request):
+    monkeypatch.delenv("ESPNET_LAYERSKIP_DEBUG", raising=False)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    with quiet.nothing_printed():
+        print("Failed to import Flash Attention")
+        print("Failed to import Flash Attention", file=sys.stderr)
+    choice = logging.getLogger("espnet_layerskip.inference.calibration")
+    request.addfinalizer(lambda: choice.setLevel(logging.NOTSET))
+    quiet.log_ours()
+    choice.info("skipping is as configured")
+    logging.getLogger("espnet_layerskip.x").info("nor this")
+    logging.warning("Set decoder to none as ctc_weight==1.0")
+    logging.getLogger("espnet_layerskip.x").warning("ours")
+    logging.getLogger("espnet2").error("an error")
+    assert capsys.readouterr() == (
+        "",
+        "INFO: skipping is as configured\nWARNING: ours\nERROR: an error\n",
+    )
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Terminal, True), (io.StringIO, False)])
+def test_a_bar_is_shown_on_a_terminal(models, corpus, capsys, monkeypatch, stream, shown):
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys, "stderr", stream())
+    monkeypatch.setattr(progress, "SHOWN_FROM", 0.5)
+    assert transcribe(models, *corpus.files) == 0
+    assert ("4/4" in sys.stderr.getvalue()) is shown
+    assert transcribe(models, corpus.files[0]) == 0
+    assert ("1/1 s" in sys.stderr.getvalue()) is shown
+    assert len(capsys.readouterr().out.splitlines()) == 5
 
 
 def test_choices_are_listed(models, capsys):

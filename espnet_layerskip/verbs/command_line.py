@@ -1,0 +1,162 @@
+"""The parser of the command line: forgives ``_`` for ``-``, and suggests what may be meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from typing import Any, NoReturn
+
+EXIT_STATUSES = (
+    "Exit status: 0; 1 if some of the input failed (the rest is done); 2 if nothing could run: the "
+    "call, the model or the output cannot be used."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors say what may be meant, and whose epilog keeps its lines."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **{"formatter_class": KeepEpilog, **kwargs})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; ``--batch_size`` is read as ``--batch-size``, and the other way round."""
+        return super().parse_known_args(None if args is None else self._spelt(args), namespace)
+
+    def _spelt(self, args: Sequence[str]) -> list[str]:
+        """Return the arguments with the spelling of the options; refuse those that are none."""
+        words, verbs = list(args), self._has_verbs()
+        for place, word in enumerate(words):
+            if word == "--" or (verbs and not word.startswith("-")):  # the rest is for the verb
+                break
+            if word.startswith("--") and " " not in word.partition("=")[0]:
+                name, sign, value = word.partition("=")
+                words[place] = f"{self._option(name)}{sign}{value}"
+        return words
+
+    def _option(self, name: str) -> str:
+        known = self._option_string_actions
+        for spelling in (
+            name,
+            "--" + name[2:].replace("_", "-"),
+            "--" + name[2:].replace("-", "_"),
+        ):
+            if spelling in known or any(option.startswith(spelling) for option in known):
+                return spelling
+        self.error(f"there is no option {name}{meant(name, self.options())}")
+
+    def _has_verbs(self) -> bool:
+        return any(isinstance(action, argparse._SubParsersAction) for action in self._actions)
+
+    def options(self) -> list[str]:
+        """Return the long options, those of one meaning once."""
+        return [
+            next(name for name in action.option_strings if name.startswith("--"))
+            for action in self._actions
+            if any(name.startswith("--") for name in action.option_strings)
+        ]
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action,
+                f"{value!r} is none of {', '.join(choices)}{meant(str(value), choices)}",
+            )
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message in one line, and how to learn more; exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n(see {self.prog} --help)\n")
+
+
+class KeepEpilog(argparse.HelpFormatter):
+    """Help in which the epilog, where the examples stand, keeps its lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text:
+            return super()._fill_text(text, width, indent)
+        return "".join(f"{indent}{line}\n" for line in text.splitlines())
+
+
+class Version(argparse.Action):
+    """``--version``: ours and those of what it runs on, without importing any of it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
+        """Print and exit."""
+        print(version_line())
+        parser.exit(0)
+
+
+def version_line() -> str:
+    """Return "espnet-layerskip 0.1.0 (Python 3.11.9, espnet 202511, ...)"."""
+    from espnet_layerskip import __version__
+
+    found = [f"Python {platform.python_version()}"]
+    for name in ("espnet", "torch", "onnxruntime"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"no {name}")
+    return f"espnet-layerskip {__version__} ({', '.join(found)})"
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Return ": did you mean X?", or nothing if nothing known is like the word.
+
+    >>> meant("--batchsize", ["--beam-size", "--batch-size"])
+    ': did you mean --batch-size?'
+    """
+    found = difflib.get_close_matches(word.replace("_", "-"), list(known), n=1, cutoff=0.6)
+    return f": did you mean {found[0]}?" if found else ""
+
+
+def examples(lines: str) -> str:
+    """Return the epilog of a verb: its examples, and what its exit status means."""
+    shown = "\n".join(f"  {line}" for line in lines.strip().splitlines())
+    return f"examples:\n{shown}\n\n{EXIT_STATUSES}\n"
+
+
+def completion(parser: argparse.ArgumentParser) -> str:
+    """Return a script with which bash, or zsh, completes verbs, options and their choices."""
+    verbs = dict(_verbs(parser))
+    cases = []
+    for verb, sub in verbs.items():
+        values = [
+            f"        {verb}:{name}) words='{' '.join(map(str, action.choices))}' ;;"
+            for action in sub._actions
+            for name in action.option_strings
+            if action.choices
+        ]
+        options = sub.options() if isinstance(sub, Parser) else []
+        cases += [*values, f"        {verb}:*) options='{' '.join(options)}' ;;"]
+    return COMPLETION.format(verbs=" ".join(verbs), cases="\n".join(cases))
+
+
+def _verbs(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.items()
+
+
+COMPLETION = """\
+# espnet-layerskip: completion for bash and zsh.
+# bash: eval "$(espnet-layerskip --completion)"; zsh: autoload -U bashcompinit; bashcompinit first.
+_espnet_layerskip() {{
+    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} words='' options=''
+    if [ "${{COMP_CWORD}}" -eq 1 ]; then
+        words='{verbs} --help --version'
+    else
+        case "${{COMP_WORDS[1]}}:${{before}}" in
+{cases}
+        esac
+        case "${{word}}" in -*) words=${{options}} ;; esac
+    fi
+    COMPREPLY=($(compgen -W "${{words}}" -- "${{word}}"))
+}}
+complete -o default -F _espnet_layerskip espnet-layerskip
+"""

@@ -1,0 +1,122 @@
+"""The command line itself: suggestions, spelling, versions, completion, examples."""
+
+import errno
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from espnet_layerskip import cli
+from espnet_layerskip.cli import VERBS, get_parser, main
+
+
+def refused(capsys, *args):
+    with pytest.raises(SystemExit) as end:
+        main(list(args))
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trancribe"], "did you mean transcribe?"),
+        (["--versoin"], "no option --versoin: did you mean --version?"),
+        (["transcribe", "--batchsize", "4"], "no option --batchsize: did you mean --batch-size?"),
+        (["transcribe", "--modle=x", "a"], "there is no option --modle: did you mean --model?"),
+        (["transcribe", "--decoder", "prefix-beam"], "none of .*: did you mean prefix_beam?"),
+        (["calibrate", "--ex"], "ambiguous"),
+        (["export", "--xyzzy"], "there is no option --xyzzy\n"),
+        ([], "a VERB is needed: transcribe, "),
+    ],
+)
+def test_what_is_meant_is_suggested_in_one_line(capsys, args, message):
+    import re
+
+    error = refused(capsys, *args)
+    assert re.search(message.replace("?", r"\?"), error)
+    assert len(error.splitlines()) == 2
+    assert "--help" in error.splitlines()[1]
+
+
+def test_underscores_and_dashes_are_the_same():
+    words = "transcribe --model m --batch_size=3 --wav_scp a_b.scp --inference-nj 2 --num_th 1"
+    args = get_parser().parse_args(words.split())
+    assert (args.batch_size, args.wav_scp, args.inference_nj, args.num_threads) == (
+        3,
+        "a_b.scp",
+        2,
+        1,
+    )
+    after = get_parser().parse_args(["transcribe", "--model", "m", "--", "--batch_size"])
+    assert after.audio == ["--batch_size"]
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    line = capsys.readouterr().out
+    assert line.startswith("espnet-layerskip 0.")
+    assert " espnet 202" in line
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_examples_that_it_takes(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    shown = capsys.readouterr().out
+    assert "Exit status: 0; 1 if" in shown
+    lines = VERBS[verb][2].replace("\\\n", " ").strip().splitlines()
+    for line in lines:
+        words = shlex.split(line.split("|")[-1].split(">")[0])
+        assert words[0] == "espnet-layerskip"
+        assert " ".join(words[:2]) in shown
+        assert get_parser().parse_args(words[1:]).verb == words[1]
+
+
+def test_bash_completes(tmp_path, capsys):
+    assert main(["--completion"]) == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    code = (
+        f"source {script}; c() {{ COMP_WORDS=(espnet-layerskip $1); COMP_CWORD=$2; "
+        "_espnet_layerskip; echo ${COMPREPLY[@]}; }; "
+        "c tra 1; c 'transcribe --dec' 2; c 'transcribe --decoder g' 3; c 'transcribe a' 2"
+    )
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["transcribe", "--decoder", "greedy", ""]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (BrokenPipeError(), 1, "the program that reads the output has ended"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full"),
+        (PermissionError(13, "Permission denied", "x"), 2, "Permission denied: 'x'"),
+        (ImportError("No module named 'kenlm'"), 2, "No module named 'kenlm'"),
+        (MemoryError(), 2, "not enough memory"),
+    ],
+)
+def test_what_cannot_go_on_is_said_in_one_line(monkeypatch, capsys, error, status, message):
+    def run(args):
+        raise error
+
+    monkeypatch.setattr(cli, "_give_up_stdout", lambda: None)
+    monkeypatch.setattr(cli.transcribe, "run", run)
+    assert main(["transcribe", "--model", "m", "a.wav"]) == status
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_ctrl_c_has_a_status_of_its_own(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    monkeypatch.setattr(cli, "start_sooner", lambda check_types: None)
+    monkeypatch.setattr(sys, "warnoptions", ["default"])
+    with pytest.raises(SystemExit) as end:
+        cli.command()
+    assert end.value.code == 130
