@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import logging
@@ -10,6 +11,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,36 @@ DISK_FULL = "; the disk is full: free some space, then run it again: what is don
 LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
 
 
+# What a user can mend: bad inputs, files and disks, a package that is not installed, a process
+# that the system has killed. Anything else is a fault of ours and keeps its traceback.
+MISTAKES = (ValueError, OSError, ImportError, MemoryError, BrokenExecutor)
+
+
 def run_main(main: Callable[[], None]) -> None:
-    """Run a command of this package; a bad input ends it with one readable line and status 1."""
+    """Run a command of this package; a mistake ends it with one readable line and status 1."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout)
+    logging.raiseExceptions = False  # a log that cannot be written is lost, without a traceback
     try:
         main()
-    except (ValueError, OSError) as err:
         sys.stdout.flush()
-        message = f"{err}{DISK_FULL}" if getattr(err, "errno", 0) == errno.ENOSPC else str(err)
-        print(f"ERROR: {message}", file=sys.stderr)
+    except MISTAKES as err:
+        if isinstance(err, BrokenPipeError):  # what is still to be written would raise it again
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.flush()
+        print(f"ERROR: {what_is_wrong(err)}", file=sys.stderr)
         sys.exit(1)
+
+
+def what_is_wrong(err: BaseException) -> str:
+    """Return a message for one of `MISTAKES`, with what to do where it does not say so."""
+    if isinstance(err, MemoryError):
+        return f"the memory is too small {err}".rstrip() + ": run fewer jobs, or less at once"
+    if isinstance(err, BrokenExecutor):
+        return "a process was killed (was the memory too small?): run it again with fewer (--nj)"
+    if getattr(err, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
+        return f"{err}{DISK_FULL}"
+    return str(err) or type(err).__name__
 
 
 def some(names: Iterable[str], limit: int = 10) -> str:
@@ -131,9 +153,17 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write a file in one step, see `write_text`; a failure (a full disk) leaves nothing."""
+    """Write a file in one step, see `write_text`; a failure (a full disk) leaves nothing.
+
+    A link keeps its place: what it points to is written. A device or a pipe is written to.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            file.write(content)
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(content)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ from espnet_layerskip.files import (
     read_lines,
     read_rows,
     read_table,
+    run_main,
     some,
     write_bytes,
     write_table,
@@ -103,3 +109,66 @@ def test_a_file_is_written_whole_or_not_at_all(
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_links_keep_their_place_and_devices_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_text("old")
+    write_bytes(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")  # as /dev/stdout may be, and /dev/null
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_bytes(tmp_path / "pipe", b"to the reader")
+    assert os.read(reader, 99) == b"to the reader"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(IsADirectoryError, match="directory: '[^.]*'$"):
+        write_bytes(tmp_path, b"x")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("no such option"), "ERROR: no such option\n"),
+        (OSError(errno.ENOSPC, "full", "a"), "full: 'a'; the disk is full: free some space"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "Broken pipe"),
+        (ImportError("pip install it"), "ERROR: pip install it\n"),
+        (MemoryError(), "ERROR: the memory is too small: run fewer jobs"),
+        (BrokenProcessPool("x"), "a process was killed"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, message: str
+) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ERROR: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_log_that_nobody_reads_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a-1 A B\n")
+    words = ["-m", "espnet_layerskip.recipe.train_ngram", "--text", "text", "--output", "o.arpa"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert b"Traceback" not in done.stderr
+    assert (tmp_path / "o.arpa").read_text().endswith("\\end\\\n")
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    def main() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        run_main(main)

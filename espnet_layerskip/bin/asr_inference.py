@@ -10,7 +10,8 @@ Stands in for ``espnet2.bin.asr_inference``::
 
 Writes ESPnet's ``{n}best_recog/`` tables and ``skip_stats`` (utt_id, encoder frames, frames
 that skipped layers). An utterance that cannot be decoded is logged and listed in
-``failed``; the others are written all the same, and the exit status is 1.
+``failed``; the others are written all the same, and the exit status is 1. It is 2 if nothing could
+be decoded at all, or the results could not be written.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
+
 from espnet_layerskip._late_imports import start_sooner
-from espnet_layerskip.files import read_rows
+from espnet_layerskip.files import LOG_FORMAT, MISTAKES, read_rows, what_is_wrong
 from espnet_layerskip.inference.audio import AudioBlocks, Utterance, read_wav_scp
 from espnet_layerskip.inference.options import DECODER_TYPES
 from espnet_layerskip.inference.recognize import recognize
@@ -175,6 +178,7 @@ def inference(args: argparse.Namespace) -> int:
 
     Raises:
         ValueError: If the arguments, the model or the input table cannot be used.
+        OSError: If the results cannot be written.
     """
     from espnet_layerskip._compat import inference_module
     from espnet_layerskip.inference.speech2text import Speech2Text
@@ -208,15 +212,17 @@ def inference(args: argparse.Namespace) -> int:
             if result.nbest:
                 logger.info("%d/%d %s %s", done, len(utterances), result.utt_id, result.nbest[0][0])
     elapsed = time.perf_counter() - started
-    logger.info(
-        "%d utterances, %.1f s of audio: RTF %.4f (encoder %.4f), %.1f %% of %d frames skipped",
-        done - failed,
-        seconds,
-        elapsed / max(seconds, 1e-9),
-        speech2text.encoder_seconds / max(seconds, 1e-9),
-        100.0 * skipped / max(frames, 1),
-        frames,
-    )
+    if done > failed:
+        logger.info(
+            "%d utterances, %.1f s of audio: RTF %.4f (encoder %.4f), %.1f %% of %d frames skipped",
+            done - failed,
+            seconds,
+            elapsed / max(seconds, 1e-9),
+            speech2text.encoder_seconds / max(seconds, 1e-9),
+            100.0 * skipped / max(frames, 1),
+            frames,
+        )
+    logger.info("%d read = %d decoded + %d refused", len(utterances), done - failed, failed)
     if failed:
         logger.error("%d of %d failed, see %s/failed", failed, done, args.output_dir)
     return 1 if failed else 0
@@ -229,18 +235,15 @@ def main(cmd: Sequence[str] | None = None) -> int:
         cmd: Arguments instead of those of the command line.
     """
     print(" ".join([sys.executable, *sys.argv]), file=sys.stderr)
-    args = get_parser().parse_args(cmd)
-    logging.basicConfig(
-        level=args.log_level,
-        format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
-    )
     try:
+        args = get_parser().parse_args(cmd)
+        logging.basicConfig(level=args.log_level, format=LOG_FORMAT)
         return inference(args)
-    except (ValueError, FileNotFoundError) as e:
-        logger.error("%s", e)
+    except (*MISTAKES, yaml.YAMLError) as e:
+        logger.error("%s", what_is_wrong(e))
         return 2
 
 
 if __name__ == "__main__":
-    start_sooner()
+    start_sooner(check_types=False)
     sys.exit(main())

@@ -9,9 +9,12 @@ Stands in for ``espnet2.bin.asr_train``::
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 from collections.abc import Sequence
 
 from espnet_layerskip._late_imports import start_sooner
+from espnet_layerskip.files import MISTAKES, what_is_wrong
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -30,7 +33,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """
     from espnet_layerskip.training.task import LayerSkipASRTask
 
-    LayerSkipASRTask.main(cmd=cmd)
+    try:
+        LayerSkipASRTask.main(cmd=cmd)
+    except MISTAKES as e:
+        logging.debug("traceback", exc_info=True)
+        sys.exit(f"ERROR: {what_is_wrong(e)} (--log_level DEBUG shows where)")
 
 
 if __name__ == "__main__":

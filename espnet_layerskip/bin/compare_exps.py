@@ -34,7 +34,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if args.max_wer_increase is not None:
         logging.warning("--max_wer_increase is --max_wer_points now: percent points, as before")
         args.max_wer_points = args.max_wer_increase
-    compare.compare(args, ["python", "-m", "espnet_layerskip.bin.compare_exps", *argv])
+    status = compare.compare(args, ["python", "-m", "espnet_layerskip.bin.compare_exps", *argv])
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -18,20 +18,41 @@ DROP_NOTHING = 1.0
 
 
 def clean_log_probs(log_probs: Any) -> Any:
-    """Return log-posteriors without NaN: a NaN is probability zero, a frame of zeros is blank.
+    """Return log-posteriors in which a frame of zeros (all -inf) is blank.
 
     Args:
         log_probs: (..., T, V), float, blank at index 0; a tensor, on whatever device, or an
             array. The result is of the same kind.
+
+    Raises:
+        ValueError: For a frame with NaN or +inf.
     """
-    if isinstance(log_probs, np.ndarray):
-        log_probs = np.where(np.isnan(log_probs), -np.inf, log_probs).astype(log_probs.dtype)
-        nothing = log_probs.max(-1) == -np.inf
-    else:
-        log_probs = log_probs.masked_fill(log_probs.isnan(), -np.inf)
-        nothing = log_probs.amax(-1) == -np.inf
-    log_probs[..., BLANK][nothing] = 0.0
+    array = isinstance(log_probs, np.ndarray)
+    top = log_probs.max(-1) if array else log_probs.amax(-1)
+    check_finite(to_numpy(top))
+    nothing = top == -np.inf
+    if bool(nothing.any()):
+        log_probs = log_probs.copy() if array else log_probs.clone()
+        log_probs[..., BLANK][nothing] = 0.0
     return log_probs
+
+
+def check_finite(top: np.ndarray) -> None:
+    """Refuse posteriors that are no numbers, of which any transcript would be an invention.
+
+    Args:
+        top: The largest log-posterior of each frame (..., T), which is NaN where any is.
+
+    Raises:
+        ValueError: For NaN or +inf; -inf is a probability of zero.
+    """
+    bad = np.isnan(top) | (top == np.inf)
+    if bad.any():
+        raise ValueError(
+            f"the CTC posteriors of {int(bad.sum())} of {bad.size} frames are not finite, the "
+            f"first is frame {int(np.argwhere(bad)[0][-1])}: the audio, the weights or the "
+            "precision of the model overflow"
+        )
 
 
 def check_drop_threshold(value: float | str) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from espnet_layerskip.decoding.frame_drop import clean_log_probs
+from espnet_layerskip.decoding.frame_drop import check_finite
 from espnet_layerskip.decoding.hypothesis import Hypothesis, to_numpy
 from espnet_layerskip.method.settings import BLANK
 
@@ -54,8 +54,8 @@ class GreedyDecoder:
     """Best-path decoding of full-length CTC posteriors.
 
     The score is the log-probability of the best path (not of the label sequence, which
-    sums over paths). A frame whose posteriors are all NaN is blank. Nothing is dropped:
-    it would change neither the path nor its score (:func:`~.frame_drop.drop_frames`).
+    sums over paths). A frame whose posteriors are all zero is blank; NaN is refused. Nothing is
+    dropped: it would change neither the path nor its score (:func:`~.frame_drop.drop_frames`).
 
     Example:
         >>> log_probs = np.log([[[0.1, 0.9], [0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]])
@@ -70,8 +70,8 @@ class GreedyDecoder:
         """Decode a batch; see :class:`~.hypothesis.CTCDecoder`."""
         if log_probs.ndim != 3:
             raise ValueError(f"log_probs must be (B, T, V), but got {tuple(log_probs.shape)}")
-        best, ids = best_labels(log_probs)
-        valid = np.arange(ids.shape[1]) < to_numpy(lens)[:, None]
+        valid = np.arange(log_probs.shape[1]) < to_numpy(lens)[:, None]
+        best, ids = best_labels(log_probs, valid)
         scores = np.where(valid, best, 0.0).sum(-1).tolist()
         return _hypotheses(ids, lens, scores)
 
@@ -99,19 +99,28 @@ class GreedyStream:
         return _hypotheses(ids, np.array([ids.shape[1]]), [self._score])[0]
 
 
-def best_labels(log_probs: Any) -> tuple[np.ndarray, np.ndarray]:
+def best_labels(log_probs: Any, valid: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the best label of each frame: its log-probability float64, and the label int64.
 
     Args:
         log_probs: (..., T, V); those of a tensor are found on its device.
+        valid: (..., T) bool, False = padding, whatever it holds; None = all frames are real.
+
+    Raises:
+        ValueError: For a frame with NaN or +inf.
     """
-    cleaned = clean_log_probs(log_probs)
-    if isinstance(cleaned, np.ndarray):
-        ids = cleaned.argmax(-1)
-        best = np.take_along_axis(cleaned, ids[..., None], -1)[..., 0]
+    if isinstance(log_probs, np.ndarray):
+        ids = log_probs.argmax(-1)  # NaN is the largest
+        best = np.take_along_axis(log_probs, ids[..., None], -1)[..., 0]
     else:
-        best, ids = (to_numpy(part) for part in cleaned.max(dim=-1))
-    return best.astype(np.float64), ids
+        top, at = log_probs.max(dim=-1)
+        best, ids = to_numpy(top), to_numpy(at)
+    best = best.astype(np.float64)
+    if valid is not None:
+        best = np.where(valid, best, -np.inf)
+    check_finite(best)
+    nothing = best == -np.inf
+    return np.where(nothing, 0.0, best), np.where(nothing, BLANK, ids)
 
 
 def _hypotheses(ids: Frames, lens: Frames, scores: Sequence[float]) -> list[list[Hypothesis]]:

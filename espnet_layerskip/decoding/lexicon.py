@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from espnet_layerskip.decoding.ngram import END, NGram
+from espnet_layerskip.decoding.ngram import END, ArpaNGram, NGram
 from espnet_layerskip.decoding.token_ngram import CACHED_STATES
+from espnet_layerskip.files import read_rows
 
 SPACE = "<space>"
 Spellings = Mapping[str, Sequence[Sequence[int]]]
@@ -29,20 +31,16 @@ def read_lexicon(
         Token ids of each spelling, by word.
 
     Raises:
-        ValueError: For a token that the model does not have, or if there is no word.
+        ValueError: For a token that the model does not have, or if there is no word; the message
+            names file and line.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"no such lexicon: {path}")
     ids = {token: i for i, token in enumerate(token_list)}
     lexicon: dict[str, list[list[int]]] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        word, *tokens = line.split()
-        tokens = tokens or list(spell(word))
+    for number, word, spelling in read_rows(path):
+        tokens = re.split(r"[ \t]+", spelling) if spelling else list(spell(word))
         unknown = [token for token in tokens if token not in ids]
         if unknown or not tokens:
-            raise ValueError(f"{path}, line {number}: the model has no token {' '.join(unknown)}")
+            raise ValueError(f"{path}:{number}: the model has no token {' '.join(unknown)}")
         lexicon.setdefault(word, []).append([ids[token] for token in tokens])
     if not lexicon:
         raise ValueError(f"{path} holds no word")
@@ -75,8 +73,9 @@ class LexiconScorer:
         penalty: Added for each word.
 
     Raises:
-        ValueError: If two words are spelled alike, or if without ``<space>`` a token both
-            starts words and goes on with words, so that they cannot be told apart.
+        ValueError: If two words are spelled alike, if without ``<space>`` a token both
+            starts words and goes on with words, so that they cannot be told apart, or if the
+            n-gram knows none of the words.
     """
 
     def __init__(
@@ -94,6 +93,11 @@ class LexiconScorer:
         self.space = list(token_list).index(SPACE) if SPACE in token_list else None
         self.root = _Node()
         self._cache: dict[Any, np.ndarray] = {}
+        if isinstance(ngram, ArpaNGram) and not any(word in ngram.unigrams for word in lexicon):
+            raise ValueError(
+                f"the n-gram knows none of the lexicon's words ({next(iter(lexicon))}, ...): are "
+                f"they written alike? It has {', '.join(list(ngram.unigrams)[:5])}, ..."
+            )
         for word, spellings in lexicon.items():
             unigram = 0.0 if ngram is None else weight * ngram.unigram(word)
             for tokens in spellings:

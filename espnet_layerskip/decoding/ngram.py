@@ -14,6 +14,7 @@ from espnet_layerskip.files import read_lines
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 UNKNOWN_LOG10 = -100.0  # as KenLM, for a model without <unk>
+ZERO_LOG10 = -99.0  # as SRILM writes it; "-inf" would be NaN times a weight of 0
 _SPECIAL = {word.upper(): word for word in (START, END, UNKNOWN)}
 
 
@@ -175,7 +176,7 @@ def read_arpa(path: Path | str) -> Iterator[tuple[int, float, tuple[str, ...], f
     for number, line in read_lines(path):
         fields = re.split(r"[ \t]+", line.strip(" \t"))
         if order is None:
-            if fields == ["iARPA"]:
+            if fields in (["iARPA"], ["qARPA"]):
                 raise ValueError(
                     f"{path}:{number}: IRSTLM's own format: convert it with compile-lm --text=yes"
                 )
@@ -192,12 +193,12 @@ def read_arpa(path: Path | str) -> Iterator[tuple[int, float, tuple[str, ...], f
                     raise ValueError
                 log_prob = float(fields[0])
                 backoff = float(fields[-1]) if len(fields) == order + 2 else None
-                if math.isnan(log_prob + (backoff or 0.0)):
+                if not log_prob + (backoff or 0.0) < math.inf:
                     raise ValueError
             except ValueError:
                 message = f"{path}:{number}: not of the ARPA format: {line!r}"
                 raise ValueError(message) from None
             words = (_SPECIAL.get(word, word) for word in fields[1 : order + 1])
-            yield order, log_prob, tuple(words), backoff
+            yield order, max(log_prob, ZERO_LOG10), tuple(words), backoff
     missing = "\\data\\: it is no ARPA file" if order is None else "\\end\\: it is cut off"
     raise ValueError(f"{path} has no {missing}")

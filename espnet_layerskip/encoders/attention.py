@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -29,23 +30,69 @@ def attend(attention: Any, norm: Norm, h: torch.Tensor, frames: Frames) -> torch
         h: Active frames (B, M, D), normalised.
         frames: Where these come from.
     """
-    # ESPnet's module stores its weights (B, H, M, M): with a copy they go when the call ends
-    attention, index = copy.copy(attention), frames.index
+    attention, index = own_copy(attention), frames.index
     mask, keys = frames.mask(), h
-    if index is not None and frames.context == "full":
+    full_keys = index is not None and frames.context == "full"
+    if full_keys:
         mask, keys = frames.valid_mask, over_frozen(norm, h, frames)
     mask = None if mask is None else mask[:, None, :]
     if isinstance(attention, FastSelfAttention):  # sums over all frames that it is given
         out = attention(keys, mask)
         return out if keys is h or index is None else gather_frames(out, index)
-    attention.use_flash_attn = False  # it needs a mask, and as many keys as queries
+    watchers = {} if index is None else attention._forward_hooks  # ESPnet's attention plots
+    if watchers:
+        attention._forward_hooks = OrderedDict()
     if frames.pos_emb is None:
-        return attention(h, keys, keys, mask)  # type: ignore[no-any-return]
-    if index is None or frames.context == "packed":
+        out = attention(h, keys, keys, mask)
+    elif index is None or frames.context == "packed":
         pos_emb = slice_pos_emb(attention, frames.pos_emb, h.size(1))
-        return attention(h, h, h, pos_emb, mask)  # type: ignore[no-any-return]
-    full_keys = frames.context == "full"
-    return positional_attention(attention, h, keys, frames.pos_emb, index, mask, full_keys)
+        out = attention(h, h, h, pos_emb, mask)
+    else:
+        out = positional_attention(attention, h, keys, frames.pos_emb, index, mask, full_keys)
+    if watchers:
+        attention.attn = at_full_length(attention.attn, frames, full_keys)
+        for watch in watchers.values():
+            watch(attention, (), out)
+    return out  # type: ignore[no-any-return]
+
+
+def own_copy(attention: Any) -> Any:
+    """Return a copy of ESPnet's attention module, with the same parameters, for one call.
+
+    ESPnet's module stores its weights (B, H, M, M): those of a copy go when the call ends. Flash
+    attention, which needs a mask and as many keys as queries, is off; ESPnet gives a module that
+    was built for it no dropout, so that the copy gets one.
+    """
+    attention = copy.copy(attention)
+    if getattr(attention, "use_flash_attn", False):
+        attention.use_flash_attn = False
+        dropout = torch.nn.Dropout(attention.dropout_rate).train(attention.training)
+        attention._modules = {**attention._modules, "dropout": dropout}
+    return attention
+
+
+def at_full_length(weights: torch.Tensor, frames: Frames, full_keys: bool) -> torch.Tensor:
+    """Return attention weights of the active frames at full length, to be looked at.
+
+    Args:
+        weights: (B, H, M, N) of the kept frames (N = M) or of all keys (N = T).
+        frames: Where the active frames come from.
+        full_keys: True if the keys are all frames.
+
+    Returns:
+        (B, H, T, T); 0 where a frame was skipped.
+    """
+    index = frames.index
+    assert index is not None
+
+    def spread(x: torch.Tensor) -> torch.Tensor:  # (B, M, ...) -> (B, T, ...)
+        base = x.new_zeros(x.size(0), frames.shape[1], x.size(2) * x.size(3))
+        return scatter_frames(base, x.flatten(2), index).view(*base.shape[:2], *x.shape[2:])
+
+    queries = spread(weights.permute(0, 2, 1, 3))  # (B, T, H, N)
+    if full_keys:
+        return queries.transpose(1, 2)
+    return spread(queries.permute(0, 3, 1, 2)).permute(0, 3, 2, 1)
 
 
 def over_frozen(norm: Norm, h: torch.Tensor, frames: Frames) -> torch.Tensor:

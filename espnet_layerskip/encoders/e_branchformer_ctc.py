@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from espnet_layerskip._compat import EBranchformerCTCEncoder
+from espnet_layerskip.encoders.attention import own_copy
 from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.encoders.e_branchformer import blocks
 from espnet_layerskip.encoders.fast.e_branchformer_ctc import FastEBranchformerCTC
@@ -186,11 +187,9 @@ class LayerSkipEBranchformerCTCEncoder(LayerSkipEncoder, EBranchformerCTCEncoder
         """Return the active frames (B, M, D) after one of ESPnet's layers for OWSM-CTC."""
         x, prompt = blocks(layer, frames), self._prompt
         if layer.cross_attn is not None and prompt.memory is not None:
-            attention = copy.copy(layer.cross_attn)  # ESPnet's module stores its weights
-            attention.use_flash_attn = False
             memory, mask = prompt.memory, prompt.memory_mask
             h = layer.norm_cross_attn(x)
-            x = x + layer.dropout(attention(h, memory, memory, mask))
+            x = x + layer.dropout(own_copy(layer.cross_attn)(h, memory, memory, mask))
         return layer.norm_final(x)  # type: ignore[no-any-return]
 
     def normalised(self, x: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import numpy as np
 
 from espnet_layerskip.files import DataDir, read_table
 from espnet_layerskip.inference.audio import AudioBlocks, Utterance
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.25  # of the wanted duration
 
@@ -43,11 +48,13 @@ class TestSet:
         speech: Utterances sorted by name.
         text: Transcript of each utterance, as it is.
         utt2spk: Speaker of each utterance.
+        refused: Why each utterance of the tables that cannot be used is left out.
     """
 
     speech: list[Speech]
     text: dict[str, str]
     utt2spk: dict[str, str]
+    refused: dict[str, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -55,11 +62,12 @@ class TestSet:
         return sum(s.seconds for s in self.speech)
 
     def describe(self) -> dict[str, Any]:
-        """Return how much it is, for JSON."""
+        """Return how much it is, for JSON; "refused" only where something was."""
         return {
             "utterances": len(self.speech),
             "words": sum(len(text.split()) for text in self.text.values()),
             "seconds": self.seconds,
+            **({"refused": self.refused} if self.refused else {}),
         }
 
 
@@ -67,17 +75,17 @@ def load_test_set(data_dir: Path | str, sample_rate: int | None = None) -> TestS
     """Read ``wav.scp``, ``text`` and ``utt2spk`` and every audio file.
 
     Audio paths are relative to the working directory, as everywhere in ESPnet; where there is
-    no such file, to the folders above ``data_dir`` (a recipe's own folder is one of them).
+    no such file, to the folders above ``data_dir`` (a recipe's own folder is one of them). An
+    utterance whose audio cannot be used, or whose transcript is empty, is named and left out.
 
     Args:
         data_dir: Kaldi data folder.
-        sample_rate: In Hz; None = what the audio has.
+        sample_rate: In Hz; None = what most of the audio has.
 
     Raises:
-        ValueError: For tables or audio that cannot be used, or an empty transcript; names
-            the file or the utterance.
+        ValueError: For tables that cannot be used, or if no utterance is left.
     """
-    return _read(DataDir.load(data_dir), f"{data_dir}/text", Path(data_dir).resolve(), sample_rate)
+    return _read(DataDir.load(data_dir), Path(data_dir).resolve(), sample_rate)
 
 
 def load_tables(wav_scp: Path, text: Path, sample_rate: int) -> tuple[TestSet, str]:
@@ -104,23 +112,43 @@ def load_tables(wav_scp: Path, text: Path, sample_rate: int) -> tuple[TestSet, s
         utt2spk, source = dict.fromkeys(wav, "one"), "not known, all taken for one"
     data = DataDir(wav, texts, utt2spk)
     data.check_ids(f"{wav_scp}, {text}")
-    return _read(data, str(text), wav_scp.resolve().parent, sample_rate), source
+    return _read(data, wav_scp.resolve().parent, sample_rate), source
 
 
-def _read(data: DataDir, text_file: str, directory: Path, sample_rate: int | None) -> TestSet:
-    """Check the transcripts and read the audio, relative to here or to folders above."""
-    for utt_id, text in data.text.items():
-        if not text.strip():
-            raise ValueError(
-                f"{text_file}: the transcript of {utt_id} is empty, so its errors cannot be "
-                "counted; remove the utterance (stage 4 of the recipe does)"
-            )
-    speech = []
+def _read(data: DataDir, directory: Path, sample_rate: int | None) -> TestSet:
+    """Read the audio, relative to here or to folders above; one bad entry costs that entry."""
+    audio: dict[str, AudioBlocks] = {}
+    speech: list[Speech] = []
+    refused: dict[str, str] = {}
     for utt_id, path in sorted(data.wav.items()):
-        audio = AudioBlocks(Utterance(utt_id, located(path, directory)), sample_rate)
-        sample_rate = audio.sample_rate  # of all
-        speech.append(Speech(utt_id, audio.read(), sample_rate))
-    return TestSet(speech, data.text, data.utt2spk)
+        with _guarded(utt_id, refused):
+            if not data.text[utt_id].strip():
+                raise ValueError(f"the transcript of {utt_id} is empty: its errors say nothing")
+            audio[utt_id] = AudioBlocks(Utterance(utt_id, located(path, directory)), sample_rate)
+    rates = Counter(one.sample_rate for one in audio.values()).most_common(1)
+    for utt_id, one in audio.items():
+        with _guarded(utt_id, refused):
+            if one.sample_rate != rates[0][0]:
+                raise ValueError(
+                    f"utterance {utt_id} has {one.sample_rate} Hz, and most have {rates[0][0]} Hz"
+                )
+            speech.append(Speech(utt_id, one.read(), one.sample_rate))
+    if not speech:
+        raise ValueError(f"{directory}: no utterance can be used: {next(iter(refused.values()))}")
+    if refused:
+        logger.error("%d read = %d used + %d refused", len(data.wav), len(speech), len(refused))
+    used = data.subset(one.utt_id for one in speech)
+    return TestSet(speech, used.text, used.utt2spk, refused)
+
+
+@contextmanager
+def _guarded(utt_id: str, refused: dict[str, str]) -> Iterator[None]:
+    """Note why an utterance cannot be used, whatever it raises: the others go on."""
+    try:
+        yield
+    except Exception as e:
+        refused[utt_id] = " ".join(str(e).split()) or type(e).__name__
+        logger.error("refused: %s", refused[utt_id])
 
 
 def located(path: str, directory: Path) -> str:

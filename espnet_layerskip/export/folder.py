@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from espnet_layerskip.files import write_text
+from espnet_layerskip.files import read_lines, write_text
 from espnet_layerskip.method.settings import SkipSettings
 
 FORMAT = 1
 """Of the folder and of the graphs' inputs and outputs."""
+MOST_SAMPLES = 768_000 * 3600  # of the longest input: an hour at the highest rate that is read
 DESCRIPTION, TOKENS, WEIGHTS = "export.json", "tokens.txt", "weights.bin"
 SHERPA_TOKENS = "sherpa_tokens.txt"
 # Graphs by what they do. A model without gates has only the first one, at full depth.
@@ -82,17 +83,19 @@ def read_description(folder: Path) -> Description:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.get("format")
-        if version != FORMAT:
-            raise ValueError(
-                f"{folder} has format {version}, and this version reads format {FORMAT}: export "
-                "the model again, or use the espnet_layerskip that made it: "
-                f"{content.get('versions', {}).get('espnet_layerskip', 'unknown')}"
-            )
-        known = {field.name: content[field.name] for field in fields(Description)}
-        found = Description(**{**known, "settings": SkipSettings.from_json(known["settings"])})
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as e:
+        version, maker = content.get("format"), content.get("versions", {}).get("espnet_layerskip")
+        if version == FORMAT:
+            known = {field.name: content[field.name] for field in fields(Description)}
+            settings = SkipSettings.from_json(known["settings"])
+            found = Description(**{**known, "settings": settings.checked(known["gates"])})
+            _check(found)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as e:
         raise ValueError(f"{path} is damaged ({e!r}): export the model again") from e
+    if version != FORMAT:
+        raise ValueError(
+            f"{folder} has format {version}, and this version reads format {FORMAT}: export the "
+            f"model again, or use the espnet_layerskip that made it: {maker or 'unknown'}"
+        )
     for name, size in found.sizes.items():
         file = folder / name
         if not file.is_file():
@@ -105,6 +108,20 @@ def read_description(folder: Path) -> Description:
     return found
 
 
+def _check(found: Description) -> None:
+    """Raise ValueError for values that no export has: they choose memory, times and files."""
+    gates = found.exit_layer is None or found.exit_layer in found.gates
+    numbers = (found.sample_rate, found.frame, found.shortest, found.longest, found.num_layers)
+    if not all(type(n) is int and 0 < n <= MOST_SAMPLES for n in numbers):
+        raise ValueError(f"sample_rate, frame, shortest, longest, num_layers: {numbers}")
+    if not gates or not all(type(k) is int and 0 < k <= found.num_layers for k in found.gates):
+        raise ValueError(f"gates {found.gates!r}, exit_layer {found.exit_layer!r}")
+    if found.token_type not in ("char", "bpe", "word"):
+        raise ValueError(f"token_type {found.token_type!r}")
+    if any(Path(name).name != name or type(size) is not int for name, size in found.sizes.items()):
+        raise ValueError(f"sizes {found.sizes!r}")
+
+
 def read_tokens(folder: Path) -> list[str]:
     """Return the tokens by id from lines ``token id``.
 
@@ -112,7 +129,7 @@ def read_tokens(folder: Path) -> list[str]:
         ValueError: If a line is not of that form or out of order.
     """
     tokens = []
-    for number, line in enumerate((folder / TOKENS).read_text(encoding="utf-8").splitlines()):
+    for number, (_, line) in enumerate(read_lines(folder / TOKENS)):
         token, _, index = line.rpartition(" ")
         if index != str(number):
             raise ValueError(

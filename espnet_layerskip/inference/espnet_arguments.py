@@ -8,9 +8,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from espnet_layerskip.decoding.make_decoder import check_used
 from espnet_layerskip.files import read_yaml
+from espnet_layerskip.training.checkpoint import read_tensors
+from espnet_layerskip.training.device import check_device
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> 
             kwargs[name] = value
         elif value != neutral:
             raise ValueError(f"{name}={value} needs a newer ESPnet: leave it at {neutral}")
+    check_device(str(kwargs.get("device", "cpu")), str(kwargs.get("dtype", "float32")))
     if "batch_size" not in known:  # 202511 searches one utterance at a time
         kwargs.pop("batch_size", None)
     for name in kwargs:
@@ -71,7 +73,7 @@ def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> 
             "reads an ARPA file without it)"
         )
     if lm_file := kwargs.get("lm_file"):
-        check_tensors_only(lm_file)
+        read_tensors(lm_file)  # ESPnet loads it itself: 202511 would unpickle anything
     model_conf = read_yaml(config).get("model_conf") or {}
     if model_conf.get("ctc_weight") == 1.0 and kwargs.get("ctc_weight", 0.5) != 1.0:
         # there is no attention decoder, and with a share left for it ESPnet pre-selects
@@ -81,37 +83,29 @@ def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> 
     return kwargs
 
 
-def take_search_arguments(decoder_type: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+def take_search_arguments(
+    decoder_type: str, kwargs: dict[str, Any], lexicon: Path | str | None = None
+) -> dict[str, Any]:
     """Take what is meant for a search of ours out of ESPnet's arguments.
 
-    A recipe gives the same language models to whatever decoder a configuration names, so
-    what this one does not use is left out with a warning.
-
     Args:
-        decoder_type: Any but "espnet".
+        decoder_type: What decodes.
         kwargs: Arguments of ESPnet's Speech2Text; changed in place.
+        lexicon: The option.
 
     Returns:
-        Arguments of :func:`~.make_decoder.make_decoder`.
+        Arguments of :func:`~.make_decoder.make_decoder`; none for "espnet".
+
+    Raises:
+        ValueError: For an option that this decoder cannot use.
     """
-    for name in ("lm_file", "lm_train_config"):
-        if kwargs.pop(name, None) and name == "lm_file":
-            logger.warning("a neural LM is used by decoder_type espnet, not by %s", decoder_type)
-    if decoder_type != "ngram" and kwargs.get("ngram_file"):
-        logger.warning("an n-gram is used by decoder_type ngram or espnet, not by %s", decoder_type)
-    kwargs.pop("batch_size", None)  # ESPnet checks whether its own search could batch
-    names = ("ngram_file", "ngram_weight", "penalty", "beam_size")
-    search = {name: kwargs.pop(name) for name in names if kwargs.get(name) is not None}
+    names = ("ngram_file", "penalty", "lm_file")
+    check_used(decoder_type, lexicon=lexicon, **{name: kwargs.get(name) for name in names})
+    if decoder_type == "espnet":
+        return {}
+    for name in ("lm_file", "lm_train_config", "batch_size"):  # ESPnet asks if its own could batch
+        kwargs.pop(name, None)
+    wanted = ("ngram_file", "ngram_weight", "penalty", "beam_size")
+    search = {name: kwargs.pop(name) for name in wanted if kwargs.get(name) is not None}
     kwargs.pop("ngram_file", None)
     return search
-
-
-def check_tensors_only(path: Path | str) -> None:
-    """Raise a ValueError if a checkpoint cannot be loaded as tensors only.
-
-    For files that ESPnet loads by itself: 202511 would unpickle anything.
-    """
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        raise ValueError(f"{path} cannot be read as a file of tensors: {e}") from e

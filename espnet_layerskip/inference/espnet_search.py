@@ -140,11 +140,11 @@ def search(
             found = [call._decode_single_sample(encoded.out[0])]
         else:
             found = _search_batch(call, encoded)
-    log_probs = None if ctc is None else clean_log_probs(encoded.log_softmax(ctc))
+    log_probs = None if ctc is None else encoded.log_softmax(ctc)
     tokens = _intermediate_tokens(model, encoded)
     out = []
     for i, (nbest, length) in enumerate(zip(found, encoded.lens.tolist(), strict=True)):
-        probs = None if log_probs is None else log_probs[i, :length]
+        probs = None if log_probs is None else clean_log_probs(log_probs[i, :length])
         # ESPnet returns its own hypotheses, with type checks; ours have the times
         out.append(([_ours(hyp, token_int, probs) for _, _, token_int, hyp in nbest], tokens[i]))
     return out

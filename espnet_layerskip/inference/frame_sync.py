@@ -98,7 +98,7 @@ class FrameSynchronous:
                 out[i] = self.blocks([samples], name, batch_size or 1, settings=settings)
                 continue
             try:
-                feats[i] = extract_features(self.model, self.prepare(wave))
+                feats[i] = extract_features(self.model, self.prepare(wave), name)
             except TooShortUttError as e:
                 _warn(name, e)
         indices = list(feats)

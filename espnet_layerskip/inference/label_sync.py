@@ -67,7 +67,7 @@ def search_utterances(
         _TIMING.info("speech length: %d", lengths[i])
         samples = speech2text.on_device(wave)
         try:
-            inputs[i] = samples if own else extract_features(model, samples)
+            inputs[i] = samples if own else extract_features(model, samples, name)
         except TooShortUttError as e:
             logger.warning("%s %s: its transcript is empty", name, e)
 

@@ -42,7 +42,7 @@ class Clock:
         self.seconds += time.perf_counter() - began
 
 
-def extract_features(model: Any, wave: torch.Tensor) -> torch.Tensor:
+def extract_features(model: Any, wave: torch.Tensor, name: str = "the utterance") -> torch.Tensor:
     """Return the features (T, F) of one utterance.
 
     Done for each utterance alone: in a batch the frontend's STFT pads differently.
@@ -50,9 +50,11 @@ def extract_features(model: Any, wave: torch.Tensor) -> torch.Tensor:
     Args:
         model: ESPnet ASR model in evaluation mode.
         wave: Samples (N,), float.
+        name: Of the utterance, for errors.
 
     Raises:
         TooShortUttError: If the STFT or the subsampling needs more.
+        ValueError: For features that are not finite.
     """
     n_fft = getattr(getattr(model.frontend, "stft", None), "n_fft", 0)
     if wave.numel() <= n_fft // 2:  # the STFT could not even pad it
@@ -63,6 +65,7 @@ def extract_features(model: Any, wave: torch.Tensor) -> torch.Tensor:
         )
     lengths = torch.tensor([wave.numel()], device=wave.device)
     feats, _ = model._extract_feats(wave[None], lengths)
+    _check_finite(feats, f"{name}: its features are")
     embed = getattr(model.encoder, "embed", None)
     if model.preencoder is None and embed is not None:
         too_short, limit = check_short_utt(embed, feats.size(1))
@@ -98,11 +101,28 @@ def encode(
 
     Returns:
         The states at full length, behind the postencoder if the model has one.
+
+    Raises:
+        ValueError: For states that are not finite.
     """
     x, lens = prepare(model, feats)
     with (clock or Clock()).running(x.device):
         encoded = run_encoder(model, x, lens, settings, intermediates)
+    _check_finite(encoded.out, "the output of the encoder is")
     return postencode(model, encoded)
+
+
+def _check_finite(values: torch.Tensor, what: str) -> None:
+    """Refuse NaN and infinity, of which any transcript would be an invention.
+
+    Raises:
+        ValueError: Says what they are in.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(
+            f"{what} not finite (NaN or infinity): the samples, the feature statistics or the "
+            "precision overflow"
+        )
 
 
 def can_pad(model: Any) -> bool:
@@ -135,6 +155,7 @@ def encode_whole(model: Any, waves: Sequence[torch.Tensor], clock: Clock) -> Enc
         speech = pad_sequence(list(waves), batch_first=True)
         found, olens = model.encode(speech=speech, speech_lengths=lens)
     out, states = found if isinstance(found, tuple) else (found, ())
+    _check_finite(out, "the output of the encoder is")
     return Encoded(out, olens, tuple(states))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 SKIP_CONTEXTS = ("packed", "packed_original", "full")
 PRECISIONS = ("float32", "bfloat16", "int8")
 BLANK = 0  # ESPnet's CTC blank is token 0
+MOST_FRAMES = 10_000  # of an extension, or as min_skipped_frames: minutes, no setting but a mistake
 
 # KEY of KEY=VALUE and the attribute that it sets, in the order in which they are printed.
 KEYS = {
@@ -241,9 +242,10 @@ def read_extension(value: Any, name: str = "spike_extension") -> tuple[int, int]
     if value is None:
         return None
     pair = _integers(value)
-    if pair is None or len(pair) != 2 or min(pair) < 0:
+    if pair is None or len(pair) != 2 or not 0 <= min(pair) <= max(pair) <= MOST_FRAMES:
         raise ValueError(
-            f"{name} must be two integers >= 0, [left, right] in frames or 'L,R', but got {value!r}"
+            f"{name} must be two integers >= 0, at most {MOST_FRAMES}: [left, right] in frames or "
+            f"'L,R', but got {value!r}"
         )
     return pair[0], pair[1]
 
@@ -283,9 +285,10 @@ def _read_exit(value: Any) -> int | None:
 
 def _read_min_skipped(value: Any) -> int | None:
     found = None if value is None else _integers([value])
-    if value is not None and (found is None or found[0] < 0):
+    if value is not None and (found is None or not 0 <= found[0] <= MOST_FRAMES):
         raise ValueError(
-            f"min_skipped_frames must be a whole number >= 0 (0 = no rule), but got {value!r}"
+            f"min_skipped_frames must be a whole number >= 0 (0 = no rule), at most {MOST_FRAMES}, "
+            f"but got {value!r}"
         )
     return None if found is None else found[0]
 

@@ -99,7 +99,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     pairs = [option.partition("=") for option in args.options]
     if wrong := [key for key, sign, _ in pairs if not sign]:
         raise ValueError(f"options are KEY=VALUE, but got {', '.join(wrong)}")
-    add_gate(args.source, args.target, {key: yaml.safe_load(value) for key, _, value in pairs})
+    try:
+        options = {key: yaml.safe_load(value) for key, _, value in pairs}
+    except yaml.YAMLError as err:
+        raise ValueError(f"the value of an option is not YAML: {err}") from err
+    add_gate(args.source, args.target, options)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ def convert(
         The number of samples, and what was wrong ("" = nothing).
 
     Raises:
-        OSError: The disk is full.
+        OSError: The file cannot be written, for a reason (a full disk, no permission) that is not
+            this utterance's.
     """
     try:
         audio = AudioBlocks(Utterance(utt, entry), rate, resample=True, mix=True)
@@ -80,8 +81,8 @@ def convert(
     except AudioError as err:
         return 0, str(err)
     except OSError as err:
-        if err.errno == errno.ENOSPC:
-            raise  # it says nothing about this utterance
+        if err.errno != errno.ENAMETOOLONG:
+            raise
         return 0, f"utterance {utt}: {err}"
 
 

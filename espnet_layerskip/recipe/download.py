@@ -12,6 +12,8 @@ import urllib.request
 import zlib
 from pathlib import Path
 
+from espnet_layerskip.inference.pretrained import check_growth
+
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
 
@@ -72,7 +74,8 @@ def unpack(archive: Path, directory: Path) -> None:
     """Unpack a tar archive; a directory that was unpacked in full before is left as it is.
 
     Raises:
-        ValueError: The archive is broken or holds unsafe paths; it says to remove it.
+        ValueError: The archive is broken or holds unsafe paths (it says to remove it), or would
+            grow without bounds.
     """
     stat = archive.stat()
     stamp = f"{archive.name} {stat.st_size} {stat.st_mtime_ns}\n"
@@ -83,8 +86,14 @@ def unpack(archive: Path, directory: Path) -> None:
     directory.mkdir(parents=True)
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(directory, filter="data")
+            size = 0
+            for member in tar:
+                size += member.size
+                check_growth(archive, size)
+                tar.extract(member, directory, filter="data")
     except (tarfile.TarError, zlib.error, EOFError, OSError) as err:
+        if getattr(err, "errno", None):  # a full disk: the archive is not to blame
+            raise
         raise ValueError(
             f"{archive}: not a whole tar archive ({err}): remove it, try again"
         ) from err

@@ -9,11 +9,26 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import shutil
 from pathlib import Path
 
-from espnet_layerskip.files import DataDir, read_table, run_main, write_table
+from espnet_layerskip.files import DataDir, read_rows, run_main, some, write_table
 from espnet_layerskip.recipe.audio import parse_rate
+
+
+def read_counts(path: Path) -> dict[str, int]:
+    """Read lines 'id number'.
+
+    Raises:
+        ValueError: A line without a whole number; the message names file and line.
+    """
+    counts = {}
+    for number, utt, value in read_rows(path):
+        if not re.fullmatch(r"[0-9]+", value):
+            raise ValueError(f"{path}:{number}: a number of samples is needed, not {value!r}")
+        counts[utt] = int(value)
+    return counts
 
 
 def filter_data_dir(
@@ -32,7 +47,9 @@ def filter_data_dir(
             f"min_wav_duration {min_seconds} s must be below max_wav_duration {max_seconds} s"
         )
     data = DataDir.load(source)
-    samples = {utt: int(n) for utt, n in read_table(source / "utt2num_samples").items()}
+    samples = read_counts(source / "utt2num_samples")
+    if missing := data.wav.keys() - samples.keys():
+        raise ValueError(f"{source}/utt2num_samples: no samples of {some(missing)}: run stage 3")
     dropped: dict[str, str] = {}
     for utt in sorted(data.wav):
         seconds = samples[utt] / rate

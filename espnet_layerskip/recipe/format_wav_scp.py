@@ -26,8 +26,8 @@ def format_one(
 ) -> tuple[str, int, str]:
     """Convert one utterance; return its id, number of samples, and what was wrong ('': nothing)."""
     utt, entry = item
-    if "/" in utt:
-        return utt, 0, f"utterance {utt}: an id with '/' cannot be a file's name"
+    if "/" in utt or len(utt.split()) != 1:  # ESPnet ends an id at any white space of Unicode
+        return utt, 0, f"utterance {utt!r}: an id with '/' or white space cannot be a file's name"
     return utt, *convert(utt, entry, out_dir / f"{utt}.{suffix}", rate)
 
 
@@ -76,6 +76,8 @@ def format_data_dir(
     write_text(target / "audio_format", f"{audio_format}\n")
     hours = sum(good.values()) / rate / 3600
     logging.info("%s: %d utterances, %.2f h -> %s", source, len(good), hours, target)
+    if broken:
+        logging.warning("%d read = %d written + %d left out", len(items), len(good), len(broken))
     return broken
 
 

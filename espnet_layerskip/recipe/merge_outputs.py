@@ -57,7 +57,11 @@ def main() -> None:
     missing = merge_outputs(parts, args.keys, args.target)
     if missing:
         logging.warning("%d utterance(s) without a result: %s", len(missing), some(missing, 50))
-    logging.info("-> %s/text", args.target)
+    total = len(read_table(args.keys))
+    found = total - len(missing)
+    logging.info(
+        "%d read = %d decoded + %d not -> %s/text", total, found, len(missing), args.target
+    )
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ def score(
         )
     ref = read_table(ref_dir / "text", allow_empty_value=True)
     utt2spk = read_table(ref_dir / "utt2spk")
+    if unknown := ref.keys() - utt2spk.keys():
+        raise ValueError(f"{ref_dir}/utt2spk: no speaker of {some(unknown)}")
     hyp = match_ids(ref, read_table(hyp_file, allow_empty_value=True), missing_as_empty)
     symbols = set(read_symbols(nlsyms_txt))
     kinds = {"wer": "word", "cer": "char"}

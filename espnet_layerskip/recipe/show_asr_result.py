@@ -62,7 +62,10 @@ def show_asr_result(exp: Path) -> str:
     for kind, files in results.items():
         lines += [f"### {kind.upper()}", "", HEAD.rstrip()]
         for file in files:
-            row = read_average(file.read_text(encoding="utf-8"))
+            try:
+                row = read_average(file.read_text(encoding="utf-8"))
+            except ValueError as err:
+                raise ValueError(f"{file}: {err}: run stage 13 again") from err
             lines.append(f"|{file.parent.parent.relative_to(exp)}|{'|'.join(row)}|")
         lines.append("")
     scorers = {

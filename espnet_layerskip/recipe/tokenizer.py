@@ -56,6 +56,9 @@ def make_tokenizer(token_type: str, *, bpemodel: str = "", nlsyms_txt: str = "no
         import sentencepiece
 
         model = sentencepiece.SentencePieceProcessor()
-        model.load(str(bpemodel))
+        try:
+            model.load(str(bpemodel))
+        except (RuntimeError, OSError) as err:
+            raise ValueError(f"bpemodel '{bpemodel}' is no SentencePiece model: {err}") from err
         return lambda text: list(model.EncodeAsPieces(text))
     raise ValueError(f"token_type '{token_type}': choose one of {', '.join(TOKEN_TYPES)}")

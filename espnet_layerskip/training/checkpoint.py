@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -31,16 +32,11 @@ def load_checkpoint(model: torch.nn.Module, path: Path | str) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read as tensors, or if keys are missing, unexpected or
-            of another shape; the message names them.
+        ValueError: If it cannot be read as tensors, if some are not finite, or if keys are
+            missing, unexpected or of another shape; the message names them.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        raise ValueError(f"{path} cannot be read as a file of tensors: {e}") from e
+    state = read_tensors(path)
     while isinstance(state, Mapping):
         inner = next((state[k] for k in _WRAPPERS if isinstance(state.get(k), Mapping)), None)
         if inner is None:
@@ -53,6 +49,22 @@ def load_checkpoint(model: torch.nn.Module, path: Path | str) -> None:
     load_state(model, state, str(path))
 
 
+def read_tensors(path: Path | str) -> Any:
+    """Read a checkpoint as tensors only: no code in it is run.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds anything else, or cannot be read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        why = " ".join(str(e).split())[:500]  # PyTorch's advice how to run the code comes later
+        raise ValueError(f"{path} cannot be read as a file of tensors: {why}") from e
+
+
 def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
     """Load a state dict into ``model``, mapping names between ESPnet versions.
 
@@ -62,7 +74,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
         source: What to call the state dict in an error.
 
     Raises:
-        ValueError: If keys are missing, unexpected or of another shape.
+        ValueError: If keys are missing, unexpected, of another shape or not finite.
     """
     wanted = model.state_dict()
     for prefix in _PREFIXES:
@@ -87,6 +99,12 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
         raise ValueError(
             f"{source} does not fit the model ({'; '.join(problems)}). Use the config.yaml and "
             "the token list which it was trained with"
+        )
+    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{source} holds weights that are not finite ({few(broken)}): its training diverged, "
+            "or the file is damaged: take another checkpoint"
         )
     model.load_state_dict(state)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from espnet_layerskip._compat import asr_task
 from espnet_layerskip.training.checkpoint import config_without_init, load_checkpoint
-from espnet_layerskip.training.resume import mend, whole_files
+from espnet_layerskip.training.device import check_device
+from espnet_layerskip.training.resume import mend, tidy, whole_files
 
 ASRTask: Any = asr_task()  # its import registers our classes, see `registry`
 
@@ -27,9 +28,13 @@ class LayerSkipASRTask(ASRTask):  # type: ignore[misc]
         """Collect statistics or train; in each process of a training.
 
         Raises:
-            ValueError: If the training to go on with is damaged.
+            ValueError: If the training to go on with is damaged, or there is no GPU for it.
         """
+        if args.ngpu:
+            check_device("cuda")
         if args.resume and args.output_dir:
+            if not getattr(args, "distributed", False):
+                tidy(Path(args.output_dir))
             mend(Path(args.output_dir))
         with whole_files():
             super().main_worker(args)

@@ -28,9 +28,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Time a model with a gate, interleaved with its rivals, and decode the whole test set with "
         "every one of them: skipping on and off, ESPnet's own classes with the same weights, int8, "
-        "stopped at the gate, onnxruntime, and the twins. Three scopes: encoder; model (frontend, encoder, "
-        "head); e2e (wave file to text, against ESPnet's Speech2Text with beam 1 and 10). Writes "
-        "OUTPUT, and a table (.md) and a figure (.png) beside it. Progress goes to stderr."
+        "stopped at the gate, onnxruntime, and the twins. Three scopes: encoder; model (frontend, "
+        "encoder, head); e2e (wave file to text, against ESPnet's Speech2Text with beam 1 and 10). "
+        "Writes OUTPUT, and a table (.md) and a figure (.png) beside it. Progress goes to stderr."
     )
     add = parser.add_argument
     add("--model", required=True, metavar="EXPDIR_OR_ZIP", help="experiment with a gate, or zip")
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     """Benchmark as the arguments of `add_options` say.
 
     Returns:
-        Exit status 0.
+        Exit status: 0; 1 if utterances could not be used, which are named.
 
     Raises:
         ValueError: If the call, the model or the data cannot be used.
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     print(summary(report))
     for suffix in (".json", ".md", ".png"):
         print(output.with_suffix(suffix))
-    return 0
+    return 1 if report["environment"]["data"].get("refused") else 0
 
 
 def read_options(args: argparse.Namespace) -> Options:

@@ -72,21 +72,23 @@ def run(args: argparse.Namespace) -> int:
     """Compare as the arguments of `add_options` say.
 
     Returns:
-        Exit status 0.
+        Exit status: that of `compare`.
 
     Raises:
         ValueError: As `compare`.
     """
-    compare(args, ["espnet-layerskip", *args.argv])
-    return 0
+    return compare(args, ["espnet-layerskip", *args.argv])
 
 
-def compare(args: argparse.Namespace, command: Sequence[str]) -> None:
+def compare(args: argparse.Namespace, command: Sequence[str]) -> int:
     """Compare, print the page and write ``compare.md`` and ``compare.json``.
 
     Args:
         args: Those of `add_options`.
         command: How it can be done again, word by word.
+
+    Returns:
+        0, or 1 if utterances of the test set could not be used (the others were).
 
     Raises:
         ValueError: For a wrong row, an unreadable test set or if every row failed.
@@ -142,3 +144,4 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> None:
     write_text(path.with_suffix(".md"), page)
     print(page)
     print(f"written: {path} and {path.with_suffix('.md')}")
+    return 1 if data.refused else 0

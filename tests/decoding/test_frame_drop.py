@@ -81,9 +81,14 @@ def test_all_blank_and_no_frame():
     assert drop_frames(torch.zeros(0, 3), 0.9)[0].shape == (0, 3)
 
 
-def test_nan_is_zero_and_a_frame_of_nan_is_blank():
-    log_probs = torch.tensor([[torch.nan, torch.nan], [torch.nan, -1.0]])
-    assert clean_log_probs(log_probs).tolist() == [[0.0, -torch.inf], [-torch.inf, -1.0]]
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_a_frame_of_zeros_is_blank_and_what_is_no_number_is_refused(kind):
+    log_probs = kind([[-math.inf, -math.inf], [-math.inf, -1.0]])
+    assert clean_log_probs(log_probs).tolist() == [[0.0, -math.inf], [-math.inf, -1.0]]
+    assert log_probs[0, 0] == -math.inf  # the caller's stay
+    for value in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"1 of 2 frames are not finite, .* is frame 1:"):
+            clean_log_probs(kind([[0.0, -1.0], [-2.0, value]]))
 
 
 @pytest.mark.parametrize("value", [0.5, 0.0, 1.1, "often"])

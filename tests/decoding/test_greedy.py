@@ -1,5 +1,7 @@
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,10 +50,17 @@ def test_score_is_the_log_probability_of_the_best_path():
         assert hyp.token_int == reference(row[:n].argmax(-1).tolist())[0]
 
 
-def test_nan_frames_are_blank_and_do_not_hide_others():
-    log_probs = torch.tensor([[0.1, 0.9], [torch.nan, torch.nan], [0.1, 0.9]]).log()[None]
-    [[hyp]] = GreedyDecoder()(log_probs, torch.tensor([3]))
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_frames_of_zeros_are_blank_and_nan_is_refused_where_it_is_no_padding(kind):
+    zero = [-math.inf, -math.inf]
+    log_probs = kind([[[-2.0, -0.1], zero, [-2.0, -0.1], [math.nan, 0.0]]])
+    [[hyp]] = GreedyDecoder()(log_probs, kind([3]))
     assert (hyp.token_int, hyp.token_frames) == ([1, 1], [0, 2])
+    assert hyp.score == pytest.approx(-0.2)
+    with pytest.raises(ValueError, match=r"1 of 4 frames are not finite, .* is frame 3:"):
+        GreedyDecoder()(log_probs, kind([4]))
+    with pytest.raises(ValueError, match="frames are not finite"):
+        GreedyDecoder().stream().accept(log_probs[0])
 
 
 def test_no_frames():

@@ -106,15 +106,32 @@ def test_white_space_of_unicode_belongs_to_a_word(arpa):
         (b"iARPA\n\\data\\\n", ":1: IRSTLM's own format: convert it"),
         (b"<html>", r"has no \\data"),
         (ARPA.replace("\ta\t", "\t\xe9\t").encode("latin-1"), ":6: the line is not UTF-8"),
+        (b"qARPA\n\\data\\\n", ":1: IRSTLM's own format: convert it"),
         (ARPA.replace("-0.60206", "nan").encode(), ":7: not of the ARPA format"),
+        (ARPA.replace("-0.60206", "inf").encode(), ":7: not of the ARPA format"),
         (gzip.compress(ARPA.encode(), mtime=0)[:40], "gzip cannot unpack more of it"),
     ],
-    ids=["IRSTLM", "HTML", "Latin-1", "NaN", "cut off"],
+    ids=["IRSTLM", "HTML", "Latin-1", "IRSTLM quantized", "NaN", "infinite", "cut off"],
 )
 def test_what_cannot_be_read_is_named(arpa, content, message):
     arpa.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_ngram(arpa)
+
+
+def test_log_zero_and_what_a_model_may_lack(arpa):
+    arpa.write_text(ARPA.replace("-99\t<s>", "-inf\t<s>").replace("-0.60206", "-inf"))
+    model = load_ngram(arpa)
+    assert model.unigram("b") == model.unigram("<s>") == -99
+    assert np.isfinite(0.0 * model.vector(model.start(), ["a", "b"])).all()
+    arpa.write_text(ARPA.replace("-1.30103\t<unk>\n", "").replace("-99\t<s>\t-0.1\n", ""))
+    model = load_ngram(arpa)  # no <unk>, and <s> as a context only
+    assert model.unigram("never seen") == -100
+    assert model.score(model.start(), "a")[0] == -0.30103
+    gap = ARPA.replace("\\2-grams:", "\\3-grams:").replace("a b", "<s> a b").replace("<s> a\n", "")
+    arpa.write_text(gap.replace("-0.30103\t\n", "").replace("-0.30103\t", ""))
+    model = load_ngram(arpa)  # no 2-grams
+    assert model.score(model.score(model.start(), "a")[1], "b")[0] == -0.22185
 
 
 def test_a_binary_without_kenlm_names_the_command(tmp_path, monkeypatch):
@@ -221,7 +238,7 @@ def test_lexicon_files(tmp_path):
     with pytest.raises(ValueError, match="XY and YES are spelled alike"):
         LexiconScorer(read_lexicon(path, TOKENS, spell.__getitem__), TOKENS)
     path.write_text("A a\n")
-    with pytest.raises(ValueError, match="line 1: the model has no token a"):
+    with pytest.raises(ValueError, match=r"lexicon.txt:1: the model has no token a"):
         read_lexicon(path, TOKENS, list)
     path.write_text("\n")
     with pytest.raises(ValueError, match="holds no word"):
@@ -243,3 +260,27 @@ def test_make_decoder(arpa):
             torch.zeros(1, 2, 3), torch.tensor([2])
         )[0][0].score
     )
+
+
+def test_tables_of_words_as_the_world_writes_them(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_bytes("\ufeffXY \tx\u00a0 y\r\n\r\nYES\ty\r\n".encode())
+    tokens = [*TOKENS, "x\u00a0"]
+    assert read_lexicon(path, tokens, list) == {"XY": [[len(TOKENS), 2]], "YES": [[2]]}
+    path.write_bytes(b"XY x\nCAF\xc9 y\n")
+    with pytest.raises(ValueError, match=r"lexicon.txt:2: the line is not UTF-8 \(byte 0xc9\)"):
+        read_lexicon(path, TOKENS, list)
+
+
+def test_an_ngram_over_other_words_is_refused(arpa):
+    with pytest.raises(ValueError, match=r"knows none of the lexicon's words \(XY, .*It has a, b"):
+        LexiconScorer({"XY": [[1, 2]]}, TOKENS, load_ngram(arpa))
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "prefix_beam"])
+@pytest.mark.parametrize("option", [{"lexicon": "x"}, {"penalty": -1.0}, {"ngram_file": "x"}])
+def test_options_that_a_decoder_cannot_use_are_refused(decoder, option):
+    with pytest.raises(
+        ValueError, match=f"{next(iter(option))} is of no use to .*{decoder}, .*ngram"
+    ):
+        make_decoder(decoder, TOKENS, list, **option)

@@ -90,9 +90,12 @@ def test_batch_lengths_and_masks():
     )
 
 
-def test_nan_frames_are_blank():
-    log_probs = torch.tensor([[0.1, 0.9], [torch.nan, torch.nan], [0.1, 0.9]]).log()
+def test_frames_of_zeros_are_blank_and_nan_is_refused():
+    log_probs = torch.tensor([[0.1, 0.9], [0.0, 0.0], [0.1, 0.9]]).log()
     assert next(iter(decode(log_probs))) == (1, 1)
+    log_probs[2, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"1 of 3 frames are not finite, .* is frame 2:"):
+        decode(log_probs)
 
 
 def test_the_scorer_is_added_once_for_each_token_and_at_the_end():

@@ -55,6 +55,34 @@ def test_another_format(copy):
         read_description(copy)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"sample_rate": 0},
+        {"frame": 0},
+        {"longest": 10**12},
+        {"shortest": "1"},
+        {"gates": [99]},
+        {"gates": "all"},
+        {"exit_layer": 3},
+        {"token_type": "phn"},
+        {"sizes": {"../../etc/passwd": 1}},
+        {"sizes": ["model.onnx"]},
+        {"settings": {"blank_threshold": float("nan")}},
+        {"settings": {"spike_extension": [0, 10**30]}},
+    ],
+    ids=str,
+)
+def test_absurd_descriptions_are_refused(copy, entry):
+    content = json.loads((copy / DESCRIPTION).read_text())
+    (copy / DESCRIPTION).write_text(json.dumps(content | entry))
+    with pytest.raises(ValueError, match=r"export.json is damaged"):
+        read_description(copy)
+    (copy / DESCRIPTION).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"export.json is damaged"):
+        read_description(copy)
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "weights.bin"])
 def test_files_that_are_cut_off_or_missing(copy, name):
     whole = (copy / name).read_bytes()

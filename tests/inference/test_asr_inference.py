@@ -79,8 +79,9 @@ def test_bad_utterances_cost_only_themselves(models, corpus, tmp_path, caplog, b
     run(models["skip"], corpus.good, good, *options)
     bad.mkdir()
     (bad / "failed").write_text("from an earlier run\n")
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.INFO):
         assert run(models["skip"], corpus.bad, bad, *options) == 1
+    assert "7 read = 3 decoded + 4 refused" in caplog.messages
     expected = table(good / "1best_recog/text")
     assert table(bad / "1best_recog/text") == {f"utt{i}": expected[f"utt{i}"] for i in range(3)}
     failed = table(bad / "failed")
@@ -142,9 +143,14 @@ def test_options_of_a_yaml_file(models, corpus, tmp_path):
         (["--enh_s2t_task", "true"], "enh_s2t_task is not supported here"),
         (["--batch_size", "0"], "batch_size must be at least 1"),
         (["--asr_model_file", "none.pth"], "no checkpoint none.pth"),
+        (["--ngpu", "1"], "device cuda: PyTorch finds 0 GPUs here"),
+        (["--output_dir", "/dev/null/x"], "Not a directory: '/dev/null/x'"),
+        (["--config", __file__], "mapping values are not allowed here"),
+        (["--decoder", "greedy", "--lexicon", "x"], "lexicon is of no use to decoder_type greedy"),
     ],
 )
-def test_wrong_calls_are_explained(models, corpus, tmp_path, caplog, options, message):
+def test_wrong_calls_are_explained(models, corpus, tmp_path, caplog, monkeypatch, options, message):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert run(models["skip"], corpus.good, tmp_path, *options) == 2
     assert message in caplog.messages[-1]
 
@@ -155,3 +161,11 @@ def test_choices_are_listed(models, corpus, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "'espnet'" in error or "espnet, greedy" in error
     assert "greedy" in error
+
+
+def test_a_full_disk_is_said_and_no_utterance_is_blamed(models, corpus, tmp_path, caplog):
+    (tmp_path / "1best_recog").mkdir()
+    (tmp_path / "1best_recog/token").symlink_to("/dev/full")
+    assert run(models["skip"], corpus.good, tmp_path, "--decoder", "greedy") == 2
+    assert "the disk is full: free some space" in caplog.messages[-1]
+    assert not (tmp_path / "failed").exists()

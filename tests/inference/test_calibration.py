@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import logging
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -92,6 +93,24 @@ def test_an_option_beside_auto_wins(calibration, weights, caplog):
     assert "win over what was calibrated" in caplog.text
 
 
+def test_one_line_says_what_is_used(calibration, weights, caplog):
+    def said(model_file, threshold, settings):
+        caplog.clear()
+        choose_skipping(encoder(), model_file, threshold, settings)
+        [line] = caplog.messages
+        return line
+
+    caplog.set_level(logging.INFO)
+    assert said(weights, "auto", SkipSettings()).startswith("skipping is as configured: threshold")
+    assert said(weights, "off", SkipSettings("off")) == "skipping is as asked for: off"
+    calibration.save(calibration_file(weights))
+    line = said(weights, "auto", SkipSettings())
+    assert line == f"skipping is as calibrated: {calibration.describe()}"
+    assert "=2,2" in said(weights, "auto", SkipSettings(spike_extension=(2, 2)))
+    weights.write_bytes(b"trained on")
+    assert "it is not used" in said(weights, "auto", SkipSettings())
+
+
 def test_a_file_of_version_0_1_is_read(calibration, weights):
     content = json.loads(json.dumps(dataclasses.asdict(calibration)))
     del content["settings"]
@@ -130,6 +149,41 @@ def test_other_weights_or_gates_are_warned_of_and_change_nothing(calibration, we
 def test_a_damaged_file_is_named(weights, content):
     calibration_file(weights).write_text(content)
     with pytest.raises(ValueError, match="calibration.json is not a calibration .*delete it"):
+        use_calibration(encoder(), weights)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"settings": {"blank_threshold": math.nan}},
+        {"settings": {"spike_extension": [-1, 0]}},
+        {"settings": {"spike_extension": [0, 10**9]}},
+        {"settings": {"min_skipped_frames": 10**30}},
+        {"settings": {"gates_in_use": "all"}},
+        {"settings": [0.9]},
+        {"max_increase": "much"},
+        {"max_increase": math.inf},
+        {"kept_by": ["luck"]},
+        {"data": {}},
+        {"data": "dev"},
+        {"sweep": "\x1b[2J" * 2_000_000},
+    ],
+    ids=lambda entry: str(entry)[:40],
+)
+def test_absurd_values_are_refused(calibration, weights, entry):
+    path = calibration_file(weights)
+    calibration.save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+    model = encoder()
+    with pytest.raises(ValueError, match="calibration.json is not a calibration") as refused:
+        use_calibration(model, weights)
+    assert model.settings == encoder().settings
+    assert len(str(refused.value)) < 1000
+
+
+def test_depth_without_end_is_refused(weights):
+    calibration_file(weights).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is not a calibration"):
         use_calibration(encoder(), weights)
 
 

@@ -78,10 +78,23 @@ def test_espnets_search_ends_where_few_frames_are_left(models, waves, monkeypatc
     assert token_int == [3] * len(spikes)
 
 
-def test_an_option_that_a_decoder_does_not_use_is_named(models, lm, caplog):
-    load_model(models["skip"], decoder_type="greedy", lm_file="x.pth", **lm["char"])
-    assert "a neural LM is used by decoder_type espnet, not by greedy" in caplog.text
-    assert "an n-gram is used by decoder_type ngram or espnet, not by greedy" in caplog.text
+@pytest.mark.parametrize(
+    ("decoder", "option", "users"),
+    [
+        ("greedy", {"lm_file": "x.pth"}, "espnet"),
+        ("ngram", {"lm_file": "x.pth"}, "espnet"),
+        ("prefix_beam", {"penalty": 0.5}, "ngram and espnet"),
+        ("greedy", {"ngram_file": "x.arpa"}, "ngram and espnet"),
+        ("espnet", {"lexicon": "words.txt"}, "ngram"),
+    ],
+)
+def test_an_option_that_a_decoder_cannot_use_is_an_error(models, decoder, option, users):
+    said = f"{next(iter(option))} is of no use to decoder_type {decoder}, .* decoder_type {users}:"
+    with pytest.raises(ValueError, match=said):
+        load_model(models["skip"], decoder_type=decoder, **option)
+
+
+def test_what_a_decoder_needs_is_named(models):
     with pytest.raises(ValueError, match="needs ngram_file, lexicon or both"):
         load_model(models["skip"], decoder_type="ngram")
     with pytest.raises(ValueError, match="drop_threshold needs ESPnet's label-synchronous"):

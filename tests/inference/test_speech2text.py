@@ -293,11 +293,36 @@ def test_too_short_utterances_are_empty_and_cost_nobody(models, waves, decoder_t
     assert [m[0] for m in warned] == ["a", "b", "d"]
 
 
-def test_nan_samples_harm_only_themselves(greedy, waves):
-    bad = np.full_like(waves[0], np.nan)
-    results = strings(greedy.decode_batch([bad, waves[1], waves[2]]))
-    assert results[1:] == strings([greedy(waves[1]), greedy(waves[2])])
-    assert results[0] == ("", [])
+@pytest.mark.parametrize("decoder", ["greedy", "espnet"])
+@pytest.mark.parametrize("factor", [np.nan, 1e30])  # the second overflows in the power spectrum
+def test_features_that_are_not_finite_are_refused_by_name(models, waves, decoder, factor):
+    model = load_model(models["skip"], decoder_type=decoder)
+    bad = waves[0].copy()
+    bad[9000] *= factor
+    bad[9000] += factor
+    with pytest.raises(ValueError, match="^b: its features are not finite"):
+        model.recognize([waves[1], bad], ["a", "b"])
+
+
+def test_states_that_are_not_finite_are_refused(models, waves):
+    model = load_model(models["skip"], decoder_type="espnet", optimize=False)
+    with torch.no_grad():  # as where a lower precision overflows
+        model.asr_model.encoder.encoders[1].feed_forward.w_1.bias[0] = torch.inf
+    with pytest.raises(ValueError, match="the output of the encoder is not finite"):
+        model(waves[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float16"}, "float16 on device cpu: .*Use float32, with precision bfloat16"),
+        ({"device": "cuda:99"}, r"device cuda:99: PyTorch finds \d+ GPUs here"),
+        ({"device": "tpu"}, "device must be cpu, cuda or cuda:N, but got 'tpu'"),
+    ],
+)
+def test_devices_and_numbers_that_cannot_be_had(models, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_model(models["skip"], decoder_type="greedy", **options)
 
 
 def test_samples_have_one_dimension(greedy):

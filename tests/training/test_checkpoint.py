@@ -104,3 +104,14 @@ def test_a_stock_encoder_of_either_version_loads(make_encoder):
     }
     load_state(ours, renamed, "a checkpoint of the other version")
     assert torch.equal(ours.state_dict()[out], state[out] + 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
+    state = Model().state_dict()
+    state["encoder.weight"][1, 1] = value
+    model = Model()
+    before = model.encoder.weight.clone()
+    with pytest.raises(ValueError, match=r"m.pth holds .* not finite \(encoder.weight\)"):
+        load_checkpoint(model, save(tmp_path, state))
+    assert torch.equal(model.encoder.weight, before)

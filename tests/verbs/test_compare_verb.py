@@ -57,6 +57,19 @@ def test_the_verb(two_rows, tmp_path, points, status):
     assert command.startswith("espnet-layerskip compare --data ")
 
 
+def test_utterances_that_cannot_be_used_are_told(two_rows, data_dir, tmp_path):
+    for name in ("wav.scp", "text", "utt2spk"):
+        table = (data_dir / name).read_text()
+        (tmp_path / name).write_text(table.replace(f"{data_dir}/s0-u3.wav", "gone.wav"))
+    command = [*two_rows[:1], str(tmp_path), *two_rows[2:]]
+    assert main(["compare", *command]) == 1
+    data = json.loads((tmp_path / "compare.json").read_text())["data"]
+    assert (data["utterances"], set(data["refused"])) == (7, {"s0-u3"})
+    with pytest.raises(SystemExit) as ended:
+        compare_exps.main(command)
+    assert ended.value.code == 1
+
+
 def test_the_old_name_of_the_allowed_loss(two_rows, tmp_path, caplog):
     """It counts points, as it did: only its name has changed."""
     compare_exps.main([*two_rows, "--max_wer_points", "-1000"])
