@@ -10,9 +10,13 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from pathlib import Path
 
 from espnet_layerskip.method.settings import KEYS, SkipSettings
 
@@ -81,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args[0] == "-m":
         sys.argv = args[1:]
-        runpy.run_module(OURS.get(args[1], args[1]), run_name="__main__", alter_sys=True)
+        with _safe(args[1], args[2:]):
+            runpy.run_module(OURS.get(args[1], args[1]), run_name="__main__", alter_sys=True)
     elif args[0] == "-c":
         sys.argv = ["-c", *args[2:]]
         exec(compile(args[1], "<string>", "exec"), {"__name__": "__main__"})
@@ -90,6 +95,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.insert(0, os.path.dirname(os.path.abspath(args[0])))
         runpy.run_path(args[0], run_name="__main__")
     return 0
+
+
+def _safe(module: str, args: Sequence[str]) -> AbstractContextManager[None]:
+    """Let ESPnet's other trainings (of a language model) write whole files and go on, too."""
+    if not re.fullmatch(r"espnet2\.bin\.\w+_train(_\w+)?", module) or module in OURS:
+        return nullcontext()
+    from espnet_layerskip.training.resume import going_on
+
+    told = dict(pairwise(args))
+    again = told.get("--resume") == "true" and "--output_dir" in told
+    return going_on(Path(told["--output_dir"]) if again else None)
 
 
 if __name__ == "__main__":

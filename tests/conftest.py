@@ -24,6 +24,11 @@ pytest_plugins = [
 hypothesis.settings.register_profile(
     "layerskip", deadline=None, derandomize=os.environ.get("CI") == "true"
 )
+# pytest --hypothesis-profile=nightly: other examples in each run, and many; what fails is printed
+# with the way to try it again.
+hypothesis.settings.register_profile(
+    "nightly", deadline=None, derandomize=False, max_examples=1000, print_blob=True
+)
 hypothesis.settings.load_profile("layerskip")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import json
 import logging
@@ -38,6 +39,8 @@ TAIL_LINES = 25
 FIRST_SIGNAL = 128  # a shell's, and srun's, status of a program that was killed is above it
 RESOURCES = ("gpu", "name", "mem", "num_threads", "num_nodes", "time")
 HASHED_BYTES = 1 << 20
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before anything forks
 
 
 @dataclass
@@ -148,6 +151,7 @@ class Runner:
             text=True,
             errors="replace",
             start_new_session=True,
+            preexec_fn=end_with_parent,
         )
         self.running.add(process)
         try:
@@ -160,6 +164,12 @@ class Runner:
             return process.wait()
         finally:
             self.running.discard(process)
+
+
+def end_with_parent() -> None:
+    """Let the system end this process as SIGTERM does when the one that started it is killed."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop_with_parent(every: float = 1.0) -> None:
@@ -262,7 +272,8 @@ def main() -> None:
             rotate(job.log, args.rotate)
     runner = Runner(args.show, args.retries)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, runner.stop)
+        if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # nohup
+            signal.signal(signum, runner.stop)
     stop_with_parent()
     failed = run_jobs(jobs, args.max_jobs or len(jobs), runner)
     if runner.stopped:

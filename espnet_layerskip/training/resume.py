@@ -7,10 +7,11 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
+PARTIAL = ".partial"
 _SAVE = torch.save
 _WHOLE = threading.local()
 _INSIDE: list[int] = []  # threads in a block; the last one out puts torch.save back
@@ -39,13 +40,69 @@ def whole_files() -> Iterator[None]:
                 torch.save = _SAVE
 
 
+class _Target:
+    """A file that remembers why it could not be written: PyTorch says "unexpected pos" only."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Write some bytes."""
+        try:
+            return self.file.write(content)
+        except OSError as err:
+            self.error = err
+            raise
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        self.file.flush()
+
+
 def _save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
     if not getattr(_WHOLE, "on", False) or not isinstance(f, (str, os.PathLike)):
         _SAVE(obj, f, *args, **kwargs)
         return
-    partial = f"{os.fspath(f)}.{os.getpid()}.partial"
-    _SAVE(obj, partial, *args, **kwargs)
-    os.replace(partial, f)
+    partial = Path(f"{os.fspath(f)}.{os.getpid()}{PARTIAL}")
+    why = None
+    try:
+        with partial.open("wb") as file:
+            target: Any = _Target(file)
+            try:
+                _SAVE(obj, target, *args, **kwargs)
+            except RuntimeError:
+                if (why := target.error) is None:
+                    raise
+        if why is not None:
+            raise OSError(why.errno, why.strerror, os.fspath(f))
+        os.replace(partial, f)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def going_on(exp: Path | None) -> Iterator[None]:
+    """Train in one process: mend an experiment that is gone on with, and write whole files.
+
+    Args:
+        exp: Its folder; None = the training starts anew.
+    """
+    if exp is not None:
+        tidy(exp)
+        mend(exp)
+    with whole_files():
+        yield
+
+
+def tidy(exp: Path) -> None:
+    """Remove what trainings that were killed have half written; call it before the only one.
+
+    Args:
+        exp: The experiment's folder; need not be there.
+    """
+    for partial in exp.glob(f"*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
 
 
 def mend(exp: Path) -> None:

@@ -62,15 +62,6 @@ def test_off_is_the_stock_encoder(kind, options):
 
 
 @pytest.mark.parametrize(("kind", "options", "context"), cases())
-def test_a_gate_that_is_off_is_the_stock_encoder(kind, options, context):
-    stock, ours = gated(kind, options, context, blank_threshold=1.0)
-    x, lens = features(), torch.tensor([90, 90])
-    encoded = ours.run(x, lens)
-    assert encoded.trace is None
-    assert_same(encoded.out, stock(x, lens)[0], rtol=1e-6)
-
-
-@pytest.mark.parametrize(("kind", "options", "context"), cases())
 def test_off_is_the_stock_encoder_in_training_with_gradients(kind, options, context):
     stock, ours = gated(kind, {**options, **NO_DROPOUT}, context)
     x, lens, grads = features().double(), torch.tensor([90, 90]), []

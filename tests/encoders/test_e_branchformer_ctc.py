@@ -1,78 +1,17 @@
 """OWSM-CTC's encoder: off is stock, skipping is what masks do, alone is batched, prefixes stay."""
 
-import copy
-import inspect
-from functools import partial
-
 import pytest
 import torch
 
-from espnet_layerskip._compat import CTC
-from espnet_layerskip.encoders import ENCODERS
 from espnet_layerskip.encoders.convert import from_stock, make_stock, to_stock
 from espnet_layerskip.encoders.e_branchformer_ctc import Prompt
 from espnet_layerskip.method.gate import BlankGate
 from espnet_layerskip.method.settings import SkipSettings
 from tests.support.encoders import CONTEXTS, NO_DROPOUT, features
 from tests.support.numerics import assert_all_same, assert_same, relative_error
+from tests.support.owsm_encoder import FORMS, NEW, OURS, RELATIVE, build, head, prompt
 
 pytestmark = pytest.mark.numerics
-
-OURS = ENCODERS["layerskip_e_branchformer_ctc"]
-CONF = {
-    "input_size": 40,
-    "output_size": 16,
-    "attention_heads": 2,
-    "num_blocks": 5,
-    "cgmlp_linear_units": 24,
-    "cgmlp_conv_kernel": 5,
-    "merge_conv_kernel": 5,
-    "use_ffn": True,
-    "macaron_ffn": True,
-    "linear_units": 24,
-    "attention_layer_type": "selfattn",
-    "pos_enc_layer_type": "abs_pos",
-    "use_cross_attention": [False, True, False, True, True],
-    "interctc_layer_idx": [2, 4],
-    "interctc_use_conditioning": True,
-}
-RELATIVE = {"attention_layer_type": "rel_selfattn", "pos_enc_layer_type": "rel_pos"}
-FORMS = [{}, RELATIVE, {"use_ffn": False, "macaron_ffn": False}, {"use_cross_attention": False}]
-# ESPnet 202511 has no prefix behind conv2d, and no masks of padding in its convolutions
-NEW = "use_sdpa" in inspect.signature(OURS.STOCK).parameters
-CASES = [(form, context) for form in FORMS for context in CONTEXTS]
-
-
-def head():
-    torch.manual_seed(3)
-    ctc = CTC(9, 16).eval()
-    with torch.no_grad():
-        ctc.ctc_lo.weight.mul_(3.0)
-    return ctc
-
-
-def build(skip=None, **changes):
-    """Return (stock, ours) with the same weights, in evaluation mode."""
-    torch.manual_seed(0)
-    conf = {**CONF, **changes}
-    stock, ours = OURS.STOCK(**conf), OURS(**conf, **(skip or {}))
-    with torch.no_grad():
-        for name, parameter in stock.named_parameters():
-            if "norm" in name:
-                parameter.uniform_(0.5, 1.5).sub_(0.7 if name.endswith("bias") else 0.0)
-    ours.load_state_dict(stock.state_dict())
-    if conf["interctc_use_conditioning"]:
-        stock.conditioning_layer = torch.nn.Linear(9, 16)
-        ours.conditioning_layer = stock.conditioning_layer
-    return stock.eval(), ours.eval()
-
-
-def prompt(batch=3, length=5):
-    """Return a prompt whose utterances have memories of different length."""
-    torch.manual_seed(1)
-    counts = torch.tensor([length, max(1, length - 2), 1])[:batch, None]
-    mask = (torch.arange(length) < counts)[:, None]
-    return Prompt(torch.randn(batch, 2, 16), torch.randn(batch, length, 16), mask)
 
 
 def arguments(given):
@@ -147,25 +86,6 @@ def test_off_is_the_stock_encoder_in_training_with_gradients():
     assert_all_same(grads[1], grads[0])
 
 
-@pytest.mark.parametrize(("form", "context"), CASES, ids=str)
-def test_alone_equals_batched(form, context):
-    x, lens, ctc, given = features(3, 140, 40), torch.tensor([140, 101, 77]), head(), prompt()
-    _, ours = gated(context, ctc, given, x, lens, **form)
-    batch = ours.run(x, lens, ctc, intermediates=True, prompt=given)
-    assert 0.05 < batch.trace.skip_ratio() < 0.95
-    for row, length in enumerate(lens.tolist()):
-        mine, end = given.row(row), int(given.memory_mask[row].sum())
-        mine = Prompt(mine.prefix_embeds, mine.memory[:, :end])
-        one = x[row : row + 1, :length], lens[row : row + 1]
-        alone = ours.run(*one, ctc, intermediates=True, prompt=mine)
-        n = int(alone.lens)
-        assert n == int(batch.lens[row]) == alone.out.size(1)
-        assert torch.equal(batch.trace.utterance(row).keep_mask, alone.keep_mask)
-        assert_same(batch.out[row, :n], alone.out[0])
-        for (_, h), (_, expected) in zip(batch.intermediates, alone.intermediates, strict=True):
-            assert_same(h[row, :n], expected[0])
-
-
 def test_alone_equals_batched_can_fail():
     """Negative control: without the mask of the prompts the same comparison fails."""
     x, lens, ctc, given = features(3, 140, 40), torch.tensor([140, 101, 77]), head(), prompt()
@@ -175,87 +95,11 @@ def test_alone_equals_batched_can_fail():
     assert relative_error(batch.out[2, : alone.out.size(1)], alone.out[0]) > 1e-3
 
 
-def reference(ours, x, lens, ctc, given):
-    """Skipping by masks at full length, with ESPnet's own layers: an utterance at a time."""
-    outs, thresholds = [], ours.settings.thresholds(ours.gate_layer_idx)
-    for row, length in enumerate(lens.tolist()):
-        call = copy.copy(ours)
-        call._prompt = mine = given.row(row)
-        h, pos_emb, _ = call.subsample(x[row : row + 1, :length], lens[row : row + 1])
-        active = torch.ones(h.shape[:2], dtype=torch.bool)
-        for layer_idx, layer in enumerate(ours.encoders, 1):
-            new = reference_layer(layer, h, pos_emb, active, ours.skip_context, mine)
-            h = frozen = torch.where(active[..., None], new, h)
-            if layer_idx in ours.gate_layer_idx:
-                drop = ctc.softmax(h)[..., 0] > thresholds[layer_idx]
-                drop[:, :2] = False
-                active = active & ~drop
-            if layer_idx in ours.interctc_layer_idx:
-                more = h + ours.conditioning_layer(ctc.softmax(h))
-                h = torch.where(active[..., None], more, frozen)
-        outs.append(torch.where(active[..., None], ours.after_norm(h), h)[0])
-    return torch.nn.utils.rnn.pad_sequence(outs, batch_first=True)
-
-
-def reference_layer(layer, h, pos_emb, active, context, given):
-    """Return (1, T, D): ESPnet's layer; rows of inactive frames are ignored."""
-
-    def run(layer, x, pos_emb, mask):
-        x = x if pos_emb is None else (x, pos_emb)
-        memory = {"memory": given.memory, "memory_mask": given.memory_mask}
-        out = layer(x, mask[:, None], **memory)[0]
-        return out[0] if isinstance(out, tuple) else out
-
-    if context == "packed":  # the kept frames are an utterance of their own
-        n = int(active.sum())
-        if pos_emb is not None:
-            centre = pos_emb.size(1) // 2
-            pos_emb = pos_emb[:, centre - n + 1 : centre + n]
-        out = run(layer, h[active][None], pos_emb, torch.ones(1, n, dtype=torch.bool))
-        return torch.zeros_like(h).masked_scatter(active[..., None], out)
-    if layer.feed_forward_macaron is not None:  # frozen frames do not run it
-        x = h + layer.ff_scale * layer.feed_forward_macaron(layer.norm_ff_macaron(h))
-        h = torch.where(active[..., None], x, h)
-        layer = copy.copy(layer)
-        layer._modules = {**layer._modules, "feed_forward_macaron": None}
-    if context == "full":
-        return run(layer, h, pos_emb, torch.ones_like(active))
-    hooks = [
-        module.register_forward_pre_hook(lambda _, args: (args[0] * active[:, None],))
-        for module in layer.modules()
-        if isinstance(module, torch.nn.Conv1d)
-    ]
-    out = run(layer, h, pos_emb, active)
-    for hook in hooks:
-        hook.remove()
-    return out
-
-
-@pytest.mark.parametrize(("form", "context"), CASES, ids=str)
-def test_the_packed_path_equals_the_masked_reference(form, context):
-    x, lens, ctc = features(2, 120, 40).double(), torch.tensor([120, 88]), head().double()
-    given = prompt(2)
-    given = Prompt(given.prefix_embeds.double(), given.memory.double(), given.memory_mask)
-    _, ours = gated(context, ctc.float(), prompt(2), x.float(), lens, **form)
-    ours, ctc = ours.double(), ctc.double()
-    values, grads = [], []
-    mine = partial(ours.run_all, x, lens, ctc, prompt=given)
-    for run in (lambda: mine().out, partial(reference, ours, x, lens, ctc, given)):
-        ours.zero_grad()
-        out = run()
-        valid = torch.arange(out.size(1)) < mine().lens[:, None]
-        values.append(out[valid])
-        (out * features(2, out.size(1), 16, seed=5) * valid[..., None]).sum().backward()
-        grads.append({n: p.grad.clone() for n, p in ours.named_parameters() if p.grad is not None})
-    trace = ours.run(x, lens, ctc, prompt=given).trace
-    assert {1, 5} <= set(trace.depth(5)[trace.valid_mask].tolist())  # some skip, some do not
-    assert_same(*values)
-    assert_all_same(*grads)
-
-
 @pytest.mark.parametrize("length", [1, 5])
-@pytest.mark.parametrize(("form", "context"), CASES, ids=str)
-def test_the_fast_form_is_the_plain_one(form, context, length):
+@pytest.mark.parametrize(
+    ("form", "context"), [(FORMS[0], "packed_original"), (FORMS[1], "full"), (FORMS[3], "packed")]
+)
+def test_the_fast_form_is_cut_and_loaded_as_the_plain_one(form, context, length):
     x, lens, ctc = features(3, 140, 40), torch.tensor([140, 101, 77]), head()
     given = prompt(3, length)
     _, ours = gated(context, ctc, given, x, lens, **form)

@@ -115,50 +115,6 @@ def test_other_options_run_in_the_plain_form(kind, options, reason):
         set_fast_form(ours, "bfloat16")
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
-@pytest.mark.parametrize("gates", [[2], [1, 3]])
-@pytest.mark.parametrize("lengths", [[90], [90, 90], [90, 62, 35]])
-@pytest.mark.parametrize("block", [128, 5])
-@pytest.mark.parametrize(
-    ("kind", "options"), [*((kind, {}) for kind in FAST), ("e_branchformer", WIDE)], ids=str
-)
-def test_equals_the_plain_form(kind, options, ctc, monkeypatch, context, gates, lengths, block):
-    monkeypatch.setattr(layout, "BLOCK", block)
-    _, plain = gated(kind, options, context, ctc, gate_layer_idx=gates)
-    fast = fast_copy(plain)
-    x, lens = features(len(lengths)), torch.tensor(lengths)
-    with torch.no_grad():
-        slow, quick = (e.run(x, lens, ctc, intermediates=True) for e in (plain, fast))
-    expected, olens, inter = slow.out, slow.lens, slow.intermediates
-    out, fast_inter = quick.out, quick.intermediates
-    assert 0.1 < slow.trace.skip_ratio() < 0.95
-    assert torch.equal(olens, quick.lens)
-    assert_same(valid_part(out, olens), valid_part(expected, olens))
-    for a, b in zip(slow.trace.gates, quick.trace.gates, strict=True):
-        assert torch.equal(a.keep_mask, b.keep_mask)
-        valid = slow.trace.valid_mask
-        assert_same(b.blank_prob[valid], a.blank_prob[valid])
-    for (layer, a), (fast_layer, b) in zip(inter, fast_inter, strict=True):
-        assert layer == fast_layer
-        assert_same(valid_part(b, olens), valid_part(a, olens))
-
-
-@pytest.mark.parametrize("context", CONTEXTS)
-@pytest.mark.parametrize("kind", FAST)
-def test_alone_equals_batched(kind, ctc, context):
-    _, ours = gated(kind, {}, context, ctc)
-    ours.optimize_for_inference()
-    x, lens = features(3), torch.tensor([62, 90, 35])
-    batch = ours.run(x, lens, ctc)
-    assert 0.1 < batch.trace.skip_ratio() < 0.9
-    for row, length in enumerate(lens.tolist()):
-        alone = ours.run(x[row : row + 1, :length], lens[row : row + 1], ctc)
-        n = int(alone.lens)
-        assert n == int(batch.lens[row]) == alone.out.size(1)
-        assert torch.equal(batch.trace.utterance(row).keep_mask, alone.keep_mask)
-        assert_same(batch.out[row, :n], alone.out[0])
-
-
 def test_batches_hold_no_padding(make_encoder, ctc, monkeypatch):
     """Above the gate a batch is as many rows as frames were kept; below, as are real."""
     _, ours = make_encoder({**GATED, "min_spike_ratio": 0.0})
@@ -173,21 +129,6 @@ def test_batches_hold_no_padding(make_encoder, ctc, monkeypatch):
     encoded = ours.run(features(3), torch.tensor([90, 62, 35]), ctc)
     kept = int(encoded.keep_mask.sum())
     assert rows == [(1, int(encoded.lens.sum()))] * 2 + [(1, kept)] * 2
-
-
-@pytest.mark.parametrize("context", CONTEXTS)
-def test_all_blank_no_blank_one_frame_and_an_empty_row(make_any, ctc, context):
-    _, plain = make_any({**GATED, "min_spike_ratio": 0.0, "skip_context": context})
-    fast = fast_copy(plain)
-    with torch.no_grad():
-        for bias in (1e4, -1e4, torch.nan):
-            ctc.ctc_lo.bias[0] = bias
-            for x, lens in ((features(), [90, 70]), (features(1, 7), [7]), (features(), [90, 3])):
-                lens = torch.tensor(lens)
-                expected, olens, _ = plain(x, lens, ctc=ctc)
-                out, _, _ = fast(x, lens, ctc=ctc)
-                assert out.isfinite().all()
-                assert_same(valid_part(out, olens), valid_part(expected, olens))
 
 
 @pytest.mark.parametrize("kind", FAST)
@@ -328,14 +269,14 @@ def count_operators(run):
     )
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("context", ["packed", "full"])
 @pytest.mark.parametrize(
     ("kind", "limits"),
     [
-        ("conformer", (44, 45, 56)),
-        ("transformer", (20, 20, 28)),
-        ("branchformer", (36, 37, 49)),
-        ("e_branchformer", (55, 56, 69)),
+        ("conformer", (44, 56)),
+        ("transformer", (20, 28)),
+        ("branchformer", (36, 49)),
+        ("e_branchformer", (55, 69)),
     ],
 )
 def test_a_layer_is_few_operators(kind, ctc, context, limits):
@@ -352,5 +293,5 @@ def test_a_layer_is_few_operators(kind, ctc, context, limits):
             del encoder.fast_form().layers[-1]
         shorter = count_operators(lambda e=encoder: e(x, lens, ctc=ctc))
         numbers.append(whole - shorter)
-    assert numbers[1] <= limits[CONTEXTS.index(context)], numbers
+    assert numbers[1] <= limits[context == "full"], numbers
     assert numbers[1] < 0.75 * numbers[0], numbers

@@ -44,8 +44,11 @@ def make_data_dir(directory: Path, audio: Path, names: list[str], suffix: str = 
 
 @pytest.fixture
 def recipe_dir(tmp_path: Path) -> Path:
-    """Return a recipe directory with data/{train,dev,test} of 6, 2 and 3 utterances."""
-    directory = tmp_path / "egs2" / "mini" / "asr1"
+    """Return a recipe directory with data/{train,dev,test} of 6, 2 and 3 utterances.
+
+    Its path has a space, as people's have.
+    """
+    directory = tmp_path / "egs2" / "mini corpus" / "asr1"
     (directory / "local").mkdir(parents=True)
     for name in ("asr.sh", "path.sh", "cmd.sh", "utils"):
         (directory / name).symlink_to(TEMPLATE / name)
@@ -54,7 +57,7 @@ def recipe_dir(tmp_path: Path) -> Path:
     script.chmod(0o755)
     for dset, count in (("train", 6), ("dev", 2), ("test", 3)):
         names = [f"s{i % 2}-{dset}{i}" for i in range(count)]
-        make_data_dir(directory / "data" / dset, tmp_path / "audio", names)
+        make_data_dir(directory / "data" / dset, tmp_path / "some audio", names)
     return directory
 
 

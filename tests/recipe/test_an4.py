@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.server
+import io
 import os
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,38 @@ def test_a_cut_archive_is_refused(server: tuple[str, bytes], tmp_path: Path) -> 
     cut.write_bytes(server[1][: len(server[1]) // 2])
     with pytest.raises(ValueError, match=r"not a whole tar archive .*remove it"):
         unpack(cut, tmp_path / "unpacked")
+
+
+def hostile_tar(path: Path, name: str, kind: bytes = tarfile.REGTYPE, size: int = 1) -> Path:
+    member = tarfile.TarInfo(name)
+    member.type, member.size, member.linkname = kind, size, "/etc/passwd"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(member, io.BytesIO(bytes(size)) if kind == tarfile.REGTYPE else None)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("../evil", tarfile.REGTYPE), ("link", tarfile.SYMTYPE), ("link", tarfile.LNKTYPE)],
+)
+def test_archives_cannot_write_outside(tmp_path: Path, name: str, kind: bytes) -> None:
+    archive = hostile_tar(tmp_path / "a.tar.gz", name, kind)
+    with pytest.raises(ValueError, match=r"not a whole tar archive .*remove it"):
+        unpack(archive, tmp_path / "out/in")
+    assert not (tmp_path / "out/evil").exists()
+    assert not (tmp_path / "out/in/link").exists()
+    absolute = hostile_tar(tmp_path / "a.tar.gz", f"{tmp_path}/evil")
+    with suppress(ValueError):
+        unpack(absolute, tmp_path / "out/in")
+    assert not (tmp_path / "evil").exists()
+
+
+def test_archives_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("espnet_layerskip.inference.pretrained.MIN_SIZE", 0)
+    bomb = hostile_tar(tmp_path / "a.tar.gz", "zeros", size=1_000_000)
+    with pytest.raises(ValueError, match="bytes would become 1000000: refused"):
+        unpack(bomb, tmp_path / "out")
+    assert not (tmp_path / "out/zeros").exists()
 
 
 def test_no_network_says_what_to_do(tmp_path: Path) -> None:

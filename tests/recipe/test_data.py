@@ -92,12 +92,30 @@ def test_a_full_disk_is_no_fault_of_the_utterance(
         raise OSError(number, "the reason", str(path))
 
     monkeypatch.setattr(audio, "write_bytes", fail)
-    number = errno.EACCES
+    number = errno.ENAMETOOLONG
     _, problem = audio.convert("u-1", str(tmp_path / "a.wav"), tmp_path / "b.wav")
-    assert problem.startswith("utterance u-1: [Errno 13] the reason")
-    number = errno.ENOSPC
-    with pytest.raises(OSError, match="the reason"):
-        audio.convert("u-1", str(tmp_path / "a.wav"), tmp_path / "b.wav")
+    assert problem.startswith("utterance u-1: [Errno 36] the reason")
+    for other in (errno.ENOSPC, errno.EACCES, errno.ENOTDIR):
+        number = other
+        with pytest.raises(OSError, match="the reason"):
+            audio.convert("u-1", str(tmp_path / "a.wav"), tmp_path / "b.wav")
+
+
+def test_names_that_espnet_would_cut_are_refused(tmp_path: Path) -> None:
+    make_data_dir(tmp_path / "d", tmp_path / "audio", ["s-1", "s-2\u00a0x"])
+    with pytest.raises(ValueError, match=r"1 of 2 utterance.*\n.*'s-2\\xa0x'.* white space"):
+        format_data_dir(tmp_path / "d", tmp_path / "o")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [("s-1 8000\ns-2 many\n", r"utt2num_samples:2: .* not 'many'"), ("s-1 8000\n", "of s-2: run")],
+)
+def test_counts_that_are_none_are_named(tmp_path: Path, table: str, message: str) -> None:
+    make_data_dir(tmp_path / "d", tmp_path / "audio", ["s-1", "s-2"])
+    (tmp_path / "d/utt2num_samples").write_text(table)
+    with pytest.raises(ValueError, match=message):
+        filter_data_dir(tmp_path / "d", tmp_path / "o", rate=16000, min_seconds=0, max_seconds=9)
 
 
 def test_formatting_with_processes_is_the_same(tmp_path: Path) -> None:

@@ -90,6 +90,11 @@ def test_decoding_goes_on_and_is_scored(run_recipe: RunRecipe, recipe_dir: Path,
     assert new.returncode == 0
     assert len(calls.read_text().split()) == 4 + 3, "a new model is decoded anew"
 
+    shutil.rmtree(recipe_dir / "exp/asr_x/inf/test/logdir/output.1")
+    gone = run_recipe("--stage", "12", "--stop_stage", "12", *options, PYTHONPATH=shim)
+    assert "1 of 2 job(s) are done already" in gone.stdout
+    assert len(calls.read_text().split()) == 7 + 2, "a part whose output is gone is decoded again"
+
 
 def test_a_model_file_that_is_not_there_lists_those_that_are(
     run_recipe: RunRecipe, shim: str
@@ -157,6 +162,22 @@ def test_stage_12_calibrates_where_the_decoding_says_auto(
     assert "--allow-seen-data" not in call
 
 
+def test_language_models_go_to_decoders_that_use_them(
+    run_recipe: RunRecipe, recipe_dir: Path, shim: str
+) -> None:
+    options = ["--stage", "12", "--stop_stage", "12", "--asr_tag", "x", "--inference_nj", "1"]
+    options += ["--use_lm", "true", "--use_ngram", "true"]  # neither is there
+    greedy = run_recipe(*options, "--inference_args", "--decoder greedy", PYTHONPATH=shim)
+    assert greedy.returncode == 0, greedy.stdout + greedy.stderr
+    assert "decoder greedy: language models that it cannot use are left out" in greedy.stdout
+    [found] = recipe_dir.glob("exp/asr_x/*/test/text")
+    assert "lm_" not in str(found.relative_to(recipe_dir))
+    assert "gram" not in str(found.relative_to(recipe_dir))
+    search = run_recipe(*options[:-4], "--use_ngram", "true", PYTHONPATH=shim)
+    assert search.returncode == 2
+    assert "ESPnet's search takes an n-gram over tokens: --ngram_unit token" in search.stderr
+
+
 @pytest.mark.parametrize(
     ("config", "args", "told"),
     [
@@ -172,7 +193,9 @@ def test_which_threshold_a_decoding_is_told(
     tmp_path: Path, config: str, args: str, told: str
 ) -> None:
     (tmp_path / "decode.yaml").write_text(f"decoder_type: greedy\n{config}\n", encoding="utf-8")
-    script = 'set -e -u -o pipefail; . "$1"; told_threshold "$2" "$3"; told_threshold "" "$3"'
+    script = 'set -e -u -o pipefail; . "$1"; both="decoder|decoder_type"\n'
+    script += 'told blank_threshold "$2" "$3"; told blank_threshold "" "$3"\n'
+    script += 'told "${both}" "$2" "--decoder ngram"; told "${both}" "$2" ""'
     stages = TEMPLATE / "utils" / "stages.sh"
     done = subprocess.run(
         ["bash", "-c", script, "x", str(stages), str(tmp_path / "decode.yaml"), args],
@@ -180,7 +203,8 @@ def test_which_threshold_a_decoding_is_told(
         text=True,
         check=True,
     )
-    assert done.stdout.split("\n")[:2] == [told, told if args.count("threshold") else ""]
+    expected = [told, told if args.count("threshold") else "", "ngram", "greedy"]
+    assert done.stdout.splitlines() == expected
 
 
 def test_stage_14_packs_the_calibration(run_recipe: RunRecipe, recipe_dir: Path, shim: str) -> None:

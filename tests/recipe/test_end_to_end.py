@@ -43,20 +43,21 @@ def test_from_statistics_to_results(run_recipe: RunRecipe, recipe_dir: Path) -> 
     for dset in ("train", "dev", "test"):
         for i, path in enumerate(DataDir.load(recipe_dir / "data" / dset).wav.values()):
             write_noise(Path(path), seconds=1.0, seed=i)
-    (recipe_dir / "conf").mkdir()
-    (recipe_dir / "conf/tiny.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
-    options = ["--asr_config", "conf/tiny.yaml", "--ngpu", "0", "--inference_nj", "1"]
+    (recipe_dir / "my conf").mkdir()
+    (recipe_dir / "my conf/tiny.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
+    options = ["--asr_config", "my conf/tiny.yaml", "--ngpu", "0", "--inference_nj", "1"]
+    options += ["--dumpdir", "my dump", "--expdir", "my exp"]  # spaces, as people's paths have
     options += ["--inference_args", "--decoder_type greedy", "--inference_tag", "greedy"]
     done = run_recipe("--stage", "3", "--stop_stage", "14", *options, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1epoch results: [train]" in done.stdout
 
-    stats = recipe_dir / "exp/asr_stats_raw_char"
+    stats = recipe_dir / "my exp/asr_stats_raw_char"
     num_tokens = len((recipe_dir / "data/token_list/char/tokens.txt").read_text().splitlines())
     assert read_table(stats / "train/text_shape.char")["s0-train0"] == f"3,{num_tokens}"
     assert read_table(stats / "train/speech_shape")["s0-train0"] == "16000"
 
-    exp = recipe_dir / "exp/asr_tiny_raw_char"
+    exp = recipe_dir / "my exp/asr_tiny_raw_char"
     config = yaml.safe_load((exp / "config.yaml").read_text())
     assert config["frontend_conf"] == {"fs": "16k", **CONFIG["frontend_conf"]}
     assert set(read_table(exp / "greedy/test/text", allow_empty_value=True)) == set(
@@ -67,12 +68,12 @@ def test_from_statistics_to_results(run_recipe: RunRecipe, recipe_dir: Path) -> 
     with zipfile.ZipFile(exp / "asr_tiny_raw_char_valid.cer_ctc.ave.zip") as packed:
         names = packed.namelist()
     assert "meta.yaml" in names
-    assert "exp/asr_tiny_raw_char/config.yaml" in names
-    assert "exp/asr_stats_raw_char/train/feats_stats.npz" in names
+    assert "my exp/asr_tiny_raw_char/config.yaml" in names
+    assert "my exp/asr_stats_raw_char/train/feats_stats.npz" in names
     assert "data/token_list/char/tokens.txt" in names
 
     more = run_recipe(
-        *("--stage", "11", "--stop_stage", "11", "--asr_exp", "exp/asr_tiny_raw_char", *options),
+        *("--stage", "11", "--stop_stage", "11", "--asr_exp", "my exp/asr_tiny_raw_char", *options),
         *("--asr_args", "--max_epoch 2"),
         OMP_NUM_THREADS="1",
     )

@@ -143,11 +143,16 @@ def make_encoder():
     return partial(build_encoders, "conformer")
 
 
-@pytest.fixture
-def ctc():
+def make_head():
+    """Return a head of 9 tokens that takes about half of the frames for blank."""
     torch.manual_seed(3)
     head = LayerSkipCTC(9, CONF["output_size"]).eval()
-    with torch.no_grad():  # about half of the frames blank
+    with torch.no_grad():
         head.ctc_lo.weight.mul_(3.0)
         head.ctc_lo.bias[0] = -1.2
     return head
+
+
+@pytest.fixture
+def ctc():
+    return make_head()

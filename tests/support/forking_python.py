@@ -12,10 +12,12 @@ import contextlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,9 +102,19 @@ def answer(call: socket.socket) -> None:
         os.close(stream)
     with contextlib.suppress(BrokenPipeError):  # the caller was killed
         call.sendall(f"{child}\n".encode())
+        threading.Thread(target=end_with_caller, args=(call, child), daemon=True).start()
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         call.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
+
+
+def end_with_caller(call: socket.socket, child: int) -> None:
+    """Kill the child when its caller is gone: it was killed, and stands for the child."""
+    gone = select.poll()
+    gone.register(call, 0)  # nothing but that the other end was closed
+    gone.poll()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
 
 
 def run(args: list[str], cwd: str, env: dict[str, str]) -> int:

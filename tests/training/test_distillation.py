@@ -1,9 +1,7 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
 from espnet_layerskip.training.distillation import distillation_terms, select_frames
-from tests.support.numerics import assert_same
 
 pytestmark = pytest.mark.numerics
 
@@ -11,16 +9,6 @@ pytestmark = pytest.mark.numerics
 def log_probs(seed, *shape, grad=False):
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
     return x.requires_grad_(grad)
-
-
-def test_terms_add_up_to_the_full_kl_in_value_and_gradient():
-    t, s = log_probs(0, 2, 5, 6), log_probs(1, 2, 5, 6, grad=True)
-    blank, label = distillation_terms(t.log_softmax(-1), s.log_softmax(-1))
-    full = F.kl_div(s.log_softmax(-1), t.softmax(-1), reduction="none").sum(-1)
-    assert_same((blank + label).double(), full, rtol=1e-6)  # the terms are float32
-    ours = torch.autograd.grad((blank + label).sum(), s, retain_graph=True)[0]
-    theirs = torch.autograd.grad(full.sum(), s)[0]
-    assert_same(ours, theirs, rtol=1e-6)
 
 
 def test_terms_in_closed_form():

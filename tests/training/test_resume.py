@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import runpy
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from espnet_layerskip.training.resume import mend, whole_files
+from espnet_layerskip.__main__ import main
+from espnet_layerskip.training import resume
+from espnet_layerskip.training.resume import mend, tidy, whole_files
 
 
 def write_checkpoint(exp: Path, epoch: int = 3) -> dict[str, torch.Tensor]:
@@ -32,6 +37,67 @@ def test_a_save_that_is_stopped_leaves_the_old_file(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             torch.save({"a": 2, "b": Stopped()}, file)
     assert torch.load(file) == {"a": 1}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this device")
+def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path) -> None:
+    """PyTorch itself says "unexpected pos 576 vs 534"."""
+    file = tmp_path / "checkpoint.pth"
+    with whole_files():
+        torch.save({"a": 1}, file)
+        partial = tmp_path / f"checkpoint.pth.{os.getpid()}.partial"
+        partial.symlink_to("/dev/full")
+        with pytest.raises(OSError, match=r"No space left on device"):
+            torch.save({"a": torch.zeros(1000)}, file)
+    assert torch.load(file) == {"a": 1}
+    assert os.listdir(tmp_path) == ["checkpoint.pth"]
+
+
+def test_pytorchs_own_words_do_not_hide_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where some of the file still has space, closing it says nothing."""
+
+    def save(obj: Any, file: Any) -> None:
+        file.file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+        with file.file, pytest.raises(OSError, match="No space"):
+            file.write(b"x")
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    message = "No space left on device: .*checkpoint.pth"
+    with whole_files(), monkeypatch.context() as patch:
+        patch.setattr(resume, "_SAVE", save)
+        with pytest.raises(OSError, match=message):
+            torch.save({}, tmp_path / "checkpoint.pth")
+    assert not os.listdir(tmp_path)
+
+
+def test_what_was_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pth.123.partial").write_bytes(b"half")
+    (tmp_path / "checkpoint.pth").write_bytes(b"whole")
+    tidy(tmp_path)
+    assert os.listdir(tmp_path) == ["checkpoint.pth"]
+    tidy(tmp_path / "not there")
+
+
+@pytest.mark.parametrize(
+    ("module", "safe"), [("espnet2.bin.lm_train", True), ("espnet2.bin.tokenize_text", False)]
+)
+def test_the_launcher_trains_language_models_so_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, safe: bool
+) -> None:
+    for name in ("register_in_children", "register_when_imported"):
+        monkeypatch.setattr(f"espnet_layerskip.registry.{name}", lambda: None)
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", "x")
+    monkeypatch.setattr(sys, "argv", [])
+    saves: list[Any] = []
+    monkeypatch.setattr(runpy, "run_module", lambda *_, **__: saves.append(torch.save))
+    write_checkpoint(tmp_path)
+    save = torch.save
+    assert main(["-m", module, "--output_dir", str(tmp_path), "--resume", "true"]) == 0
+    assert (saves[0] is not save) is safe
+    assert (tmp_path / "3epoch.pth").exists() is safe
+    assert torch.save is save
 
 
 def test_threads_that_train_leave_torch_save_as_it_was(tmp_path: Path) -> None:

@@ -155,26 +155,34 @@ if [ -z "${asr_tag}" ]; then
 fi
 : "${asr_exp:=${expdir}/asr_${asr_tag}}"
 : "${asr_stats_dir:=${expdir}/asr_stats_${feats_type}${lang_tag}_${tokens_tag}${speed_perturb_factors:+_sp}}"
+# The language models that the decoder uses: one for another decoder would change nothing.
+decoder=$(told "decoder|decoder_type" "${inference_config}" "${inference_args}")
+decode_lm=${use_lm}
+decode_ngram=${use_ngram}
+[[ " greedy prefix_beam ngram " == *" ${decoder} "* ]] && decode_lm=false
+[[ " greedy prefix_beam " == *" ${decoder} "* ]] && decode_ngram=false
 if [ -z "${inference_tag}" ]; then
     inference_tag=inference
     [ -n "${inference_config}" ] && inference_tag=$(basename "${inference_config}" .yaml)
     [ -n "${inference_args}" ] && inference_tag+=$(sed -e 's/--/_/g' -e 's/[ |=/]//g' <<< "${inference_args}")
-    "${use_lm}" && inference_tag+=_lm_$(basename "${lm_exp}")_${inference_lm%.*}
-    "${use_ngram}" && inference_tag+=_$(basename "${ngram_exp}")_${inference_ngram%.*}
+    "${decode_lm}" && inference_tag+=_lm_$(basename "${lm_exp}")_${inference_lm%.*}
+    "${decode_ngram}" && inference_tag+=_$(basename "${ngram_exp}")_${inference_ngram%.*}
     inference_tag+=_asr_model_$(sed -e 's/\//_/g' -e 's/\.[^.]*$//' <<< "${inference_asr_model}")
 fi
 
 if ! "${skip_data_prep}"; then
     if wants 1; then
         begin "Stage 1: Data preparation -> data/${train_set}, data/${valid_set}, ${test_sets}"
-        # shellcheck disable=SC2086
-        local/data.sh ${local_data_opts}
+        hold data
+        words "${local_data_opts}"
+        local/data.sh ${words[@]+"${words[@]}"}
         end 1
     fi
 
     if wants 2; then
         if [ -n "${speed_perturb_factors}" ]; then
             begin "Stage 2: Speed perturbation (${speed_perturb_factors}): data/${train_set} -> data/${train_set}_sp"
+            hold data
             recipe perturb_speed --factors "${speed_perturb_factors}" --nj "${nj}" \
                 --skip_broken_audio "${skip_broken_audio}" "data/${train_set}" "data/${train_set}_sp"
             end 2
@@ -188,6 +196,7 @@ fi
 if ! "${skip_data_prep}"; then
     if wants 3; then
         begin "Stage 3: Format wav.scp: data/ -> ${data_feats} (${audio_format}, ${fs}, mono)"
+        hold data
         # shellcheck disable=SC2086
         for dset in $(printf '%s\n' "${train_set}" "${valid_set}" ${calibration_set} ${test_sets} | awk '!seen[$0]++'); do
             target=${data_feats}/${dset}
@@ -200,6 +209,7 @@ if ! "${skip_data_prep}"; then
 
     if wants 4; then
         begin "Stage 4: Remove long, short and empty utterances: ${data_feats}/org -> ${data_feats}"
+        hold data
         for dset in "${train_set}" "${valid_set}"; do
             recipe filter_data --fs "${fs}" --min_wav_duration "${min_wav_duration}" \
                 --max_wav_duration "${max_wav_duration}" "${data_feats}/org/${dset}" "${data_feats}/${dset}"
@@ -211,8 +221,9 @@ if ! "${skip_data_prep}"; then
         text=${list_text}
         [ "${token_type}" = bpe ] && text=${bpe_train_text}
         begin "Stage 5: Token list (${token_type}): ${text} -> ${token_list}"
-        # shellcheck disable=SC2086
-        recipe token_list --token_type "${token_type}" --text ${text} --output "${token_list}" \
+        hold data
+        files "${text}"
+        recipe token_list --token_type "${token_type}" --text "${words[@]}" --output "${token_list}" \
             --nlsyms_txt "${nlsyms_txt}" --nbpe "${nbpe}" --bpemode "${bpemode}" \
             --bpe_char_cover "${bpe_char_cover}" --bpe_nlsyms "${bpe_nlsyms}"
         end 5
@@ -242,6 +253,7 @@ if ! "${skip_train}"; then
         need_config "${asr_config}"
         need_file "${token_list}" "stage 5 makes it"
         logdir=${asr_stats_dir}/logdir
+        write_run_sh "${asr_stats_dir}" 10
         mkdir -p "${logdir}"
         for dset in "${train_set}" "${valid_set}"; do
             need_file "${data_feats}/${dset}/wav.scp" "stages 3 and 4 make it"
@@ -249,9 +261,9 @@ if ! "${skip_train}"; then
         stats_nj=$(min "${nj}" "$(wc -l < "${data_feats}/${train_set}/wav.scp")" "$(wc -l < "${data_feats}/${valid_set}/wav.scp")")
         recipe split_scp --nj "${stats_nj}" "${data_feats}/${train_set}/wav.scp" "${logdir}/train.JOB.scp"
         recipe split_scp --nj "${stats_nj}" "${data_feats}/${valid_set}/wav.scp" "${logdir}/valid.JOB.scp"
-        write_run_sh "${asr_stats_dir}" 10
 
         log "ASR collect-stats started... log: '${logdir}/stats.*.log'"
+        words "${asr_args}"
         # shellcheck disable=SC2086
         ${train_cmd} JOB=1:"${stats_nj}" "${logdir}/stats.JOB.log" \
             "${python}" -m espnet_layerskip.bin.asr_train \
@@ -260,7 +272,7 @@ if ! "${skip_train}"; then
                 --train_shape_file "${logdir}/train.JOB.scp" \
                 --valid_shape_file "${logdir}/valid.JOB.scp" \
                 --output_dir "${logdir}/stats.JOB" \
-                ${asr_args} --ngpu 0
+                ${words[@]+"${words[@]}"} --ngpu 0
 
         input_dirs=()
         for n in $(seq "${stats_nj}"); do input_dirs+=(--input_dir "${logdir}/stats.${n}"); done
@@ -269,8 +281,8 @@ if ! "${skip_train}"; then
         # The number of tokens as the last dimension: batch_bins counts it.
         num_tokens=$(wc -l < "${token_list}")
         for part in train valid; do
-            sed -e "s/\$/,${num_tokens}/" "${asr_stats_dir}/${part}/text_shape" \
-                > "${asr_stats_dir}/${part}/text_shape.${token_type}"
+            add_dimension "${asr_stats_dir}/${part}/text_shape" "${num_tokens}" \
+                "${asr_stats_dir}/${part}/text_shape.${token_type}"
         done
         end 10
     fi
@@ -278,7 +290,9 @@ if ! "${skip_train}"; then
     if wants 11; then
         begin "Stage 11: ASR training: ${data_feats}/{${train_set},${valid_set}} -> ${asr_exp}"
         need_config "${asr_config}"
-        need_file "${asr_stats_dir}/train/text_shape.${token_type}" "stage 10 makes it"
+        for part in train valid; do
+            need_file "${asr_stats_dir}/${part}/text_shape.${token_type}" "stage 10 makes it"
+        done
         case ${feats_normalize} in
             global_mvn) normalize_opts=(--normalize global_mvn
                 --normalize_conf "stats_file=${asr_stats_dir}/train/feats_stats.npz") ;;
@@ -313,18 +327,18 @@ if ! "${skip_train}"; then
             export OMP_NUM_THREADS=${user_threads:-${cores}} MALLOC_MMAP_THRESHOLD_=33554432
             export MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=67108864
         fi
+        words "${asr_args}"
         if [ "${num_nodes}" -gt 1 ]; then
-            # shellcheck disable=SC2086
             "${python}" -m espnet2.bin.launch --cmd "${cuda_cmd}" --log "${asr_exp}/train.log" \
                 --ngpu "${ngpu}" --num_nodes "${num_nodes}" --multiprocessing_distributed true \
-                --init_file_prefix "${asr_exp}/.dist_init_" -- "${train_command[@]}" ${asr_args}
+                --init_file_prefix "${asr_exp}/.dist_init_" -- "${train_command[@]}" ${words[@]+"${words[@]}"}
         else
             show=()
             [[ ${cuda_cmd} == *espnet_layerskip.recipe.run_jobs* ]] \
                 && show=(--rotate 5 --show 'epoch results:|The training was finished|has already reached')
             # shellcheck disable=SC2086
             ${cuda_cmd} --gpu "${ngpu}" ${show[@]+"${show[@]}"} "${asr_exp}/train.log" \
-                "${train_command[@]}" ${asr_args} --ngpu "${ngpu}" --multiprocessing_distributed true
+                "${train_command[@]}" ${words[@]+"${words[@]}"} --ngpu "${ngpu}" --multiprocessing_distributed true
         fi
         end 11
     fi
@@ -342,17 +356,22 @@ if ! "${skip_eval}"; then
                 "$(find "${asr_exp}" -maxdepth 1 -name 'valid.*.pth' -printf '%f ')"
         fi
         lm_opts=()
-        if "${use_lm}"; then
+        if [ "${decode_lm}${decode_ngram}" != "${use_lm}${use_ngram}" ]; then
+            log "decoder ${decoder}: language models that it cannot use are left out (use_lm=${decode_lm}, use_ngram=${decode_ngram})"
+        fi
+        if "${decode_lm}"; then
             need_file "${lm_exp}/${inference_lm}" "stage 7 makes it; --inference_lm chooses one"
             lm_opts+=(--lm_train_config "${lm_exp}/config.yaml" --lm_file "${lm_exp}/${inference_lm}")
         fi
-        if "${use_ngram}"; then
+        if "${decode_ngram}"; then
+            [ "${ngram_unit}" = token ] || [ "${decoder}" = ngram ] \
+                || die "ESPnet's search takes an n-gram over tokens: --ngram_unit token, or decoder_type: ngram"
             need_file "${ngram_exp}/${inference_ngram}" "stage 9 makes it"
             lm_opts+=(--ngram_file "${ngram_exp}/${inference_ngram}")
             [ "${ngram_unit}" = word ] && lm_opts+=(--lexicon "${ngram_exp}/words.txt")
         fi
         write_run_sh "${asr_exp}/${inference_tag}" 12
-        threshold=$(told_threshold "${inference_config}" "${inference_args}")
+        threshold=$(told blank_threshold "${inference_config}" "${inference_args}")
         if [ "${threshold}" = auto ]; then
             cal_set=${calibration_set:-${valid_set}}
             cal_opts=()
@@ -368,6 +387,8 @@ if ! "${skip_eval}"; then
                 --max-wer-increase "${max_wer_increase}" || status=$?
             case "${status}" in
                 0) ;;
+                1) need_file "${asr_exp}/calibration.json" "calibration failed with status 1"
+                    log "Calibration: utterances of ${cal_set} could not be used, see above" ;;
                 3) log "Calibration: nothing is shown to keep the budget, so that frames skip no layers" ;;
                 *) die "calibration failed with status ${status}" ;;
             esac
@@ -387,16 +408,18 @@ if ! "${skip_eval}"; then
             resume=()
             if [[ ${_cmd} == *espnet_layerskip.recipe.run_jobs* ]]; then
                 resume=(--retries 1 --done "${logdir}/done.JOB.json" --fresh "${logdir}/output.JOB"
+                    --makes "${logdir}/output.JOB/1best_recog/text"
                     --depends "${logdir}/keys.JOB.scp" --depends "${data}/utt2num_samples"
                     --depends "${asr_exp}/${inference_asr_model}" --depends "${asr_exp}/config.yaml")
                 [ -n "${inference_config}" ] && resume+=(--depends "${inference_config}")
                 # "auto", which is the default too, reads it
                 [ "${threshold:-auto}" = auto ] && [ -f "${asr_exp}/calibration.json" ] \
                     && resume+=(--depends "${asr_exp}/calibration.json")
-                "${use_lm}" && resume+=(--depends "${lm_exp}/${inference_lm}")
-                "${use_ngram}" && resume+=(--depends "${ngram_exp}/${inference_ngram}")
+                "${decode_lm}" && resume+=(--depends "${lm_exp}/${inference_lm}")
+                "${decode_ngram}" && resume+=(--depends "${ngram_exp}/${inference_ngram}")
             fi
             log "Decoding of ${dset} started... log: '${logdir}/asr_inference.*.log'"
+            words "${inference_args}"
             # shellcheck disable=SC2086
             ${_cmd} --gpu "${_ngpu}" ${resume[@]+"${resume[@]}"} JOB=1:"${_nj}" "${logdir}/asr_inference.JOB.log" \
                 "${python}" -m espnet_layerskip.bin.asr_inference \
@@ -407,7 +430,7 @@ if ! "${skip_eval}"; then
                     --asr_model_file "${asr_exp}/${inference_asr_model}" \
                     --output_dir "${logdir}/output.JOB" \
                     ${lm_opts[@]+"${lm_opts[@]}"} \
-                    ${inference_config:+--config "${inference_config}"} ${inference_args} || failed+=" ${dset}"
+                    ${inference_config:+--config "${inference_config}"} ${words[@]+"${words[@]}"} || failed+=" ${dset}"
             # What the parts have is kept, also when one of them failed.
             recipe merge_outputs --nj "${_nj}" --keys "${data}/wav.scp" "${logdir}/output.JOB" "${dir}"
         done
@@ -443,7 +466,8 @@ if wants 14 && ! "${skip_packing}"; then
     [ "${feats_normalize}" = global_mvn ] && pack_opts+=(--option "${asr_stats_dir}/train/feats_stats.npz")
     ${train_cmd} "${asr_exp}/pack.log" "${python}" -m espnet2.bin.pack asr \
         --asr_train_config "${asr_exp}/config.yaml" --asr_model_file "${asr_exp}/${inference_asr_model}" \
-        ${pack_opts[@]+"${pack_opts[@]}"} --outpath "${packed_model}"
+        ${pack_opts[@]+"${pack_opts[@]}"} --outpath "${packed_model%.zip}.partial.zip"
+    mv "${packed_model%.zip}.partial.zip" "${packed_model}"
     end 14
 fi
 
@@ -455,9 +479,10 @@ if wants 16 && ! "${skip_compare}"; then
     : "${compare_exps:=${asr_exp}}"
     : "${compare_dir:=${expdir}/compare}"
     begin "Stage 16: Compare experiments: ${compare_exps} -> ${compare_dir}"
-    # shellcheck disable=SC2086
+    hold "${compare_dir}"
+    files "${compare_exps}"
     "${python}" -m espnet_layerskip.bin.compare_exps --data "${data_feats}/${test_sets##* }" \
-        --model_file "${inference_asr_model}" --exp ${compare_exps} --output "${compare_dir}"
+        --model_file "${inference_asr_model}" --exp "${words[@]}" --output "${compare_dir}"
     end 16
 fi
 

@@ -13,5 +13,5 @@ parse_known_options=true
     --speed_perturb_factors "0.9 1.0 1.1" \
     --asr_config conf/train_asr_layerskip.yaml \
     --inference_config conf/decode_asr.yaml \
-    --local_data_opts "${an4_root:+--an4_root ${an4_root}} --an4_url ${an4_url}" \
+    --local_data_opts "${an4_root:+--an4_root $(printf %q "${an4_root}")} --an4_url ${an4_url}" \
     "$@"

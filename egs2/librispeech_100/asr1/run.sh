@@ -16,5 +16,5 @@ parse_known_options=true
     --speed_perturb_factors "0.9 1.0 1.1" \
     --asr_config conf/train_asr_layerskip.yaml \
     --inference_config conf/decode_asr.yaml \
-    --local_data_opts "${librispeech_root:+--librispeech_root ${librispeech_root}} --librispeech_url ${librispeech_url} --check_counts ${check_counts}" \
+    --local_data_opts "${librispeech_root:+--librispeech_root $(printf %q "${librispeech_root}")} --librispeech_url ${librispeech_url} --check_counts ${check_counts}" \
     "$@"

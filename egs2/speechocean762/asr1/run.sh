@@ -16,5 +16,5 @@ parse_known_options=true
     --speed_perturb_factors "0.9 1.0 1.1" \
     --asr_config conf/train_asr_layerskip.yaml \
     --inference_config conf/decode_asr.yaml \
-    --local_data_opts "${so762_root:+--so762_root ${so762_root}} --so762_url ${so762_url} ${so762_scores:+--so762_scores ${so762_scores}} ${an4_root:+--an4_root ${an4_root}}" \
+    --local_data_opts "${so762_root:+--so762_root $(printf %q "${so762_root}")} --so762_url ${so762_url} ${so762_scores:+--so762_scores $(printf %q "${so762_scores}")} ${an4_root:+--an4_root $(printf %q "${an4_root}")}" \
     "$@"

@@ -4,9 +4,10 @@
 # write_lm_text: the sentences that they learn from, without empty ones
 write_lm_text() {
     mkdir -p "${data_feats}"
-    for text in ${lm_train_text}; do need_file "${text}" "stage 1 makes data/, --lm_train_text names others"; done
-    # shellcheck disable=SC2086
-    cat ${lm_train_text} | awk 'NF > 1' > "${data_feats}/lm_train.txt"
+    files "${lm_train_text}"
+    for text in "${words[@]}"; do need_file "${text}" "stage 1 makes data/, --lm_train_text names others"; done
+    cat "${words[@]}" | awk 'NF > 1' > "${data_feats}/lm_train.txt.partial"
+    mv "${data_feats}/lm_train.txt.partial" "${data_feats}/lm_train.txt"
 }
 
 # lm_stages: run those of 6-9 that are wanted
@@ -28,16 +29,17 @@ lm_stages() {
             need_file "${lm_dev_text}" "stages 3 and 4 make it, or --lm_dev_text names one"
             write_lm_text
             write_run_sh "${lm_stats_dir}" 6
+            words "${lm_args}"
             # shellcheck disable=SC2086
             ${train_cmd} "${lm_stats_dir}/stats.log" \
                 "${python}" -m espnet_layerskip -m espnet2.bin.lm_train --collect_stats true \
                     "${lm_opts[@]}" \
                     --train_shape_file "${data_feats}/lm_train.txt" --valid_shape_file "${lm_dev_text}" \
-                    --output_dir "${lm_stats_dir}" ${lm_args} --ngpu 0
+                    --output_dir "${lm_stats_dir}" ${words[@]+"${words[@]}"} --ngpu 0
             num_tokens=$(wc -l < "${token_list}")
             for part in train valid; do
-                sed -e "s/\$/,${num_tokens}/" "${lm_stats_dir}/${part}/text_shape" \
-                    > "${lm_stats_dir}/${part}/text_shape.${token_type}"
+                add_dimension "${lm_stats_dir}/${part}/text_shape" "${num_tokens}" \
+                    "${lm_stats_dir}/${part}/text_shape.${token_type}"
             done
             end 6
         else
@@ -52,6 +54,7 @@ lm_stages() {
             need_file "${lm_stats_dir}/train/text_shape.${token_type}" "stage 6 makes it"
             write_run_sh "${lm_exp}" 7
             log "LM training started... log: '${lm_exp}/train.log'"
+            words "${lm_args}"
             # shellcheck disable=SC2086
             ${cuda_cmd} --gpu "${ngpu}" "${lm_exp}/train.log" \
                 "${python}" -m espnet_layerskip -m espnet2.bin.lm_train \
@@ -59,7 +62,7 @@ lm_stages() {
                     --train_shape_file "${lm_stats_dir}/train/text_shape.${token_type}" \
                     --valid_shape_file "${lm_stats_dir}/valid/text_shape.${token_type}" \
                     --fold_length "${lm_fold_length}" --resume true \
-                    --output_dir "${lm_exp}" ${lm_args} --ngpu "${ngpu}"
+                    --output_dir "${lm_exp}" ${words[@]+"${words[@]}"} --ngpu "${ngpu}"
             end 7
         else
             log "Stage 7: Skipped: no --use_lm true"
@@ -86,6 +89,7 @@ lm_stages() {
     if wants 9; then
         if "${use_ngram}"; then
             begin "Stage 9: N-gram (${ngram_num}, ${ngram_unit}): ${data_feats}/lm_train.txt -> ${ngram_exp}/${ngram_num}gram.arpa"
+            hold "${ngram_exp}"
             write_lm_text
             ngram_type=${token_type}
             [ "${ngram_unit}" = word ] && ngram_type=word

@@ -49,12 +49,33 @@ recipe() {
     "${python}" -m "espnet_layerskip.recipe.${module}" "$@"
 }
 
-# write_run_sh DIR STAGE: write a script that goes on from a stage
+# hold DIR: wait until no other run works on a directory; keep others out until the next hold
+hold() {
+    local status=0
+    mkdir -p "$1"
+    command -v flock > /dev/null || return 0
+    exec 8>> "$1/.lock"
+    flock -n 8 || status=$?
+    if [ "${status}" -eq 1 ]; then
+        log_at=1 log "Another run works on '$1': this one waits until it ends"
+        flock 8
+    fi
+}
+
+# add_dimension FILE N TARGET: a table of shapes with one dimension more, written in one step
+add_dimension() {
+    sed -e "s/\$/,$2/" "$1" > "$3.partial"
+    mv "$3.partial" "$3"
+}
+
+# write_run_sh DIR STAGE: hold a directory; write a script into it that goes on from a stage
 write_run_sh() {
     mkdir -p "$1"
+    hold "$1"
     # shellcheck disable=SC2154
-    printf '#!/usr/bin/env bash\ncd %q && %s--stage %s "$@"\n' "${PWD}" "${run_args}" "$2" > "$1/run.sh"
-    chmod +x "$1/run.sh"
+    printf '#!/usr/bin/env bash\ncd %q && %s--stage %s "$@"\n' "${PWD}" "${run_args}" "$2" > "$1/run.sh.partial"
+    chmod +x "$1/run.sh.partial"
+    mv "$1/run.sh.partial" "$1/run.sh"
     log_at=1 log "'$1/run.sh' goes on from stage $2"
 }
 
@@ -66,14 +87,25 @@ need_config() {
     [ -z "$1" ] || need_file "$1" "configurations here: $(find -L conf -name '*.yaml' -printf '%p ' 2> /dev/null)"
 }
 
-# told_threshold CONFIG ARGS: the blank_threshold that a decoding is told, arguments first; may be empty
-told_threshold() {
-    local told
-    told=$(sed -nE "s/.*--blank_threshold[ =]+['\"]?([^ '\"]+).*/\1/p" <<< "$2")
-    if [ -z "${told}" ] && [ -n "$1" ]; then
-        told=$(sed -nE "s/^blank_threshold:[[:space:]]*['\"]?([^ '\"#]+).*/\1/p" "$1")
+# told NAME|NAME CONFIG ARGS: what a decoding is told of an option, arguments first; may be empty
+told() {
+    local found
+    found=$(sed -nE "s/.*--($1)[ =]+['\"]?([^ '\"]+).*/\2/p" <<< "$3")
+    if [ -z "${found}" ] && [ -n "$2" ] && [ -f "$2" ]; then
+        found=$(sed -nE "s/^($1):[[:space:]]*['\"]?([^ '\"#]+).*/\2/p" "$2")
     fi
-    echo "${told}"
+    echo "${found}"
+}
+
+# words STRING: set the array `words` to the words of a string of options; quotes and \ keep spaces
+words() {
+    xargs -r true <<< "$1" || die "a quote is not closed: $1"
+    mapfile -d '' -t words < <(xargs -r printf '%s\0' <<< "$1")
+}
+
+# files LIST: set the array `words` to the one file (or directory) that a list names, else to its words
+files() {
+    if [ -e "$1" ]; then words=("$1"); else words "$1"; fi
 }
 
 # min N...: the smallest number
