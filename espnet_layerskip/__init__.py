@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from espnet_layerskip.registry import register_when_imported
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "LayerSkipASRTask",
