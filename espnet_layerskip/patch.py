@@ -5,19 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.encoders.convert import make_ours, make_stock
+from espnet_layerskip.inference.calibration import find_calibration, log_choice
 from espnet_layerskip.method.settings import SkipSettings
 
 logger = logging.getLogger(__name__)
 
 
 def add_skipping(
-    model: Any, gate_layer_idx: Sequence[int], optimize: bool = True, **settings: Any
+    model: Any,
+    gate_layer_idx: Sequence[int],
+    optimize: bool = True,
+    model_file: Path | str | None = None,
+    **settings: Any,
 ) -> Any:
     """Give the encoder of a loaded model gates, in place; no parameter is touched.
+
+    Without ``blank_threshold`` it skips as was calibrated for these gates, if that is known: our
+    Speech2Text knows it, for other objects ``model_file`` leads to it. A line of the log (INFO)
+    says what is used.
 
     The gates ask the model's CTC head, so it should be trained for their layers (ESPnet's
     ``interctc_layer_idx``, or our ``model: layerskip``). Where it is not, there is a warning.
@@ -27,6 +37,7 @@ def add_skipping(
             (ESPnet's or ours), Speech2TextGreedySearch, ForcedAligner, CTCSegmentation.
         gate_layer_idx: 1-based layers after which a gate sits.
         optimize: Run the exact fast form, where the encoder has one and is in evaluation mode.
+        model_file: The checkpoint that ``model`` was loaded from.
         settings: Those of `SkipSettings` (``blank_threshold=0.9`` ...), and ``train_skip_prob``
             and ``train_spike_extensions`` of the encoder.
 
@@ -48,7 +59,17 @@ def add_skipping(
             f"{type(asr_model).__name__} has no CTC head (ctc_weight: 0.0), which the gates need"
         )
     trained = {*getattr(encoder, "interctc_layer_idx", ()), *getattr(encoder, "gate_layer_idx", ())}
-    make_ours(encoder, gate_layer_idx, **settings)
+    names = {f.name for f in fields(SkipSettings)} & settings.keys()
+    asked = SkipSettings(**{name: settings.pop(name) for name in names})
+    found, problem = getattr(model, "calibration", None), ""
+    if asked.blank_threshold is not None or (found is not None and not found.fits(gate_layer_idx)):
+        found = None
+    if asked.blank_threshold is None and model_file is not None:
+        found, problem = find_calibration(model_file, gate_layer_idx)
+    wanted = asked if found is None else asked.over(found.settings)
+    told = {name: value for name, value in asdict(wanted).items() if value is not None}
+    make_ours(encoder, gate_layer_idx, **told, **settings)
+    log_choice(encoder.settings, found, asked != SkipSettings(), problem)
     if untrained := sorted(set(gate_layer_idx) - trained):
         logger.warning(
             "the CTC head is not known to be trained for layers %s (interctc_layer_idx: %s): its "

@@ -26,7 +26,7 @@ TOP = {
     "__init__": "root",
     "registry": "registry",
     "task": "training",
-    "patch": "training",
+    "patch": "inference",
     "cli": "verbs",
     "__main__": "verbs",
 }

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shutil
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from espnet_layerskip.encoders.convert import from_stock, make_ours, to_stock
 from espnet_layerskip.inference.posteriors import encode, extract_features
 from espnet_layerskip.inference.speech2text import ESPnetSpeech2Text, load_model
 from espnet_layerskip.method.settings import OFF
+from tests.support.experiments import write_calibration
 from tests.support.numerics import assert_same
 
 GATES = {"gate_layer_idx": [1, 2], "blank_threshold": 0.6, "spike_extension": (0, 1)}
@@ -73,6 +75,26 @@ def test_espnets_own_object_skips_and_goes_back(stock, waves):
     assert text(stock(waves[0])) == expected
     add_skipping(stock, **GATES)  # and again
     assert text(stock(waves[0])) == skipping
+
+
+def test_gates_are_as_calibrated_unless_a_threshold_is_given(exps, tmp_path):
+    """Our object knows its calibration; for ESPnet's the checkpoint leads to it."""
+    exp = shutil.copytree(exps["ours"], tmp_path / "exp")
+    write_calibration(exp, 0.7)
+    calibrated = "threshold=0.7 extension=1,2 context=packed gates=1"
+    ours = load_model(exp, decoder_type="greedy")
+    files = ours.model_files
+    theirs = ESPnetSpeech2Text(files.train_config, files.model_file, ctc_weight=1.0)
+    for model, known in ((ours, {}), (theirs, {"model_file": files.model_file})):
+        encoder = model.asr_model.encoder
+        add_skipping(model, [1], **known)
+        assert encoder.settings.describe() == calibrated
+        add_skipping(model, [1], skip_context="full", **known)
+        assert encoder.settings.describe() == calibrated.replace("packed", "full")
+        add_skipping(model, [1], blank_threshold=0.8, **known)
+        assert encoder.settings.describe() == "threshold=0.8 extension=1,1 context=full gates=1"
+        add_skipping(model, [2], **known)
+        assert encoder.settings.blank_threshold == 0.9
 
 
 def test_our_object_and_its_batches(models, waves):

@@ -20,13 +20,13 @@ from espnet_layerskip.evaluation.scoring import characters, check_hypotheses, sc
 from espnet_layerskip.evaluation.seen_data import what_it_did
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.files import some
-from espnet_layerskip.inference.calibration import Calibration, calibration_file
+from espnet_layerskip.inference.calibration import Calibration, calibration_file, keep_old
 from espnet_layerskip.inference.pretrained import ModelFiles, find_model
 from espnet_layerskip.method.settings import SkipSettings, can_skip
 from espnet_layerskip.training.checkpoint import file_digest
 
 PROGRESS_SECONDS = 5.0
-RULE = "limit 97.5 %, fixed sequence"  # how a setting is shown to keep the budget
+RULE = "limit 97.5 %, fixed sequence, savings of 1 %"  # how a setting is shown to keep the budget
 
 
 def calibrate(
@@ -41,8 +41,9 @@ def calibrate(
     thresholds: Sequence[float] | None = None,
     extensions: Sequence[tuple[int, int]] | None = None,
     model_file: str | None = None,
-) -> tuple[Calibration, Path]:
-    """Try settings, choose one and write the file; return it with its path.
+    dry_run: bool = False,
+) -> tuple[Calibration, Path, Path | None]:
+    """Try settings, choose one and write the file.
 
     Args:
         exp: Experiment folder.
@@ -54,6 +55,10 @@ def calibrate(
         seen_data: Take data that trained the model or chose the checkpoint, too; the file says so.
         thresholds, extensions: See `grid`.
         model_file: Checkpoint name; None = the default one.
+        dry_run: Write nothing.
+
+    Returns:
+        What was found; its file; where the file that was there is kept now, None if none was.
 
     Raises:
         ValueError: If the model or the data cannot be used.
@@ -88,6 +93,7 @@ def calibrate(
             "name": data_dir.resolve().name,
             "utterances": utterances,
             "speakers": speakers,
+            **({"refused": data.refused} if data.refused else {}),
             "sha256": question["tables"],
             "seen": seen,
         },
@@ -99,8 +105,11 @@ def calibrate(
         asked=question,
     )
     path = calibration_file(experiment.speech2text.model_files.model_file)
-    found.save(path)
-    return found, path
+    kept = None
+    if not dry_run:
+        kept = keep_old(path)
+        found.save(path)
+    return found, path, kept
 
 
 def asked(

@@ -35,8 +35,8 @@ def calibration_page(found: Calibration) -> str:
             "",
             "Shown: the upper limit (97.5 %) is not over the budget. The settings are tested from "
             "top to bottom, and the first that fails ends the test: of many settings some fit by "
-            "luck. Utterances needed: so many like these would show a setting that changes as "
-            "much, but loses nothing.",
+            "luck. One that saves less than 1 % of the FLOPs is not tested. Utterances needed: so "
+            "many like these would show a setting that changes as much, but loses nothing.",
             "",
             f"Calibrated: {found.describe()}",
         ]

@@ -31,6 +31,8 @@ from espnet_layerskip.evaluation.evidence import clump_size, collect
 from espnet_layerskip.evaluation.scoring import ROUNDING, Interval
 from espnet_layerskip.method.settings import SkipSettings
 
+MEASURABLE = 0.01  # of full depth's FLOPs: a smaller difference is no difference in time
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -121,12 +123,13 @@ def choose(
     """Return the cheapest setting that keeps the budget, and what of it does.
 
     Every setting that was tried and runs more has to keep the budget as well: see the head of
-    this file. Cheapest by encoder FLOPs; of equally cheap ones the one with the fewest errors, then
-    the more cautious one (higher threshold).
+    this file. Of those that do, all within `MEASURABLE` of the fewest encoder FLOPs are equally
+    cheap: of these the one with the fewest errors, then with the fewest FLOPs, then the more
+    cautious one (higher threshold).
 
     Args:
         trials: Settings tried.
-        full_depth: Is returned, with "nothing", if none of them fits and saves FLOPs.
+        full_depth: Is returned, with "nothing", if none of them fits and saves measurably.
         point_estimate: Where no upper bound keeps the budget, go by the rate as measured.
     """
     tests = {"upper bound": attrgetter("fits")}
@@ -135,18 +138,20 @@ def choose(
     for name, fits in tests.items():
         kept = list(takewhile(fits, in_order(trials, full_depth)))
         if kept:
-            return min(kept, key=_cost), name
+            limit = kept[-1].encoder_flops + MEASURABLE * full_depth.encoder_flops
+            return min((t for t in kept if t.encoder_flops <= limit), key=_cost), name
     return full_depth, "nothing"
 
 
 def in_order(trials: Sequence[Trial], full_depth: Trial) -> list[Trial]:
-    """Return the settings that save FLOPs, in the order in which they are tested."""
-    cheaper = [t for t in trials if t.encoder_flops < full_depth.encoder_flops]
+    """Return the settings that save measurable FLOPs, in the order in which they are tested."""
+    limit = (1.0 - MEASURABLE) * full_depth.encoder_flops
+    cheaper = [t for t in trials if t.encoder_flops <= limit]
     return sorted(cheaper, key=lambda t: (-t.encoder_flops, -_highest(t)))
 
 
 def _cost(trial: Trial) -> tuple[float, ...]:
-    return trial.encoder_flops, trial.rate, -_highest(trial)
+    return trial.rate, trial.encoder_flops, -_highest(trial)
 
 
 def _highest(trial: Trial) -> float:
@@ -178,6 +183,9 @@ def find_warnings(
                 f"its utterances have fewer than the {least} frames to drop that it takes to save "
                 "time on this machine, or the gate's head finds no blank"
             )
+        if any(t.encoder_flops < full_depth.encoder_flops for t in trials):
+            saves = f"no setting saves {100 * MEASURABLE:g} % of the encoder's FLOPs there"
+            return [f"{saves}: few frames skip, or few layers; skipping is off"]
         return [f"no setting skips a frame there: {why}; skipping is off"]
     if kept_by == "upper bound":
         return []

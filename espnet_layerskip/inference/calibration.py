@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from espnet_layerskip.files import write_text
+from espnet_layerskip.files import write_bytes, write_text
 from espnet_layerskip.method.settings import SkipSettings, can_skip
 from espnet_layerskip.training.checkpoint import file_digest
 
 FILE_NAME = "calibration.json"
+MAX_BYTES = 10_000_000  # a sweep of a thousand settings has a tenth of it
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,10 @@ class Calibration:
         """True if no frame skips."""
         return self.settings.full_depth
 
+    def fits(self, gate_layer_idx: Sequence[int]) -> bool:
+        """Return whether a model with these gates has all that decide."""
+        return set(self.settings.gates_in_use or ()) <= set(gate_layer_idx)
+
     def describe(self) -> str:
         """Return the setting and what it was chosen by, in one line."""
         found = f"on {self.data['utterances']} utterances of {self.data['name']}"
@@ -99,6 +106,20 @@ def calibration_file(model_file: Path | str) -> Path:
     return Path(model_file).parent / FILE_NAME
 
 
+def keep_old(path: Path) -> Path | None:
+    """Copy a calibration that is to be replaced to ``calibration.json.N``, the first free N.
+
+    Returns:
+        The copy; None if there is nothing to keep.
+    """
+    if not path.is_file():
+        return None
+    names = (path.with_name(f"{path.name}.{n}") for n in count(1))
+    kept = next(name for name in names if not name.exists())
+    write_bytes(kept, path.read_bytes())
+    return kept
+
+
 def read_calibration(path: Path | str) -> Calibration:
     """Read a calibration.
 
@@ -106,6 +127,8 @@ def read_calibration(path: Path | str) -> Calibration:
         ValueError: If the file is damaged or of another kind.
     """
     try:
+        if Path(path).stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if isinstance(content, Mapping) and "settings" not in content:
             content = _from_older(content)
@@ -113,12 +136,31 @@ def read_calibration(path: Path | str) -> Calibration:
         if not isinstance(content, Mapping) or needed - content.keys():
             raise ValueError("entries are missing")
         values = {f.name: content[f.name] for f in fields(Calibration) if f.name in content}
+        _check(values)
         return Calibration(**values | {"settings": SkipSettings.from_json(values["settings"])})
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, RecursionError) as e:
         raise ValueError(
             f"{path} is not a calibration ({e}): delete it, or write it anew with "
             "espnet-layerskip calibrate"
         ) from e
+
+
+_KINDS = {"warnings": list, "sweep": list, "settings": Mapping, "data": Mapping}
+_KINDS |= dict.fromkeys(("full_depth", "chosen", "environment", "asked"), Mapping)  # asked: {}
+_KINDS |= dict.fromkeys(("metric", "kept_by", "checkpoint", "sha256", "command"), str)
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for an entry that is not what `Calibration` says; settings check their own.
+
+    Entries are printed and logged: none may fail there.
+    """
+    wrong = [n for n, kind in _KINDS.items() if not isinstance(values.get(n, {}), kind)]
+    budget = values["max_increase"]
+    if type(budget) not in (int, float) or not 0.0 <= budget < math.inf:
+        wrong.append("max_increase")
+    if wrong or not {"name", "utterances"} <= values["data"].keys():
+        raise ValueError(f"entries of another kind: {', '.join(wrong) or 'data'}")
 
 
 def _from_older(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -136,7 +178,7 @@ def choose_skipping(
     blank_threshold: Any,
     settings: SkipSettings,
 ) -> Calibration | None:
-    """Set what skips, as calibrated for "auto"; options beside it win.
+    """Set what skips, as calibrated for "auto"; options beside it win. Log it in one line.
 
     Args:
         encoder: Any encoder.
@@ -145,48 +187,68 @@ def choose_skipping(
         settings: What was asked for.
 
     Returns:
-        The calibration that was read, if any.
+        The calibration that is used, if any.
 
     Raises:
         ValueError: If the calibration is damaged or a setting does not fit.
     """
-    found = None
+    wanted, found, problem = settings.resolved(encoder), None, ""
+    if not can_skip(encoder):
+        return None
     if blank_threshold == "auto" and model_file is not None:
-        found = _usable(encoder, Path(model_file))
-    wanted = settings.resolved(encoder)
+        found, problem = find_calibration(model_file, encoder.gate_layer_idx)
     if found is not None:
-        if settings != SkipSettings():
-            logger.warning("options beside blank_threshold 'auto' win over what was calibrated")
         wanted = settings.over(found.settings).resolved(encoder)
-    if can_skip(encoder):
-        encoder.settings = wanted
+    encoder.settings = wanted
+    log_choice(wanted, found, settings != SkipSettings(), problem)
     return found
 
 
-def _usable(encoder: Any, model_file: Path) -> Calibration | None:
-    """Return the calibration beside a checkpoint.
+def log_choice(
+    settings: SkipSettings, found: Calibration | None, asked: bool, problem: str = ""
+) -> None:
+    """Say in one line of the log how a model skips, and why so.
 
-    None if there is none, or (with a warning) if it is of other weights or other gates.
+    Args:
+        settings: A whole record.
+        found: The calibration that is used, if any.
+        asked: Whether the caller has named a setting.
+        problem: Why a calibration that is there is not used.
+    """
+    now = "off" if settings.full_depth else settings.describe()
+    how = "as asked for" if asked else "as configured"
+    if problem:
+        logger.warning("skipping is %s (%s): %s", how, now, problem)
+    elif found is None:
+        logger.info("skipping is %s: %s", how, now)
+    elif asked:
+        logger.warning("skipping: %s: the options win over what was calibrated", now)
+    else:
+        level = logging.INFO if found.shown or found.is_off else logging.WARNING
+        logger.log(level, "skipping is as calibrated: %s", found.describe())
+
+
+def find_calibration(
+    model_file: Path | str, gate_layer_idx: Sequence[int]
+) -> tuple[Calibration | None, str]:
+    """Return the calibration beside a checkpoint, or None and why the one there is not used.
+
+    Args:
+        model_file: The checkpoint.
+        gate_layer_idx: Gates of the model.
 
     Raises:
         ValueError: If the file is damaged.
     """
-    path = calibration_file(model_file)
-    if not can_skip(encoder) or not path.is_file():
-        return None
-    found = read_calibration(path)
-    in_use, gates = list(found.settings.gates_in_use or ()), list(encoder.gate_layer_idx)
+    path, model_file = calibration_file(model_file), Path(model_file)
+    if not path.is_file():
+        return None, ""
+    found, reason = read_calibration(path), ""
     if found.sha256 != file_digest(model_file):
         reason = f"is of other weights ({found.checkpoint}) than {model_file.name}"
-    elif not set(in_use) <= set(gates):
-        reason = f"is for gates {in_use}, the model has {gates}"
-    else:
-        level = logging.INFO if found.shown or found.is_off else logging.WARNING
-        logger.log(level, "calibrated: %s", found.describe())
-        return found
-    logger.warning(
-        "%s %s: it is not used, skipping is as configured; run espnet-layerskip calibrate",
-        path,
-        reason,
-    )
-    return None
+    elif not found.fits(gate_layer_idx):
+        in_use = list(found.settings.gates_in_use or ())
+        reason = f"is for gates {in_use}, the model has {list(gate_layer_idx)}"
+    if reason:
+        return None, f"{path} {reason}: it is not used; run espnet-layerskip calibrate"
+    return found, ""

@@ -72,7 +72,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         lexicon: Words to decode to, of "ngram"; see :func:`~.decoding.lexicon.read_lexicon`.
         blank_threshold: In (0, 1], "off", None = as configured, or "auto" = the calibrated
             setting that is stored beside the checkpoint (``espnet-layerskip calibrate``), as
-            configured where there is none. ``calibration`` then holds what was read.
+            configured where there is none. ``calibration`` then holds what was read, and one
+            line of the log says what is used.
         spike_extension: (left, right) frames, or None = as configured.
         skip_context: packed, packed_original or full, or None = as configured.
         exit_layer: Gate layer after which every frame stops, or None = no early exit.
@@ -108,7 +109,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         decoder_type: str = "espnet",
         drop_threshold: float | str | None = None,
         lexicon: Path | str | None = None,
-        blank_threshold: float | str | None = None,
+        blank_threshold: float | str | None = "auto",
         spike_extension: Sequence[int] | str | None = None,
         skip_context: str | None = None,
         exit_layer: int | str | None = None,
@@ -121,7 +122,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         self.decoder_type = check_choice("decoder_type", decoder_type, DECODER_TYPES)
         config = training_config(asr_train_config, asr_model_file)
         self.drop_threshold = choose_drop_threshold(drop_threshold, decoder_type)
-        search = {} if decoder_type == "espnet" else take_search_arguments(decoder_type, kwargs)
+        search = take_search_arguments(decoder_type, kwargs, lexicon)
         kwargs = espnet_arguments(ESPnetSpeech2Text, kwargs, config)
         quantize = kwargs.pop("quantize_asr_model", False)
         if asr_model_file is None:

@@ -28,7 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "means: the upper 97.5 % limit of the increase is within the budget, for this setting and "
         "for all that skip less. The limit counts what a small set cannot show, and the spread "
         "between speakers. Where no setting is shown to keep the budget, 'off' is stored, what "
-        "would be needed is said, and the exit status is 3."
+        "would be needed is said, and the exit status is 3. A file that was there is kept as "
+        "calibration.json.1 (or .2 ...)."
     )
     add = parser.add_argument
     add("--exp", required=True, metavar="EXPDIR", help="experiment directory")
@@ -72,6 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do nothing where the same was asked of the same files before",
     )
+    add("--dry-run", action="store_true", help="try, choose and print, but write nothing")
     add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
 
 
@@ -79,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate as the arguments of `add_options` say.
 
     Returns:
-        Exit status: 0, or 3 if no setting keeps the budget, so that "off" was stored.
+        Exit status: 0; 3 if no setting keeps the budget, so that "off" was stored; else 1 if
+        utterances could not be used (the others were).
 
     Raises:
         ValueError: If the call, the model or the data cannot be used.
@@ -92,8 +95,10 @@ def run(args: argparse.Namespace) -> int:
     if args.num_threads is not None and args.num_threads < 1:
         raise ValueError(f"--num-threads must be at least 1, but got {args.num_threads}")
     exp, data = Path(args.exp), Path(args.data)
-    if exp.is_file():
-        raise ValueError(f"{exp}: calibrate the experiment directory, then pack it again")
+    if exp.is_file() and not args.dry_run:
+        raise ValueError(
+            f"{exp}: calibrate the experiment directory, then pack it again, or say --dry-run"
+        )
     thresholds, extensions = read_grid(args.thresholds, args.extensions)
     question: dict[str, Any] = {
         "metric": args.metric,
@@ -105,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.if_needed and (stored := current(exp, data, args.model_file, question)) is not None:
         print(f"{exp}: calibrated already: {stored.describe()}")
-        return NOTHING_FITS if stored.kept_by == "nothing" else 0
+        return _status(stored)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
         import torch
@@ -116,18 +121,29 @@ def run(args: argparse.Namespace) -> int:
 
         if args.num_threads is not None:
             torch.set_num_threads(args.num_threads)
-        found, path = calibrate(
+        found, path, kept = calibrate(
             exp,
             data,
             command=typed(["python", "-m", "espnet_layerskip.cli", *args.argv]),
             model_file=args.model_file,
+            dry_run=args.dry_run,
             **question,
         )
     print(calibration_page(found))
     for warning in found.warnings:
         print(f"WARNING: {warning}", file=sys.stderr)
-    print(f"written: {path}")
-    return NOTHING_FITS if found.kept_by == "nothing" else 0
+    if args.dry_run:
+        print("written: nothing (--dry-run)")
+    else:
+        print(f"written: {path}" + (f", the one before is kept: {kept}" if kept else ""))
+    return _status(found)
+
+
+def _status(found: Calibration) -> int:
+    """Return the exit status of a calibration, see `run`."""
+    if found.kept_by == "nothing":
+        return NOTHING_FITS
+    return 1 if found.data.get("refused") else 0
 
 
 def current(

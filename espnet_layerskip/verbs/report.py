@@ -33,13 +33,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "report.json. Progress goes to stderr."
     )
     add = parser.add_argument
-    add("--exp", type=Path, required=True, metavar="DIR", help="experiment with a gate")
+    add(
+        "--exp",
+        required=True,
+        metavar="EXPDIR_ZIP_OR_TAG",
+        help="experiment with a gate, packed zip, or tag of espnet_model_zoo",
+    )
     add(
         "--compare",
         nargs="+",
         action="extend",
         default=[],
-        metavar="[LABEL=]DIR",
+        metavar="[LABEL=]EXPDIR_ZIP_OR_TAG",
         help="other experiments in the same axes, with or without a gate",
     )
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write into")

@@ -51,6 +51,21 @@ def test_the_cheapest_of_those_that_keep_the_budget(full):
     assert find_warnings([allowed, good], off, allowed, "upper bound", 30.0, 400) == []
 
 
+def test_a_saving_that_cannot_be_measured_is_none(full):
+    """Within 1 % of full depth's FLOPs the more accurate setting is kept, and full depth is off."""
+    off = trial(full, full, budget=30.0, flops=1000)
+    accurate = trial(full, full, budget=30.0, flops=605)
+    cheap = trial(worse(full), full, budget=30.0, flops=596)
+    cheaper = trial(worse(full), full, budget=30.0, flops=594)
+    assert cheap.fits
+    assert choose([cheap, accurate], off) == (accurate, "upper bound")
+    assert choose([cheaper, accurate], off) == (cheaper, "upper bound")
+    nearly = trial(full, full, budget=30.0, flops=991)
+    assert choose([nearly], off) == (off, "nothing")
+    [warning] = find_warnings([nearly], off, off, "nothing", 30.0, 400)
+    assert "no setting saves 1 % of the encoder's FLOPs there" in warning
+
+
 def test_the_first_setting_that_fails_ends_the_test(full):
     """One that runs more breaks the budget: that those after it do not is chance."""
     off = trial(full, full, flops=100)

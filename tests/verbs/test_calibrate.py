@@ -97,10 +97,10 @@ def test_the_right_answer_is_found_stored_and_read_back(sweep, exp, large, capsy
     assert len(found.sweep) == 18
     assert "calibrate --exp" in found.command
 
-    auto = load_model(exp, decoder_type="greedy", blank_threshold="auto")
+    auto = load_model(exp, decoder_type="greedy")
     assert auto.calibration == found
     assert auto.asr_model.encoder.blank_threshold == 0.9
-    configured = load_model(exp, decoder_type="greedy")
+    configured = load_model(exp, decoder_type="greedy", blank_threshold=None)
     assert configured.calibration is None
     assert configured.asr_model.encoder.blank_threshold == 0.5
 
@@ -122,6 +122,34 @@ def test_the_same_on_few_utterances_is_not_shown(sweep, exp, data_dir, capsys, c
         model = load_model(exp, blank_threshold="auto")
     assert model.asr_model.encoder.blank_threshold == 0.9, "it was asked for"
     assert "not shown: only its point estimate keeps" in caplog.text
+
+
+def test_one_bad_entry_costs_that_entry_and_is_told(sweep, exp, data_dir, tmp_path, capsys, caplog):
+    data = shutil.copytree(data_dir, tmp_path / "dev")
+    table = (data / "wav.scp").read_text()
+    (data / "wav.scp").write_text(table.replace(f"{data_dir}/s0-u3.wav", "gone.wav"))
+    options = ("--allow-point-estimate", "--thresholds", 0.95, "--extensions", "0,0")
+    assert calibrate(exp, data, 50, *options) == 1
+    assert "8 read = 7 used + 1 refused" in caplog.text
+    assert "on 7 utterances of dev" in capsys.readouterr().out
+    [reason] = read_calibration(exp / "calibration.json").data["refused"].values()
+    assert reason == "utterance s0-u3: gone.wav: no such audio file"
+    assert calibrate(exp, data, 50, *options, "--if-needed") == 1
+
+
+def test_a_dry_run_writes_nothing_and_what_was_there_is_kept(sweep, exp, data_dir, capsys):
+    grid = ("--thresholds", 0.95, "--extensions", "0,0")
+    before = sorted(exp.rglob("*"))
+    assert calibrate(exp, data_dir, 5, *grid, "--dry-run") == 3
+    assert "Calibrated: off" in (printed := capsys.readouterr().out)
+    assert "written: nothing (--dry-run)" in printed
+    assert sorted(exp.rglob("*")) == before
+    written = []
+    for budget in (5, 6, 7):
+        calibrate(exp, data_dir, budget, *grid)
+        written.append((exp / "calibration.json").read_text())
+    assert f"the one before is kept: {exp}/calibration.json.2" in capsys.readouterr().out
+    assert [(exp / f"calibration.json.{n}").read_text() for n in (1, 2)] == written[:2]
 
 
 def test_the_grid_can_be_given(sweep, exp, data_dir):

@@ -33,7 +33,7 @@ from espnet_layerskip.evaluation.report.training_history import History, load_hi
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.evaluation.timing import MIN_REPEATS
 from espnet_layerskip.files import read_yaml
-from espnet_layerskip.inference.pretrained import MODEL_FILES
+from espnet_layerskip.inference.pretrained import MODEL_FILES, find_model, is_model_tag
 from espnet_layerskip.method.settings import OFF
 
 TEST_SET = "test"  # the recipe's dump/raw/test
@@ -81,7 +81,7 @@ class Material:
 
 
 def collect(
-    exp: Path,
+    exp: str | Path,
     others: Sequence[str],
     cache_dir: Path,
     data_dir: Path | None = None,
@@ -93,7 +93,7 @@ def collect(
     """Decode, trace and time.
 
     Args:
-        exp: Experiment with a gate.
+        exp: Experiment with a gate: a folder, a packed zip or a tag of espnet_model_zoo.
         others: ``[LABEL=]EXPDIR[,EXPDIR...]`` to compare with.
         cache_dir: Where decodings are kept.
         data_dir: Kaldi data folder; None = the recipe's test set.
@@ -107,7 +107,7 @@ def collect(
     """
     environment = environment_record()
     config = check_experiment(exp, model_file)
-    data_dir = data_dir or find_data(exp, config)
+    data_dir = data_dir or find_data(Path(exp), config)
     comparison = Comparison(data_dir, DecodingCache(cache_dir), model_file, log)
     experiment, data = comparison.load(str(exp)), comparison.data
     speech = {s.utt_id: s for s in data.speech}
@@ -130,7 +130,7 @@ def collect(
         examples=examples,
         points=points,
         failures=failures(results),
-        history=load_history(exp, config.get("max_epoch")),
+        history=load_history(Path(exp), config.get("max_epoch")),
         environment=finish_record(environment),
         num_timed=min(NUM_TIMED, len(speech)),
         num_threads=num_threads,
@@ -206,19 +206,26 @@ def typical(traces: Sequence[Trace]) -> tuple[Trace, str]:
     )
 
 
-def check_experiment(exp: Path, model_file: str | None = None) -> dict[str, Any]:
+def check_experiment(exp: str | Path, model_file: str | None = None) -> dict[str, Any]:
     """Return the configuration of an experiment that a report can be made of.
 
     Raises:
         ValueError: If it is no experiment, has no gate or no averaged checkpoint yet; says
             what to do.
     """
+    tag, exp = str(exp), Path(exp)
     config_file = exp / "config.yaml"
-    if not config_file.is_file():
+    packed = (
+        exp.is_file() or (exp / "meta.yaml").is_file() or (not exp.exists() and is_model_tag(tag))
+    )
+    if not packed and not config_file.is_file():
         raise ValueError(
             f"{exp} is not an experiment: there is no {config_file}; train it first (stage 11 of "
-            "the recipe), or name the folder that the training wrote"
+            "the recipe), or name the folder that the training wrote, a packed zip or a model tag"
         )
+    if packed:
+        files = find_model(tag, model_file)  # holds what was unpacked
+        config_file = files.train_config
     config = read_yaml(config_file)
     if not (config.get("encoder_conf") or {}).get("gate_layer_idx"):
         raise ValueError(
@@ -226,7 +233,7 @@ def check_experiment(exp: Path, model_file: str | None = None) -> dict[str, Any]
             "report on: give it as --compare, and an experiment with gate_layer_idx as --exp (a "
             "stock model gets a gate by python -m espnet_layerskip.recipe.add_gate)"
         )
-    has_model = any(any(exp.glob(name)) for name in MODEL_FILES)
+    has_model = packed or any(any(exp.glob(name)) for name in MODEL_FILES)
     if model_file is None and not has_model and (exp / "checkpoint.pth").is_file():
         epochs = sorted(p.name for p in exp.glob("*epoch.pth"))
         raise ValueError(

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from espnet_layerskip.evaluation.report.collect import (
     typical,
 )
 
+REPO = Path(__file__).parents[3]
 GATED = {"encoder": "layerskip_conformer", "encoder_conf": {"gate_layer_idx": [4]}}
 
 
@@ -45,6 +47,13 @@ def test_what_cannot_be_reported_on(tmp_path, config, files, message):
         (exp / "config.yaml").write_text(config)
     with pytest.raises(ValueError, match=message):
         check_experiment(exp)
+
+
+def test_a_packed_model_is_taken():
+    packed = REPO / "egs2/an4/asr1/pretrained/an4_layerskip.zip"
+    assert check_experiment(packed)["encoder_conf"]["gate_layer_idx"] == [3]
+    with pytest.raises(ValueError, match="no checkpoint 3epoch.pth"):
+        check_experiment(packed, "3epoch.pth")
 
 
 def test_no_experiment(tmp_path):
