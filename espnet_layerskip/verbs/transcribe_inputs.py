@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import stat
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,7 +157,8 @@ def check_model(model: str, model_file: str | None) -> None:
                 f"--model {model}: no such file or directory, nor is it a tag of espnet_model_zoo "
                 "(name/of_model)"
             )
-        if importlib.util.find_spec("espnet_model_zoo") is None:
+        zoo = "espnet_model_zoo"
+        if zoo not in sys.modules and importlib.util.find_spec(zoo) is None:
             find_model(path)  # says what is missing
     elif stat.S_ISREG(path.stat().st_mode):
         import zipfile
