@@ -27,12 +27,14 @@ def run_cells(path: Path) -> dict[str, Any]:
         RuntimeError: A cell failed; the message names it, the cause is what it raised.
     """
     import matplotlib
+    from matplotlib import pyplot
 
     notebook: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     names: dict[str, Any] = {"__name__": "__main__"}
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     backend = matplotlib.get_backend()
     matplotlib.use("agg")
+    pyplot.close("all")  # those of others in this process
     try:
         with contextlib.chdir(path.parent):
             for number, cell in enumerate(cells, 1):

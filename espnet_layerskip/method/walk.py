@@ -61,7 +61,8 @@ def advance(
                 assert row_of is not None
                 assert frames.index is not None
                 rows = row_of.index_select(0, frames.index.source)
-                probs = probs.flatten(0, 1).index_select(0, rows).view(*frames.x.shape[:2], -1)
+                shape = (*frames.x.shape[:2], probs.size(-1))
+                probs = probs.flatten(0, 1).index_select(0, rows).view(shape)
         if conditions:
             if probs is None:
                 probs = head_softmax(ctc, encoder.normalised(frames.x), layer_idx)

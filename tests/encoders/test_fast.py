@@ -163,6 +163,19 @@ def test_conditioning_exit_repeats_and_all_states(kind, ctc, precision):
             assert_alike(a, b, olens)
 
 
+@pytest.mark.parametrize("kind", FAST)
+def test_conditioning_after_a_gate_that_drops_all_frames(kind, ctc):
+    _, plain = gated(kind, {}, "packed", gate_layer_idx=[1, 3], min_spike_ratio=0.0)
+    plain.blank_threshold = [1e-6, 1e-6]
+    self_condition(plain, [1, 3])
+    x, lens = features(), torch.tensor([90, 62])
+    with torch.no_grad():
+        slow, quick = (one.run(x, lens, ctc) for one in (plain, fast_copy(plain, "float32")))
+    assert not slow.keep_mask.any()
+    assert torch.equal(quick.keep_mask, slow.keep_mask)
+    assert_same(valid_part(quick.out, slow.lens), valid_part(slow.out, slow.lens))
+
+
 def test_a_longer_utterance_after_a_shorter_one(make_any):
     """The projected positions are kept from call to call."""
     stock, ours = make_any()
