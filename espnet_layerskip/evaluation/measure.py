@@ -106,7 +106,8 @@ def measure_scope(
         for name, row in rows.items():
             if not isinstance(row.system, str):
                 try:
-                    bound[name] = _bind(row.system, bind, condition, name in with_stem)
+                    with num_threads(min(threads)):
+                        bound[name] = _bind(row.system, bind, condition, name in with_stem)
                 except Exception as e:  # whatever it is, it must not cost the other rows
                     if said[name]["status"] == "ok":
                         said[name]["status"] = f"failed: {reason(e)}"
