@@ -67,6 +67,8 @@ def open_session(
     check_references(file)
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors
+    # threads that wait would else keep their cores busy, for whatever runs next there
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if flush_denormals:
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if num_threads is not None:
