@@ -54,6 +54,7 @@ VERBS = {
         """
 espnet-layerskip transcribe --model exp/asr_x a.wav b.flac
 espnet-layerskip transcribe --model model.zip --format srt talk.mp3 > talk.srt
+espnet-layerskip transcribe --model model.zip --format vtt --output-dir subtitles *.mp3
 espnet-layerskip transcribe --model exp/asr_x --wav-scp test/wav.scp --batch-size 8 --times test.ctm
 sox a.wav -t wav - | espnet-layerskip transcribe --model asr.onnx --format json -
 """,

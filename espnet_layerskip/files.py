@@ -10,15 +10,21 @@ import os
 import re
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from threading import get_native_id
 from typing import Any
 
 DISK_FULL = "; the disk is full: free some space, then run it again: what is done is kept"
 LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
 
+
+HOST = f"{zlib.crc32(os.uname().nodename.encode()):08x}"
+"""Of this machine, in the names of partial files: a folder may be shared with others."""
 
 # What a user can mend: bad inputs, files and disks, a package that is not installed, a process
 # that the system has killed. Anything else is a fault of ours and keeps its traceback.
@@ -70,6 +76,12 @@ def read_lines(path: Path | str) -> Iterator[tuple[int, str]]:
         ValueError: A missing or damaged file, or a line that is not UTF-8; the message names file
             and line.
     """
+    for number, line in _raw_lines(path):
+        yield number, _decoded(path, number, line)
+
+
+def _raw_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file, packed by gzip or not, each with its number from 1."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
@@ -79,48 +91,147 @@ def read_lines(path: Path | str) -> Iterator[tuple[int, str]]:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             for number, line in enumerate(gzip.GzipFile(fileobj=file) if packed else file, 1):
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                yield number, line.removeprefix(BOM_UTF8) if number == 1 else line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as err:
+        raise ValueError(f"{path}:{number}: gzip cannot unpack more of it ({err})") from err
+
+
+def _decoded(path: Path | str, number: int, line: bytes) -> str:
+    try:
+        return line.decode().rstrip("\r\n")
     except UnicodeDecodeError as err:
         byte = err.object[err.start]
         raise ValueError(
             f"{path}:{number}: the line is not UTF-8 (byte 0x{byte:02x}); convert the file"
         ) from err
-    except (gzip.BadGzipFile, EOFError, zlib.error) as err:
-        raise ValueError(f"{path}:{number}: gzip cannot unpack more of it ({err})") from err
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a Kaldi table.
+
+    Attributes:
+        number: Of the line, from 1.
+        key: Its id; "" where it cannot be read.
+        value: What follows; "" = nothing.
+        problem: What is wrong with it, with file and line; "" = nothing.
+        again: Whether an earlier line has its id.
+    """
+
+    number: int
+    key: str
+    value: str
+    problem: str = ""
+    again: bool = False
+
+
+def each_row(path: Path | str, *, allow_empty_value: bool = False) -> Iterator[Row]:
+    """Yield the lines of a Kaldi table; those that are wrong say so, and do not end it.
+
+    The first run of spaces or tabs ends the id. Other white space of Unicode is text like any
+    other. Empty lines are left out. Wrong are lines that are not UTF-8, an id that comes again,
+    and (unless ``allow_empty_value``) an id without a value.
+
+    Raises:
+        ValueError: A missing or damaged file.
+    """
+    seen: set[str] = set()
+    for row in _split_rows(path):
+        again, problem = row.key in seen, row.problem
+        if again and not problem:
+            problem = f"{path}:{row.number}: the id '{row.key}' comes a second time"
+        elif not (problem or row.value or allow_empty_value):
+            problem = f"{path}:{row.number}: nothing follows the id '{row.key}'"
+        if row.key:
+            seen.add(row.key)
+        yield replace(row, problem=problem, again=again)
+
+
+def _split_rows(path: Path | str) -> Iterator[Row]:
+    for number, raw in _raw_lines(path):
+        try:
+            line = _decoded(path, number, raw)
+        except ValueError as err:
+            key = ""
+            with contextlib.suppress(UnicodeDecodeError):  # the id may be fine
+                key = re.split(rb"[ \t]+", raw.strip(b" \t"), maxsplit=1)[0].decode()
+            yield Row(number, key, "", str(err))
+            continue
+        key, *value = re.split(r"[ \t]+", line.strip(" \t"), maxsplit=1)
+        if key:
+            yield Row(number, key, "".join(value))
 
 
 def read_rows(path: Path | str) -> Iterator[tuple[int, str, str]]:
     """Yield line number, id and value ("" = none) of the lines of a Kaldi table.
 
-    The first run of spaces or tabs ends the id. Other white space of Unicode is text like any
-    other. Empty lines are left out.
+    Lines are split as in `each_row`; an id may come again.
 
     Raises:
         ValueError: As `read_lines`.
     """
-    for number, line in read_lines(path):
-        key, *value = re.split(r"[ \t]+", line.strip(" \t"), maxsplit=1)
-        if key:
-            yield number, key, "".join(value)
+    for row in _split_rows(path):
+        if row.problem:
+            raise ValueError(row.problem)
+        yield row.number, row.key, row.value
 
 
 def read_table(path: Path | str, *, allow_empty_value: bool = False) -> dict[str, str]:
-    """Read ``id value`` lines, in the file's order; `read_rows` says how a line is split.
+    """Read ``id value`` lines, in the file's order; `each_row` says how a line is split.
 
     Raises:
         ValueError: As `read_lines`; an empty table, an id that comes twice, or (unless
             ``allow_empty_value``) an id without a value; the message names file, line and id.
     """
     table: dict[str, str] = {}
-    for number, key, value in read_rows(path):
-        if key in table:
-            raise ValueError(f"{path}:{number}: the id '{key}' comes a second time")
-        if not value and not allow_empty_value:
-            raise ValueError(f"{path}:{number}: nothing follows the id '{key}'")
-        table[key] = value
+    for row in each_row(path, allow_empty_value=allow_empty_value):
+        if row.problem:
+            raise ValueError(row.problem)
+        table[row.key] = row.value
     if not table:
-        raise ValueError(f"{path}: the file is empty; 'id value' lines are needed")
+        raise nothing_usable(path)
     return table
+
+
+def nothing_usable(path: Path | str, problems: Iterable[str] = ()) -> ValueError:
+    """Return the error of a table without a line that can be used; of several problems the first.
+
+    Example:
+        >>> print(nothing_usable("wav.scp"))
+        wav.scp: the file is empty; 'id value' lines are needed
+    """
+    empty = f"{path}: the file is empty; 'id value' lines are needed"
+    return ValueError(next(iter(problems), empty))
+
+
+def read_usable(
+    path: Path | str, *, allow_empty_value: bool = False
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Read a table as `read_table`; a line that is wrong costs its own id, and no other.
+
+    Of an id that comes twice with different values none is used: which is right is not known.
+
+    Returns:
+        The table, and what is wrong by id; by "file:line" where a line has no id that can be
+        read, or repeats an earlier one.
+
+    Raises:
+        ValueError: A missing, damaged or empty file, or if every line is wrong.
+    """
+    table: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for row in each_row(path, allow_empty_value=allow_empty_value):
+        if not row.problem:
+            table[row.key] = row.value
+        elif row.again and row.key in table and table[row.key] != row.value:
+            refused[row.key] = f"{row.problem}, with another value"
+            del table[row.key]
+        else:
+            place = f"{Path(path).name}:{row.number}"
+            refused[row.key if row.key and not row.again else place] = row.problem
+    if not table:
+        raise nothing_usable(path, refused.values())
+    return table, refused
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -155,6 +266,10 @@ def write_text(path: Path | str, text: str) -> None:
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file in one step, see `write_text`; a failure (a full disk) leaves nothing.
 
+    Each writer has a partial file of its own: of several at once, one file stands whole in the
+    end. What a killed one has left has a name that nothing reads, and goes when the next process
+    writes there.
+
     A link keeps its place: what it points to is written. A device or a pipe is written to.
     """
     path = Path(path)
@@ -164,12 +279,25 @@ def write_bytes(path: Path | str, content: bytes) -> None:
             file.write(content)
         return
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
-    partial = path.with_name(f".{path.name}.partial")
+    remove_leftovers(path.parent)
+    partial = path.with_name(f".{path.name}.{HOST}-{os.getpid()}-{get_native_id()}.partial")
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@lru_cache
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed on this machine have left; once for each folder."""
+    for entry in folder.glob(f".*.{HOST}-*.partial"):
+        try:
+            os.kill(int(entry.name.split("-")[-2]), 0)  # asks whether the process is there
+        except ProcessLookupError:
+            entry.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            continue  # it is there, and another user's; or another's file
 
 
 @dataclass
@@ -187,6 +315,22 @@ class DataDir:
         Raises:
             ValueError: A missing directory or file, or tables whose ids differ.
         """
+        path = cls.check_files(path)
+        data = cls(
+            read_table(path / "wav.scp"),
+            read_table(path / "text", allow_empty_value=True),
+            read_table(path / "utt2spk"),
+        )
+        data.check_ids(path)
+        return data
+
+    @staticmethod
+    def check_files(path: Path | str) -> Path:
+        """Return the path of a directory that has the three tables.
+
+        Raises:
+            ValueError: If it has not, or has ``segments``.
+        """
         path = Path(path)
         if not path.is_dir():
             raise ValueError(
@@ -201,13 +345,7 @@ class DataDir:
             raise ValueError(
                 f"{path}/segments: segments are not supported; write one audio file an utterance"
             )
-        data = cls(
-            read_table(path / "wav.scp"),
-            read_table(path / "text", allow_empty_value=True),
-            read_table(path / "utt2spk"),
-        )
-        data.check_ids(path)
-        return data
+        return path
 
     def check_ids(self, where: Path | str) -> None:
         """Raise a ValueError that begins with ``where`` if the tables' ids differ."""

@@ -8,16 +8,19 @@ import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from espnet_layerskip.files import (
+    HOST,
     DataDir,
     read_lines,
     read_rows,
     read_table,
+    read_usable,
     run_main,
     some,
     write_bytes,
@@ -43,6 +46,31 @@ def test_bad_tables_name_the_line(tmp_path: Path, content: bytes, message: str) 
     (tmp_path / "t").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_table(tmp_path / "t")
+
+
+def test_a_wrong_line_costs_its_own_id(tmp_path: Path) -> None:
+    lines = [b"a 1", b"b \xe9", b"\xff 3", b"c", b"d 5", b"d 5", b"e 7", b"e 8", b"b 9", b"\xfe"]
+    (tmp_path / "t").write_bytes(b"\n".join(lines))
+    table, refused = read_usable(tmp_path / "t")
+    assert table == {"a": "1", "d": "5"}  # "e" has two values, and which is right is not known
+    problems = {
+        "b": "t:2: the line is not UTF-8 (byte 0xe9); convert the file",
+        "t:3": "t:3: the line is not UTF-8 (byte 0xff); convert the file",
+        "c": "t:4: nothing follows the id 'c'",
+        "t:6": "t:6: the id 'd' comes a second time",
+        "e": "t:8: the id 'e' comes a second time, with another value",
+        "t:9": "t:9: the id 'b' comes a second time",
+        "t:10": "t:10: the line is not UTF-8 (byte 0xfe); convert the file",
+    }
+    assert refused == {name: f"{tmp_path}/{problem}" for name, problem in problems.items()}
+    (tmp_path / "t").write_bytes(b"\n".join(lines[1:4]))
+    with pytest.raises(ValueError, match=r"t:1: the line is not UTF-8 \(byte 0xe9\)"):
+        read_usable(tmp_path / "t")
+    (tmp_path / "t").write_text("w A\nw B\n")  # as of a lexicon
+    assert list(read_rows(tmp_path / "t")) == [(1, "w", "A"), (2, "w", "B")]
+    (tmp_path / "t").write_bytes(b"w A\nw \xe9\n")
+    with pytest.raises(ValueError, match="t:2: the line is not UTF-8"):
+        list(read_rows(tmp_path / "t"))
 
 
 def test_tables_are_sorted_in_c_order_and_keep_inner_spaces(tmp_path: Path) -> None:
@@ -109,6 +137,43 @@ def test_a_file_is_written_whole_or_not_at_all(
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_writers_at_once_leave_one_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process, then another thread, writes the file while this one is about to."""
+    path, replace = tmp_path / "file", os.replace
+
+    def in_between(partial: Path, target: Path) -> None:
+        monkeypatch.setattr("os.replace", replace)
+        if (child := os.fork()) == 0:
+            write_bytes(path, b"of another process")
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert path.read_bytes() == b"of another process"
+        thread = Thread(target=write_bytes, args=(path, b"of another thread"))
+        thread.start()
+        thread.join()
+        assert path.read_bytes() == b"of another thread"
+        replace(partial, target)
+
+    monkeypatch.setattr("os.replace", in_between)
+    write_bytes(path, b"of this one")
+    assert path.read_bytes() == b"of this one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path: Path) -> None:
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    dead, alive = (tmp_path / f".t.{HOST}-{pid}-1.partial" for pid in (child, os.getpid()))
+    elsewhere = tmp_path / f".t.00000000-{child}-1.partial"
+    for left in (dead, alive, elsewhere):
+        left.write_bytes(b"half")
+    write_bytes(tmp_path / "another", b"whole")
+    assert sorted(tmp_path.iterdir()) == sorted([alive, elsewhere, tmp_path / "another"])
 
 
 def test_links_keep_their_place_and_devices_are_no_files(tmp_path: Path) -> None:

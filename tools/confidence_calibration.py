@@ -9,6 +9,7 @@ temperature.
 The temperature T makes sigmoid(logit(p) / T) of a confidence p, and is the one with the smallest
 negative log-likelihood on ``--fit``. The expected calibration error (ECE) is that of ten bins of
 equal width: the mean over the words of |share of right words - mean confidence| of their bin.
+What it finds is for ``transcribe --confidence-temperature T``.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from pathlib import Path
 import jiwer
 import numpy as np
 
+from espnet_layerskip.decoding.confidence import NEAREST, tempered
 from espnet_layerskip.files import read_table
 
 BINS = 10
-NEAREST = 1e-6
-"""To 0 and to 1 that a confidence is taken for: its logit has to be finite."""
 
 
 def judged_words(transcripts: Path, text: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -52,11 +52,6 @@ def judged_words(transcripts: Path, text: Path) -> tuple[np.ndarray, np.ndarray]
         sure += [word["confidence"] for word in found["words"]]
         right += hit
     return np.clip(np.array(sure), NEAREST, 1 - NEAREST), np.array(right)
-
-
-def tempered(sure: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the confidences at a temperature."""
-    return 1 / (1 + (1 / sure - 1) ** (1 / temperature))
 
 
 def loss(sure: np.ndarray, right: np.ndarray) -> float:

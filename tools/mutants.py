@@ -430,7 +430,7 @@ MUTANTS = [
     Mutant(
         "a file is written in place, not in one step",
         "espnet_layerskip/files.py",
-        'partial = path.with_name(f".{path.name}.partial")',
+        'partial = path.with_name(f".{path.name}.{HOST}-{os.getpid()}-{get_native_id()}.partial")',
         "partial = path",
         ("tests/test_files.py",),
     ),

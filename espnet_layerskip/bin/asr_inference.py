@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from espnet_layerskip._late_imports import start_sooner
-from espnet_layerskip.files import LOG_FORMAT, MISTAKES, read_rows, what_is_wrong
+from espnet_layerskip.files import LOG_FORMAT, MISTAKES, each_row, what_is_wrong
 from espnet_layerskip.inference.audio import AudioBlocks, Utterance, read_wav_scp
 from espnet_layerskip.inference.options import DECODER_TYPES
 from espnet_layerskip.inference.recognize import recognize
@@ -163,11 +163,15 @@ def read_utterances(
     utterances = read_wav_scp(triples[0][0])
     if key_file is None:
         return utterances
-    keys = list(dict.fromkeys(key for _, key, _ in read_rows(key_file)))
-    if not keys:
-        raise ValueError(f"key_file {key_file} names no utterance")
     known = {utt.utt_id: utt for utt in utterances}
-    return [known.get(key, Utterance(key, "")) for key in keys]  # unknown ones fail by name
+    # unknown ones, and lines that are wrong, fail by name; an id that comes again is one
+    rows = [row for row in each_row(key_file, allow_empty_value=True) if not row.again]
+    if not any(row.key for row in rows):
+        raise ValueError(f"key_file {key_file} names no utterance")
+    return [
+        known.get(row.key, Utterance(row.key or f"key_file:{row.number}", "", row.problem))
+        for row in rows
+    ]
 
 
 def inference(args: argparse.Namespace) -> int:

@@ -125,3 +125,19 @@ def _filled(hyp: Hypothesis, scores: Any) -> Hypothesis:
 def word_confidence(token_probs: Sequence[float]) -> float:
     """Return how sure a word is: the product of the probabilities of its tokens."""
     return float(np.prod(token_probs))
+
+
+NEAREST = 1e-6
+"""To 0 and to 1 that a confidence is taken for: its logit has to be finite."""
+
+
+def tempered(confidence: Any, temperature: float) -> Any:
+    """Return sigmoid(logit(p) / temperature) of a confidence p, or of an array of them.
+
+    >>> round(float(tempered(0.9, 2.0)), 3), tempered(0.9, 1.0)
+    (0.75, 0.9)
+    """
+    if temperature == 1.0:
+        return confidence
+    sure = np.clip(confidence, NEAREST, 1 - NEAREST)
+    return 1 / (1 + (1 / sure - 1) ** (1 / temperature))

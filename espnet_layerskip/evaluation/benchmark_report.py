@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from espnet_layerskip.evaluation.contenders import FULL, GREEDY_OFF, STOCK
+from espnet_layerskip.evaluation.decode import count_too_short
 from espnet_layerskip.evaluation.environment import describe
 from espnet_layerskip.evaluation.parts import PARTS
 from espnet_layerskip.evaluation.speedups import CONDITION, SPEEDUPS
@@ -50,13 +51,14 @@ def benchmark_page(report: Mapping[str, Any]) -> str:
         f"{who} {'failed' if s is None else f'{s:.1f} s'}"
         for who, s in environment["start_s"].items()
     )
+    short = count_too_short({utt for row in rows for utt in row.get("too_short", ())})
     facts = [
         *describe(environment),
         f"- PyTorch threads, pinned: {', '.join(map(str, sorted({r['threads'] for r in rows})))}",
         f"- model: {model['exp']}, {model['checkpoint']} (SHA-256 {model['sha256'][:16]}), "
         f"skipping: {model['skipping']}",
         f"- test set: {data['wav_scp']}, {data['utterances']} utterances, {data['words']} words, "
-        f"{data['seconds']:.0f} s; speakers: {data['speakers']}",
+        f"{data['seconds']:.0f} s; speakers: {data['speakers']}" + (short and f"; {short}"),
         f"- in no row: start of a process with its imports, once: {starts or 'not measured'}; "
         f"loading the model {environment['load_s']:.1f} s",
     ]

@@ -67,6 +67,7 @@ class RowResult:
         by_length: Where lengths were asked for, by length in seconds: times of passes over the
             inputs of that length, and the duration of their audio.
         failure: Why there is no result; empty = there is one.
+        speakers: Speaker of each utterance.
     """
 
     row: Row
@@ -75,6 +76,7 @@ class RowResult:
     timed_seconds: float = 0.0
     by_length: Mapping[float, tuple[list[float], float]] = field(default_factory=dict)
     failure: str = ""
+    speakers: tuple[str, ...] = ()
 
     def rates(self, kind: str) -> list[float]:
         """Return "wer", "cer" or "ter" in percent, for each experiment."""
@@ -107,6 +109,11 @@ class RowResult:
     def is_stock(self) -> bool:
         """True for an encoder without gates."""
         return bool(self.seeds) and not can_skip(self.seeds[0].system.encoder)
+
+
+def too_short(results: Sequence[RowResult]) -> list[str]:
+    """Return the utterances that are too short for an encoder of these rows."""
+    return sorted({utt for r in results for seed in r.seeds for utt in seed.decoded.too_short})
 
 
 class Comparison:
@@ -145,6 +152,9 @@ class Comparison:
     ) -> list[RowResult]:
         """Decode and score every row, then time all of them; a row that fails says why.
 
+        Utterances that are too short for an encoder are decoded to nothing, which counts as
+        errors, and are not timed.
+
         Args:
             rows: Rows with names of their own.
             repeats: Timed passes; 0 = no timing.
@@ -157,7 +167,7 @@ class Comparison:
         Raises:
             ValueError: If the test set cannot make inputs of these lengths.
         """
-        inputs = self._inputs(max_timed, lengths) if repeats else {}
+        by_length = self._by_length(lengths) if repeats else {}
         systems = {row.name: self._systems(row) for row in rows}
         usable = [s for found in systems.values() if not isinstance(found, str) for s in found]
         decoded = self._decode(usable)
@@ -165,6 +175,9 @@ class Comparison:
         timed = {r.row.name: r.seeds[0].system for r in results if r.seeds}
         if repeats == 0 or not timed:
             return results
+        short = too_short(results)
+        speech = [one for one in self.data.speech if one.utt_id not in short]
+        inputs = by_length or {0.0: spread_over_durations(speech, max_timed)}
         times: dict[float, dict[str, list[float]]] = {}
         for length, speech in inputs.items():
             about = f"of about {length:g} s" if lengths else "utterances"
@@ -193,10 +206,8 @@ class Comparison:
 
         return [with_times(result) for result in results]
 
-    def _inputs(self, max_timed: int | None, lengths: Sequence[float]) -> dict[float, list[Speech]]:
-        """Return what is timed, by length; 0 = the utterances as they are."""
-        if not lengths:
-            return {0.0: spread_over_durations(self.data.speech, max_timed)}
+    def _by_length(self, lengths: Sequence[float]) -> dict[float, list[Speech]]:
+        """Return inputs of these lengths; {} without any."""
         conditions = make_conditions(self.data, lengths, [1], None)
         return {c.audio_seconds: [one for [one] in c.groups] for c in conditions}
 
@@ -233,7 +244,7 @@ class Comparison:
             self.log(f"decoding with {len(group)} settings in one pass")
             keys = [self._key(system) for system in group]
             try:
-                decoded = decode(group, self.data)
+                decoded = decode(group, self.data, allow_too_short=True)
             except (ValueError, RuntimeError) as e:
                 found |= dict.fromkeys(keys, str(e))
                 continue
@@ -250,7 +261,9 @@ class Comparison:
         try:
             if isinstance(systems, str):
                 raise ValueError(systems)
-            return RowResult(row, tuple(self._seed(s, decoded[self._key(s)]) for s in systems))
+            seeds = tuple(self._seed(s, decoded[self._key(s)]) for s in systems)
+            speakers = tuple(self.data.utt2spk[utt] for utt in self.data.text)
+            return RowResult(row, seeds, speakers=speakers)
         except ValueError as e:
             self.log(f"row {row.name} failed: {e}")
             return RowResult(row, failure=str(e))

@@ -8,8 +8,14 @@ from os.path import commonprefix
 from typing import Any
 
 from espnet_layerskip.evaluation.compare import RowResult
+from espnet_layerskip.evaluation.decode import count_too_short
 from espnet_layerskip.evaluation.environment import describe
-from espnet_layerskip.evaluation.scoring import Interval, judge, paired_bootstrap
+from espnet_layerskip.evaluation.scoring import (
+    MANY_SPEAKERS,
+    Interval,
+    judge,
+    paired_bootstrap,
+)
 from espnet_layerskip.evaluation.tables import (
     bullets,
     folded,
@@ -33,9 +39,10 @@ one layer. Ceiling: s*(L-K)/L, the share of the blocks' work that was not done. 
 features to encoder_out, median of {repeats} interleaved passes (min to max) over
 {timed}, {threads} thread(s), first experiment of each row. FLOPs: 2 per
 multiply-accumulate, counted over the whole test set. Differences of WER: percent points with the
-95 % interval of a paired bootstrap over the test utterances (not over training seeds), errors
-averaged over seeds. A row whose transcripts are missing or empty, or whose WER is more than
-{allowed:g} points above the same weights at full depth, is printed as failed and not as fast."""
+95 % interval of a paired bootstrap over the test utterances, or over speakers from {many} of them
+on (not over training seeds), errors averaged over seeds. A row whose transcripts are missing or
+empty, or whose WER is more than {allowed:g} points above the same weights at full depth, is
+printed as failed and not as fast."""
 
 
 def compare_records(
@@ -63,11 +70,14 @@ def compare_page(report: Mapping[str, Any]) -> str:
     timed = f"{settings['timed_utterances']} utterances"
     if settings.get("timed_seconds"):
         timed = "inputs of each length, made of whole utterances of a speaker"
-    notes = NOTES.format(**settings, timed=timed, allowed=settings["max_wer_points"])
+    allowed = settings["max_wer_points"]
+    notes = NOTES.format(**settings, timed=timed, allowed=allowed, many=MANY_SPEAKERS)
     about_data = (
         f"- test set: {data['dir']}, {data['utterances']} utterances, {data['words']} words, "
         f"{data['seconds']:.1f} s"
     )
+    if short := count_too_short(data.get("too_short", ())):
+        about_data += f"; {short}"
     failed = bullets([f"{r['name']}: {r['status']}" for r in rows if r["status"] != "ok"])
     return page(
         "Comparison of experiments",
@@ -156,7 +166,8 @@ def _interval(result: RowResult, baseline: RowResult | None) -> dict[str, float]
     if baseline is None:
         return None
     errors, before = result.utterance_errors(), baseline.utterance_errors()
-    return asdict(paired_bootstrap(errors, before, result.num_words()))
+    found = paired_bootstrap(errors, before, result.num_words(), speakers=result.speakers)
+    return asdict(found)
 
 
 def _lengths(records: Sequence[Mapping[str, Any]]) -> list[str]:

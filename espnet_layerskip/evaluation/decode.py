@@ -9,8 +9,8 @@ for each different choice of frames.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from espnet_layerskip._compat import TooShortUttError
 from espnet_layerskip.evaluation.flops import counted
 from espnet_layerskip.evaluation.inputs import Speech, TestSet
 from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.files import some as some_of
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.method.frames import Encoded, LayerState
 from espnet_layerskip.method.settings import can_skip
@@ -38,12 +39,15 @@ class Decoded:
         skipped: What was skipped, over the whole set.
         encoder_flops: FLOPs of the encoder, over the whole set; 0 = not counted.
         audio_seconds: Duration of the whole set.
+        too_short: Names of utterances that are too short for the encoder: their transcript is
+            empty.
     """
 
     hyps: dict[str, str]
     skipped: SkipCount
     encoder_flops: int
     audio_seconds: float
+    too_short: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain types; `from_json` reads them."""
@@ -53,6 +57,16 @@ class Decoded:
     def from_json(data: Mapping[str, Any]) -> Decoded:
         """Undo `to_json`."""
         return Decoded(**{**data, "skipped": SkipCount(**data["skipped"])})
+
+
+def count_too_short(names: Collection[str]) -> str:
+    """Return in words how utterances count that are too short; "" = there are none."""
+    if not names:
+        return ""
+    return (
+        f"{len(names)} utterance(s) too short for the encoder, counted with an empty transcript: "
+        f"{some_of(names, 3)}"
+    )
 
 
 class Transcriber(Protocol):
@@ -99,6 +113,7 @@ def decode(
     hyps: dict[int, dict[str, str]] = {id(system): {} for system in systems}
     skipped = dict.fromkeys(hyps, SkipCount())
     flops = dict.fromkeys(hyps, 0)
+    too_short = []
     for done, speech in enumerate(data.speech, 1):
         try:
             outcomes = list(_outcomes(systems, speech))
@@ -107,6 +122,7 @@ def decode(
                 raise ValueError(
                     f"{speech.utt_id} is too short: remove it from the test set"
                 ) from e
+            too_short.append(speech.utt_id)
             logger.warning("%s %s: its transcript is empty", speech.utt_id, e)
             outcomes = [(systems, "", SkipCount(), 0)]
         for some, text, count, cost in outcomes:
@@ -115,7 +131,9 @@ def decode(
                 skipped[id(system)] += count
                 flops[id(system)] += cost
         progress(done)
-    return [Decoded(hyps[n], skipped[n], flops[n], data.seconds) for n in map(id, systems)]
+    return [
+        Decoded(hyps[n], skipped[n], flops[n], data.seconds, too_short) for n in map(id, systems)
+    ]
 
 
 def _outcomes(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from espnet_layerskip.files import DataDir, read_table
+from espnet_layerskip.files import DataDir, read_usable
 from espnet_layerskip.inference.audio import AudioBlocks, Utterance
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ def load_test_set(data_dir: Path | str, sample_rate: int | None = None) -> TestS
 
     Audio paths are relative to the working directory, as everywhere in ESPnet; where there is
     no such file, to the folders above ``data_dir`` (a recipe's own folder is one of them). An
-    utterance whose audio cannot be used, or whose transcript is empty, is named and left out.
+    utterance whose audio or line in a table cannot be used, or whose transcript is empty, is named
+    and left out, audio and transcript: no error rate counts it.
 
     Args:
         data_dir: Kaldi data folder.
@@ -85,7 +86,12 @@ def load_test_set(data_dir: Path | str, sample_rate: int | None = None) -> TestS
     Raises:
         ValueError: For tables that cannot be used, or if no utterance is left.
     """
-    return _read(DataDir.load(data_dir), Path(data_dir).resolve(), sample_rate)
+    path = DataDir.check_files(data_dir)
+    tables = {
+        name: read_usable(path / name, allow_empty_value=name == "text")
+        for name in ("wav.scp", "text", "utt2spk")
+    }
+    return _read(*join_tables(tables, path), Path(data_dir).resolve(), sample_rate)
 
 
 def load_tables(wav_scp: Path, text: Path, sample_rate: int) -> tuple[TestSet, str]:
@@ -101,25 +107,74 @@ def load_tables(wav_scp: Path, text: Path, sample_rate: int) -> tuple[TestSet, s
     Raises:
         ValueError: As in `load_test_set`.
     """
-    wav, texts = read_table(wav_scp), read_table(text, allow_empty_value=True)
+    wav, texts = read_usable(wav_scp), read_usable(text, allow_empty_value=True)
     table = text.parent / "utt2spk"
     if table.is_file():
-        utt2spk, source = read_table(table), "utt2spk beside the text"
-        utt2spk = {utt: spk for utt, spk in utt2spk.items() if utt in wav}
-    elif all("-" in utt for utt in wav):
-        utt2spk, source = {utt: utt.split("-")[0] for utt in wav}, 'names up to their first "-"'
+        named, source = read_usable(table), "utt2spk beside the text"
+        needed = wav[0].keys() | texts[0].keys()
+        utt2spk = {utt: spk for utt, spk in named[0].items() if utt in needed}, named[1]
+    elif all("-" in utt for utt in wav[0]):
+        utt2spk = {utt: utt.split("-")[0] for utt in wav[0]}, {}
+        source = 'names up to their first "-"'
     else:
-        utt2spk, source = dict.fromkeys(wav, "one"), "not known, all taken for one"
-    data = DataDir(wav, texts, utt2spk)
-    data.check_ids(f"{wav_scp}, {text}")
-    return _read(data, wav_scp.resolve().parent, sample_rate), source
+        utt2spk, source = (dict.fromkeys(wav[0], "one"), {}), "not known, all taken for one"
+    tables = {"wav.scp": wav, "text": texts, "utt2spk": utt2spk}
+    data, refused = join_tables(tables, f"{wav_scp}, {text}")
+    return _read(data, refused, wav_scp.resolve().parent, sample_rate), source
 
 
-def _read(data: DataDir, directory: Path, sample_rate: int | None) -> TestSet:
+def join_tables(
+    tables: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]], where: Path | str
+) -> tuple[DataDir, dict[str, str]]:
+    """Return the utterances that all tables have, and why others are left out.
+
+    Args:
+        tables: ``wav.scp``, ``text`` and ``utt2spk``, each as `read_usable` returns it.
+        where: Begins the message about tables that do not fit one another.
+
+    Raises:
+        ValueError: If the ids differ by more than `left_out` explains.
+    """
+    refused = left_out(tables)
+    parts = (
+        {utt: value for utt, value in table.items() if utt not in refused}
+        for table, _ in tables.values()
+    )
+    data = DataDir(*parts)
+    data.check_ids(where)
+    return data, refused
+
+
+def left_out(tables: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]) -> dict[str, str]:
+    """Return why utterances are left out: a line that is wrong in one table costs it in all.
+
+    A wrong line may hide its id: as many utterances may be missing in a table as it has wrong
+    lines, and they are left out too.
+
+    Args:
+        tables: By name, each as `read_usable` returns it.
+    """
+    ids = {utt for table, _ in tables.values() for utt in table}
+    refused = {utt: why for _, wrong in tables.values() for utt, why in wrong.items()}
+    for name, (table, wrong) in tables.items():
+        lacking = ids - table.keys() - refused.keys()
+        if not lacking or len(lacking) > len(wrong):
+            continue  # nothing, or more than these lines can have been
+        reasons = "; ".join(wrong.values())
+        refused |= {utt: f"{utt}: its line of {name} cannot be found: {reasons}" for utt in lacking}
+        for place in wrong.keys() - ids:
+            refused.pop(place, None)  # has its utterance now
+    return refused
+
+
+def _read(
+    data: DataDir, refused: dict[str, str], directory: Path, sample_rate: int | None
+) -> TestSet:
     """Read the audio, relative to here or to folders above; one bad entry costs that entry."""
+    for why in refused.values():
+        logger.error("refused: %s", why)
     audio: dict[str, AudioBlocks] = {}
     speech: list[Speech] = []
-    refused: dict[str, str] = {}
     for utt_id, path in sorted(data.wav.items()):
         with _guarded(utt_id, refused):
             if not data.text[utt_id].strip():
@@ -136,7 +191,8 @@ def _read(data: DataDir, directory: Path, sample_rate: int | None) -> TestSet:
     if not speech:
         raise ValueError(f"{directory}: no utterance can be used: {next(iter(refused.values()))}")
     if refused:
-        logger.error("%d read = %d used + %d refused", len(data.wav), len(speech), len(refused))
+        read = len(speech) + len(refused)
+        logger.error("%d read = %d used + %d refused", read, len(speech), len(refused))
     used = data.subset(one.utt_id for one in speech)
     return TestSet(speech, used.text, used.utt2spk, refused)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from espnet_layerskip._compat import TooShortUttError
-from espnet_layerskip.evaluation.inputs import Speech, TestSet, located
-from espnet_layerskip.files import read_table, some
+from espnet_layerskip.evaluation.inputs import Speech, TestSet, left_out, located
+from espnet_layerskip.files import read_usable, some
 from espnet_layerskip.inference.audio import AudioBlocks, Utterance
 from espnet_layerskip.inference.posteriors import extract_features, prepare
 from espnet_layerskip.training.retrofit import Example
@@ -36,12 +36,14 @@ class Corpus:
         wav: Audio file of each utterance.
         text: Transcripts; of some utterances, or of none.
         utt2spk: Speaker of each utterance; where none is known, the utterance itself.
+        refused: Why lines of its tables, and their utterances, are left out.
     """
 
     name: str
     wav: dict[str, str]
     text: dict[str, str]
     utt2spk: dict[str, str]
+    refused: dict[str, str] = field(default_factory=dict)
 
     def subset(self, ids: Sequence[str], name: str) -> Corpus:
         """Return some of the utterances."""
@@ -50,7 +52,7 @@ class Corpus:
 
 
 def read_corpus(directory: Path, labels: bool) -> Corpus:
-    """Read a data directory.
+    """Read a data directory; what is wrong in its tables is named and left out, see `left_out`.
 
     Args:
         directory: With ``wav.scp``, and ``text`` and ``utt2spk`` where there are such.
@@ -65,21 +67,29 @@ def read_corpus(directory: Path, labels: bool) -> Corpus:
         raise ValueError(
             f"{directory}/segments: segments are not supported; write one audio file an utterance"
         )
-    wav = read_table(directory / "wav.scp")
-    wav = {utt: located(path, directory.resolve()) for utt, path in wav.items()}
-    text = {}
+    tables = {"wav.scp": read_usable(directory / "wav.scp")}
     if labels:
         if not (directory / "text").is_file():
             raise ValueError(
                 f"{directory} has no text: add the transcripts, or use none with --labels none"
             )
-        text = read_table(directory / "text", allow_empty_value=True)
-        text = {utt: line for utt, line in text.items() if utt in wav and line.strip()}
-        if not text:
-            raise ValueError(f"{directory}: text has no transcript of an utterance of wav.scp")
-    speakers = directory / "utt2spk"
-    utt2spk = read_table(speakers) if speakers.is_file() else {}
-    return Corpus(directory.resolve().name, wav, text, {utt: utt2spk.get(utt, utt) for utt in wav})
+        tables["text"] = read_usable(directory / "text", allow_empty_value=True)
+    if (directory / "utt2spk").is_file():
+        tables["utt2spk"] = read_usable(directory / "utt2spk")
+    refused = left_out(tables)
+    for why in refused.values():
+        logger.error("left out: %s", why)
+    found = {name: table for name, (table, _) in tables.items()}
+    wav = {
+        utt: located(path, directory.resolve())
+        for utt, path in found["wav.scp"].items()
+        if utt not in refused
+    }
+    text = {utt: line for utt, line in found.get("text", {}).items() if utt in wav and line.strip()}
+    if labels and not text:
+        raise ValueError(f"{directory}: text has no transcript of an utterance of wav.scp")
+    utt2spk = {utt: found.get("utt2spk", {}).get(utt, utt) for utt in wav}
+    return Corpus(directory.resolve().name, wav, text, utt2spk, refused)
 
 
 def hold_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.evaluation.inputs import located
-from espnet_layerskip.files import read_table, read_yaml
+from espnet_layerskip.files import read_usable, read_yaml
 
 ROLES = {"train": "trained the model", "valid": "chose the checkpoint"}
 
@@ -32,7 +32,7 @@ def what_it_did(train_config: Path, data_dir: Path) -> tuple[dict[str, str], lis
         ValueError: If the configuration or ``wav.scp`` cannot be read.
     """
     config, directory = read_yaml(train_config), train_config.resolve().parent
-    ours = read_table(data_dir / "wav.scp")
+    ours, _ = read_usable(data_dir / "wav.scp")
     ids, names_of_audio = set(ours), {Path(path).name for path in ours.values()}
     audio = _files(ours, data_dir.resolve(), names_of_audio)
     did: dict[str, str] = {}
@@ -44,7 +44,7 @@ def what_it_did(train_config: Path, data_dir: Path) -> tuple[dict[str, str], lis
         for name in names:
             path = Path(located(name, directory)).resolve()
             try:
-                theirs = read_table(path, allow_empty_value=True)
+                theirs, _ = read_usable(path, allow_empty_value=True)
             except ValueError:  # not there, or in another format
                 missing.setdefault(part, []).append(name)
                 continue

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from espnet_layerskip.evaluation.inputs import Speech, TestSet
-from espnet_layerskip.files import read_table, some
+from espnet_layerskip.files import read_usable, some
 from espnet_layerskip.inference.audio import AudioBlocks, AudioError, Utterance, read_wav_scp
 
 SECONDS = 300.0  # of audio, unless a number of utterances is asked for
@@ -23,11 +23,13 @@ class TrialData:
         test: The utterances; ``text`` is empty where there are no transcripts.
         total: Utterances in the directory.
         notes: What was left out and why, in words.
+        unusable: Number of lines and audio files that could not be used.
     """
 
     test: TestSet
     total: int
     notes: tuple[str, ...]
+    unusable: int = 0
 
     @property
     def labelled(self) -> bool:
@@ -73,7 +75,11 @@ def load_trial_data(
         )
     utterances, notes = read_wav_scp(directory / "wav.scp"), []
     total = len(utterances)
-    texts = _transcripts(directory / "text")
+    texts, wrong = _transcripts(directory / "text")
+    wrong = [*(utt.problem for utt in utterances if utt.problem), *wrong]
+    utterances = [utt for utt in utterances if not utt.problem]
+    if wrong:
+        notes.append(f"{len(wrong)} lines of the tables cannot be used ({wrong[0]})")
     if texts:
         known = [utt for utt in utterances if utt.utt_id in texts]
         if not known:
@@ -81,8 +87,8 @@ def load_trial_data(
                 f"{directory}: text has no transcript of any utterance of wav.scp "
                 f"({some(texts, 2)} there, {some((u.utt_id for u in utterances), 2)} here)"
             )
-        if len(known) < total:
-            notes.append(f"{total - len(known)} utterances have no transcript and are left out")
+        if without := len(utterances) - len(known):
+            notes.append(f"{without} utterances have no transcript and are left out")
         utterances = known
     step = max(1.0, len(utterances) / LOOKED_AT)
     looked_at = [utterances[int(i * step)] for i in range(int(len(utterances) / step))]
@@ -108,7 +114,8 @@ def load_trial_data(
         raise ValueError(f"{directory}: no audio could be read; the first: {unread[0]}")
     names = {one.utt_id for one in speech}
     text = {utt: texts[utt] for utt in sorted(names & texts.keys())}
-    return TrialData(TestSet(sorted(speech, key=lambda s: s.utt_id), text, {}), total, tuple(notes))
+    test = TestSet(sorted(speech, key=lambda s: s.utt_id), text, {})
+    return TrialData(test, total, tuple(notes), len(wrong) + len(unread))
 
 
 def spread(audio: Sequence[AudioBlocks], max_utts: int | None) -> list[AudioBlocks]:
@@ -121,14 +128,15 @@ def spread(audio: Sequence[AudioBlocks], max_utts: int | None) -> list[AudioBloc
     return [ordered[int((i + 0.5) * step)] for i in range(count)]
 
 
-def _transcripts(path: Path) -> dict[str, str]:
-    """Return the transcripts that are not empty; {} without a file."""
+def _transcripts(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the transcripts that are not empty, and what is wrong with lines; none: no file."""
     if not path.is_file():
-        return {}
-    found = {u: t for u, t in read_table(path, allow_empty_value=True).items() if t.strip()}
+        return {}, []
+    table, refused = read_usable(path, allow_empty_value=True)
+    found = {utt: text for utt, text in table.items() if text.strip()}
     if not found:
         raise ValueError(f"{path}: all transcripts are empty; remove the file to do without")
-    return found
+    return found, list(refused.values())
 
 
 def _open(
@@ -141,7 +149,7 @@ def _open(
         paths = (root / utt.path for root in roots)
         path = next((str(path) for path in paths if utt.path and path.is_file()), utt.path)
         try:
-            found.append(AudioBlocks(Utterance(utt.utt_id, path), sample_rate, True, True))
+            found.append(AudioBlocks(replace(utt, path=path), sample_rate, True, True))
         except AudioError as e:
             errors.append(str(e))
     return found, errors

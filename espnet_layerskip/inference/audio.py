@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from espnet_layerskip.files import read_table
+from espnet_layerskip.files import each_row, nothing_usable
 from espnet_layerskip.inference.pipes import is_pipe, run_pipe
 
 Samples = NDArray[np.float32]
@@ -55,22 +55,32 @@ class Utterance:
     Attributes:
         utt_id: Its name, without spaces.
         path: Audio file, or what stood in its place (a pipe, or nothing).
+        problem: Why it cannot be read, where its table has said so already.
     """
 
     utt_id: str
     path: str
+    problem: str = ""
 
 
 def read_wav_scp(wav_scp: str | Path) -> list[Utterance]:
     """Read a Kaldi ``wav.scp``: lines "utt_id path".
 
     A line without a path, or with a pipe, is kept: reading that utterance fails by name,
-    the others go on.
+    the others go on. So is a line that is wrong; one whose id cannot be read, or has come before,
+    is named ``wav.scp:3``, for its place.
 
     Raises:
-        ValueError: As `espnet_layerskip.files.read_table`.
+        ValueError: A missing, damaged or empty table, or one of which every line is wrong.
     """
-    return [Utterance(*row) for row in read_table(wav_scp, allow_empty_value=True).items()]
+    found = []
+    for row in each_row(wav_scp, allow_empty_value=True):
+        named = row.key and not row.again
+        name = row.key if named else "_".join(f"{Path(wav_scp).name}:{row.number}".split())
+        found.append(Utterance(name, row.value, row.problem))
+    if all(utt.problem for utt in found):
+        raise nothing_usable(wav_scp, (utt.problem for utt in found))
+    return found
 
 
 def check_path(utt: Utterance, pipes: bool = False) -> None:
@@ -83,6 +93,8 @@ def check_path(utt: Utterance, pipes: bool = False) -> None:
     Raises:
         AudioError: If there is none, it is no file of audio (a directory, a device), or a pipe.
     """
+    if utt.problem:
+        raise AudioError(utt.problem)
     name = describe(utt)
     if is_pipe(utt.path):
         if utt.path.startswith("|"):

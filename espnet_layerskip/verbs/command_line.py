@@ -22,8 +22,18 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"formatter_class": KeepEpilog, **kwargs})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse; ``--batch_size`` is read as ``--batch-size``, and the other way round."""
-        return super().parse_known_args(None if args is None else self._spelt(args), namespace)
+        """Parse; ``--batch_size`` is read as ``--batch-size``, and the other way round.
+
+        Files may stand before, between and after the options.
+        """
+        words = None if args is None else self._spelt(args)
+        found, rest = super().parse_known_args(words, namespace)
+        for action in self._get_positional_actions():
+            if action.nargs == "*":
+                files = [word for word in rest if word == "-" or not word.startswith("-")]
+                setattr(found, action.dest, [*getattr(found, action.dest), *files])
+                rest = [word for word in rest if word not in files]
+        return found, rest
 
     def _spelt(self, args: Sequence[str]) -> list[str]:
         """Return the arguments with the spelling of the options; refuse those that are none."""

@@ -94,7 +94,7 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> int:
         ValueError: For a wrong row, an unreadable test set or if every row failed.
     """
     from espnet_layerskip.evaluation.cache import DecodingCache
-    from espnet_layerskip.evaluation.compare import Comparison
+    from espnet_layerskip.evaluation.compare import Comparison, too_short
     from espnet_layerskip.evaluation.compare_report import compare_page, compare_records
     from espnet_layerskip.evaluation.environment import (
         environment_record,
@@ -121,15 +121,20 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> int:
     if not any(result.seeds for result in results):
         reasons = "; ".join(f"{r.row.name}: {r.failure}" for r in results)
         raise ValueError(f"every row failed, nothing is written: {reasons}")
-    data = comparison.data
+    data, short = comparison.data, too_short(results)
+    timed = len(data.speech) - len(short)
     report = {
         "environment": finish_record(environment),
         "command": typed(command),
-        "data": {"dir": relative(args.data), **data.describe()},
+        "data": {
+            "dir": relative(args.data),
+            **data.describe(),
+            **({"too_short": short} if short else {}),
+        },
         "settings": {
             "repeats": args.repeats,
             "threads": args.num_threads,
-            "timed_utterances": min(args.max_timed or len(data.speech), len(data.speech)),
+            "timed_utterances": min(args.max_timed or timed, timed),
             "timed_seconds": args.seconds,
             "max_wer_points": points,
         },

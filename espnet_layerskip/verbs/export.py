@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +40,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from pathlib import Path
 
-    from espnet_layerskip.export.write import check_output, describe, export_model
+    from espnet_layerskip.inference.quiet import log_ours, nothing_printed
 
+    log_ours()
+    with nothing_printed():  # ESPnet and its imports print
+        from espnet_layerskip.export.write import check_output, describe, export_model
     if not 1.0 <= args.longest <= 3600.0:
         raise ValueError(f"--longest must be from 1 to 3600 seconds, but got {args.longest}")
     check_output(Path(args.output), args.force)
-    with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
+    with nothing_printed():
         from espnet_layerskip.inference.speech2text import load_model
 
         speech2text = load_model(

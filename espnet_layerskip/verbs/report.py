@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_layerskip.files import read_table, write_bytes, write_text
+from espnet_layerskip.files import read_usable, write_bytes, write_text
 
 if TYPE_CHECKING:  # the command line starts without PyTorch
     from espnet_layerskip.evaluation.report.canvas import Drawing
@@ -112,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
 
 def status(data_dir: Path, used: int) -> int:
     """Return 1 if the test set lists more utterances than could be used, else 0."""
-    return 1 if len(read_table(data_dir / "wav.scp", allow_empty_value=True)) > used else 0
+    listed = read_usable(data_dir / "wav.scp", allow_empty_value=True)
+    return 1 if sum(map(len, listed)) > used else 0
 
 
 @contextlib.contextmanager

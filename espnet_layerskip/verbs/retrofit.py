@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     """Retrofit as the arguments of `add_options` say.
 
     Returns:
-        Exit status: 0, or 4 if the result was rejected.
+        Exit status: 0; 4 if the result was rejected; else 1 if lines of a table could not be used.
 
     Raises:
         ValueError: If the call, the model or the data cannot be used.
@@ -112,7 +112,9 @@ def run(args: argparse.Namespace) -> int:
         from espnet_layerskip.evaluation.retrofit_page import retrofit_page
     print(retrofit_page(record))
     print(f"written: {where}")
-    return REJECTED if record["found"]["kept_by"] == "nothing" else 0
+    if record["found"]["kept_by"] == "nothing":
+        return REJECTED
+    return 1 if record.get("refused") else 0
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -180,10 +182,12 @@ def _retrofit(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
             f"got {list(gates)}: their heads have to be trained"
         )
     corpus = read_corpus(Path(args.data), args.labels == "all")
+    refused = dict(corpus.refused)
     if args.dev is None:
         corpus, dev = hold_out(corpus, args.dev_share, args.seed)
     else:
         dev = read_corpus(Path(args.dev), args.labels != "none")
+        refused |= dev.refused
     question = _question(args, opened, gates, corpus, dev)
     finished = begin(output, question, args.force)
     if finished is not None:
@@ -219,6 +223,7 @@ def _retrofit(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         "budget_text": budget.describe(),
         "training": training,
         "found": judgement.to_json(),
+        **({"refused": refused} if refused else {}),
     }
     return record, _finish(output, config, record, judgement, budget)
 

@@ -103,6 +103,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of stdout: lines 'utt_id text' (the default), one JSON object a line, subtitles of "
         "one AUDIO (srt, vtt), or words with times and confidence (ctm, tsv)",
     )
+    add(
+        "--output-dir",
+        metavar="DIR",
+        help="write each transcript to a file of its own, DIR/utt_id.txt or .json, .srt, .vtt, "
+        ".ctm, .tsv, and print the paths instead; files that are there are replaced",
+    )
+    add(
+        "--confidence-temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="above 1 makes the confidences of words and utterances less sure; as "
+        "tools/confidence_calibration.py finds it for a model (default: 1, as they are)",
+    )
     add("--times", metavar="FILE.ctm", help="write the times of the words in seconds (CTM)")
     add(
         "--stats", metavar="FILE.json", help="write times, RTF, skip ratio, and what failed and why"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
 import stat
 import sys
@@ -80,6 +81,10 @@ def check_options(args: argparse.Namespace, count: int) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but got {value}")
     if args.ctc_weight is not None and not 0.0 <= args.ctc_weight <= 1.0:
         raise ValueError(f"--ctc-weight must be in [0, 1], but got {args.ctc_weight}")
+    if not 0.0 < args.confidence_temperature < math.inf:
+        raise ValueError(
+            f"--confidence-temperature must be above 0, but got {args.confidence_temperature}"
+        )
     if not DEVICE.fullmatch(args.device):
         raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, but got {args.device!r}")
     _check_settings(args)
@@ -90,10 +95,10 @@ def check_options(args: argparse.Namespace, count: int) -> None:
     for name in ("stats", "times"):
         if path := getattr(args, name):
             check_output(f"--{name}", path)
-    if args.format in SUBTITLES and count > 1:
+    if args.format in SUBTITLES and count > 1 and args.output_dir is None:
         raise ValueError(
-            f"--format {args.format} has no place for the name of an utterance: give one AUDIO a "
-            f"call, but got {count}"
+            f"--format {args.format} has no place for the name of an utterance: give one AUDIO, or "
+            f"a folder for a file of each, --output-dir DIR, but got {count} and no folder"
         )
     if STDIN in args.audio and (args.dask or args.cmd):
         raise ValueError("AUDIO - is standard input, which --dask and --cmd cannot give others")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TextIO
 
 from espnet_layerskip.export.folder import is_export
@@ -29,7 +30,13 @@ from espnet_layerskip.verbs.transcribe_inputs import (
     check_options,
     list_utterances,
 )
-from espnet_layerskip.verbs.transcript_formats import heading, render
+from espnet_layerskip.verbs.transcript_writers import (
+    Write,
+    check_folder,
+    folder_writer,
+    stream_writer,
+    too_long,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +70,19 @@ def transcribe(args: argparse.Namespace) -> int:
                 replace(utt, path=held.name) if utt.path == STDIN else utt for utt in utterances
             ]
         ctm = stack.enter_context(_opened(args.times)) if args.times else None
-        stats = _transcribe(args, utterances, workers, out, ctm)
+        stats = _transcribe(args, utterances, workers, _writer(args, utterances, out), ctm)
     if args.stats:
         write_text(args.stats, json.dumps(stats, indent=2) + "\n")
     return 1 if stats["failed"] else 0
+
+
+def _writer(args: argparse.Namespace, utterances: Sequence[Utterance], out: TextIO) -> Write:
+    """Return where transcripts are written to."""
+    if args.output_dir is None:
+        return stream_writer(out, args.format)
+    folder = Path(args.output_dir)
+    check_folder("--output-dir", folder, utterances, args.format)
+    return folder_writer(folder, args.format, out)
 
 
 def _opened(path: str) -> TextIO:
@@ -92,17 +108,20 @@ def _transcriber(args: argparse.Namespace, workers: Workers) -> Transcriber:
         bool(args.times) or args.format != "text",
         f"espnet_layerskip.{'export' if exported else 'inference'}.speech2text",
         args.allow_pipes,
+        args.confidence_temperature,
     )
 
 
-def _missing(utterances: Sequence[Utterance], pipes: bool) -> dict[str, str]:
-    """Return what is wrong with those of which no file can be read, by name."""
+def _missing(args: argparse.Namespace, utterances: Sequence[Utterance]) -> dict[str, str]:
+    """Return what is wrong with those of which no file can be read, or written, by name."""
     found = {}
     for utt in utterances:
         try:
-            check_path(utt, pipes)
+            check_path(utt, args.allow_pipes)
         except AudioError as e:
             found[utt.utt_id] = str(e)
+        if args.output_dir and (why := too_long(utt.utt_id, args.format)):
+            found.setdefault(utt.utt_id, why)
     return found
 
 
@@ -110,11 +129,11 @@ def _transcribe(
     args: argparse.Namespace,
     utterances: list[Utterance],
     workers: Workers,
-    out: TextIO,
+    write: Write,
     ctm: TextIO | None,
 ) -> dict[str, Any]:
-    """Write the transcripts to ``out``, their words to ``ctm``; return the statistics."""
-    errors = _missing(utterances, args.allow_pipes)
+    """Write the transcripts, and their words to ``ctm``; return the statistics."""
+    errors = _missing(args, utterances)
     for name, message in errors.items():
         logger.error("%s failed: %s", name, message)
     there = [utt for utt in utterances if utt.utt_id not in errors]
@@ -134,7 +153,6 @@ def _transcribe(
     started = time.perf_counter()
     audio_seconds = encoder_seconds = 0.0
     skips = SkipCount()
-    out.write(heading(args.format))
     with Progress(there, workers.here) as progress:
         transcriber.heard = progress.heard
         for found in map_chunks(transcriber, chunks, workers, lost) if chunks else ():
@@ -146,8 +164,7 @@ def _transcribe(
                     logger.error("%s failed: %s", found.utt_id, found.error)
                     errors[found.utt_id] = found.error
                     continue
-                out.write(render(args.format, found))
-                out.flush()
+                write(found)
             if ctm is not None:
                 ctm.writelines(f"{line}\n" for line in ctm_lines(found.utt_id, found.words))
     elapsed = time.perf_counter() - started

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Try as the arguments of `add_options` say.
 
     Returns:
-        Exit status 0: whatever the answer is.
+        Exit status: 0, whatever the answer is; 1 if some of the data could not be used.
 
     Raises:
         ValueError: If the call, the model or the data cannot be used.
@@ -91,14 +91,16 @@ def run(args: argparse.Namespace) -> int:
 
         forced = None if gates is None else gates.gates_in_use
         opened = open_model(args.model, args.model_file, forced)
+        unusable = 0
         if opened.no_ours:
             page, report = unsupported(opened), {"model": args.model, "unsupported": opened.no_ours}
         else:
             data = load_trial_data(args.data, opened.speech2text.sample_rate, args.max_utts)
             log(data.describe())
+            unusable = data.unusable
             result = run_trial(opened, data, args.metric, log, forced is not None)
             page, report = trial_page(result), result.to_json()
     print(page)
     if output is not None:
         write_text(output, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    return 0
+    return 1 if unusable else 0

@@ -3,9 +3,11 @@ import dataclasses
 import pytest
 import torch
 
+from espnet_layerskip.evaluation import accuracy as engine
 from espnet_layerskip.evaluation.accuracy import judged, measure_accuracy
 from espnet_layerskip.evaluation.contenders import FULL, ON, STOCK, Contender, make_forms
 from espnet_layerskip.evaluation.experiment import load_experiment
+from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.evaluation.rows import KEEP
 
 
@@ -18,9 +20,17 @@ def silent(line):
     pass
 
 
-def test_every_row_is_decoded_once(forms, data):
+@pytest.fixture(scope="module")
+def measured(forms, data):
+    """The accuracy of all rows, what was printed, and what the next scope is given."""
     lines, known = [], {}
-    accuracy = measure_accuracy(forms, data, known, lines.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "PROGRESS_SECONDS", 1e6)  # no such line on a slow machine
+        return measure_accuracy(forms, data, known, lines.append), lines, known
+
+
+def test_every_row_is_decoded_once(forms, data, measured):
+    accuracy, lines, known = measured
     assert list(accuracy) == list(forms)
     assert len(lines) == len(forms)
     assert lines[0] == f"decoding 8 utterances: {ON}"
@@ -29,6 +39,17 @@ def test_every_row_is_decoded_once(forms, data):
     assert accuracy[FULL].cer != accuracy[FULL].wer
     assert measure_accuracy(forms, data, known, lines.append) == accuracy
     assert len(lines) == len(forms)  # another scope does not decode them again
+
+
+def test_an_utterance_that_is_too_short_counts_as_an_empty_transcript(forms, data):
+    short = Speech("s0-u0", data.speech[0].samples[:300], 16000)
+    few = dataclasses.replace(
+        data, speech=[short, data.speech[1]], text={u: data.text[u] for u in ("s0-u0", "s0-u1")}
+    )
+    rows = {name: forms[name] for name in (ON, STOCK)}
+    for one in measure_accuracy(rows, few, {}, silent).values():
+        assert (one.status, one.too_short) == ("ok", ["s0-u0"])
+        assert one.wer >= 50.0  # two of four words are lost
 
 
 def test_a_row_without_transcripts_is_failed(exps, data):
@@ -47,8 +68,8 @@ def test_a_row_without_transcripts_is_failed(exps, data):
     assert accuracy[STOCK].wer is None
 
 
-def test_the_allowance_is_in_percent_of_the_reference(forms, data):
-    accuracy = measure_accuracy(forms, data, {}, silent)
+def test_the_allowance_is_in_percent_of_the_reference(forms, measured):
+    accuracy = measured[0]
     changed = accuracy | {FULL: replace_wer(accuracy[FULL], 50.0)}
     changed |= {ON: replace_wer(accuracy[ON], 50.5), STOCK: replace_wer(accuracy[STOCK], 50.6)}
     changed |= {"twin_s": replace_wer(accuracy["twin_s"], 99.0)}
@@ -58,8 +79,8 @@ def test_the_allowance_is_in_percent_of_the_reference(forms, data):
     assert status["twin_s"] == "ok"  # other weights are not judged
 
 
-def test_without_its_reference_a_row_cannot_be_judged(forms, data):
-    accuracy = measure_accuracy(forms, data, {}, silent)
+def test_without_its_reference_a_row_cannot_be_judged(forms, measured):
+    accuracy = measured[0]
     found = judged(forms, accuracy | {FULL: replace_wer(accuracy[FULL], None)}, 1.0)
     assert found[ON].status == f"failed: {FULL}, which its WER is judged by, has none"
 

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from espnet_layerskip.evaluation.cache import DecodingCache
-from espnet_layerskip.evaluation.compare import Comparison
+from espnet_layerskip.evaluation.compare import Comparison, too_short
 from espnet_layerskip.evaluation.compare_report import (
     HEADER,
     compare_records,
@@ -192,7 +192,7 @@ def test_settings_of_one_gate_are_decoded_in_one_pass(data_dir, exps, tmp_path, 
     passes = []
     monkeypatch.setattr(
         "espnet_layerskip.evaluation.compare.decode",
-        lambda systems, data: (passes.append(len(systems)), decode(systems, data))[1],
+        lambda systems, data, **how: (passes.append(len(systems)), decode(systems, data, **how))[1],
     )
     rows = [
         *experiment_rows(f"ours={exps['ours']}"),
@@ -209,16 +209,42 @@ def test_settings_of_one_gate_are_decoded_in_one_pass(data_dir, exps, tmp_path, 
         assert [seed.decoded] == decode([seed.system], comparison.data)
 
 
-def test_what_one_pass_cannot_decode_fails_row_by_row(data_dir, exps, tmp_path):
+@pytest.fixture
+def with_short(data_dir, tmp_path):
+    """The test set and an utterance, zz, that is too short for the subsampling."""
     folder = tmp_path / "data"
     shutil.copytree(data_dir, folder)
     soundfile.write(tmp_path / "short.wav", np.zeros(300, dtype=np.float32), 16000)
-    with open(folder / "wav.scp", "a") as scp, open(folder / "text", "a") as text:
-        scp.write(f"zz {tmp_path / 'short.wav'}\n")
-        text.write("zz AB\n")
-    with open(folder / "utt2spk", "a") as utt2spk:
-        utt2spk.write("zz zz\n")
-    _, results = compare(
-        folder, DecodingCache(tmp_path / "cache"), experiment_rows(str(exps["ours"]))
-    )
-    assert all("zz is too short" in r.failure for r in results)
+    for name, line in {"wav.scp": tmp_path / "short.wav", "text": "AB", "utt2spk": "zz"}.items():
+        with open(folder / name, "a") as table:
+            table.write(f"zz {line}\n")
+    return folder
+
+
+def test_an_utterance_that_is_too_short_counts_as_an_empty_transcript(
+    with_short, exps, tmp_path, measured
+):
+    rows = experiment_rows(f"ours={exps['ours']}")
+    _, results = compare(with_short, DecodingCache(tmp_path / "cache"), rows, repeats=5)
+    assert too_short(results) == ["zz"]
+    by_name = {r.row.name: r.seeds[0] for r in measured[1] if r.seeds}
+    for result in results:
+        [seed] = result.seeds
+        assert seed.decoded.hyps["zz"] == ""
+        errors, before = (
+            sum(c.errors for c in one.scores["wer"].values())
+            for one in (seed, by_name[result.row.name])
+        )
+        assert errors == before + 1
+        assert len(result.timing) == 5
+        assert result.timed_seconds == 4.0  # of the eight others
+
+
+def test_what_one_pass_cannot_decode_fails_row_by_row(data_dir, exps, tmp_path, monkeypatch):
+    def fail(*args, **how):
+        raise RuntimeError("of some layer")
+
+    monkeypatch.setattr("espnet_layerskip.evaluation.compare.decode", fail)
+    rows = experiment_rows(str(exps["ours"]))
+    _, results = compare(data_dir, DecodingCache(tmp_path), rows)
+    assert [r.failure for r in results] == ["of some layer"] * len(rows)

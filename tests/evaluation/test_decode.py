@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -72,7 +73,9 @@ def test_an_utterance_that_is_too_short(experiment, plain, few, caplog):
     systems = systems_of(experiment, OFF, SkipSettings(0.5))
     for some in (systems, systems[:1]):
         found = decode(some, few, allow_too_short=True)
-        assert found == [Decoded({"s0-short": ""}, SkipCount(), 0, short.seconds)] * len(some)
+        nothing = Decoded({"s0-short": ""}, SkipCount(), 0, short.seconds, ["s0-short"])
+        assert found == [nothing] * len(some)
+        assert Decoded.from_json(json.loads(json.dumps(nothing.to_json()))) == nothing
         assert "s0-short has" in caplog.text
         with pytest.raises(ValueError, match="s0-short is too short: remove it from the test set"):
             decode(some, few)

@@ -121,6 +121,42 @@ def test_bad_tables(data_dir, tmp_path):
         load_test_set(directory, 16000)
 
 
+def test_a_wrong_line_costs_its_utterance_in_all_tables(data_dir, tmp_path, caplog):
+    directory = copy_of(data_dir, tmp_path)
+    changes = {
+        "wav.scp": [(b"s0-u0 ", b"s0-u0 \xe9")],
+        "text": [(b"s0-u1 ", b"s0-u\xe91 "), (b"s0-u2 AB CD", b"s0-u2 AB CD\ns0-u2 AB")],
+        "utt2spk": [(b"s0-u3 s0", b"s0-u3")],
+    }
+    for name, pairs in changes.items():
+        content = (directory / name).read_bytes()
+        for old, new in pairs:
+            assert old in content
+            content = content.replace(old, new)
+        (directory / name).write_bytes(content)
+    data = load_test_set(directory)
+    names = [f"s1-u{i}" for i in (4, 5, 6, 7)]
+    assert [s.utt_id for s in data.speech] == list(data.text) == list(data.utt2spk) == names
+    reasons = {
+        "s0-u0": "wav.scp:1: the line is not UTF-8 (byte 0xe9)",
+        "s0-u1": "s0-u1: its line of text cannot be found: ",
+        "s0-u2": "text:4: the id 's0-u2' comes a second time, with another value",
+        "s0-u3": "utt2spk:4: nothing follows the id 's0-u3'",
+    }
+    assert set(data.refused) == set(reasons)
+    for name, reason in reasons.items():
+        assert reason in data.refused[name]
+        assert f"refused: {data.refused[name]}" in caplog.messages
+    assert "text:2: the line is not UTF-8" in data.refused["s0-u1"]
+    assert "8 read = 4 used + 4 refused" in caplog.messages
+    tables = load_tables(directory / "wav.scp", directory / "text", 16000)[0]
+    assert (tables.text, tables.refused) == (data.text, data.refused)
+    with (directory / "wav.scp").open("a") as table:
+        table.write("s2-u8 x\ns2-u9 x\ns2-u10 x\n")  # more than the lines of text that are wrong
+    with pytest.raises(ValueError, match="4 id.s. are in wav.scp but not in text: s0-u1, s2-u10"):
+        load_test_set(directory)
+
+
 def test_wrong_rate_and_missing_text(data_dir, tmp_path):
     with pytest.raises(ValueError, match="s0-u0: .*16000 Hz.*8000 Hz"):
         load_test_set(data_dir, 8000)

@@ -47,6 +47,19 @@ def test_a_step_names_itself_and_draws_the_same_each_time():
     assert one != Step(8, step.batch, 3).draws()[0] != Step(8, step.batch, 4).draws()[0]
 
 
+def test_a_wrong_line_of_a_table_costs_its_utterance(tmp_path, caplog):
+    (tmp_path / "wav.scp").write_bytes(b"a a.wav\nb b\xe9.wav\nc c.wav\nd d.wav\ne e.wav\n")
+    (tmp_path / "text").write_bytes(b"a A\nb B\n\xff C\ne\nd D\n")
+    (tmp_path / "utt2spk").write_text("a s\nb s\nc s\nd\ne s\n")
+    corpus = read_corpus(tmp_path, labels=True)
+    assert (list(corpus.wav), corpus.text) == (["a", "e"], {"a": "A"})
+    assert sorted(corpus.refused) == ["b", "c", "d"]
+    assert caplog.messages == [f"left out: {why}" for why in corpus.refused.values()]
+    assert "wav.scp:2: the line is not UTF-8" in corpus.refused["b"]
+    assert "text:3: the line is not UTF-8" in corpus.refused["c"]
+    assert read_corpus(tmp_path, labels=False).wav.keys() == {"a", "c", "e"}
+
+
 def test_audio_that_cannot_be_read_is_said(exps, tmp_path):
     (tmp_path / "wav.scp").write_text(f"a {tmp_path}/gone.wav\n")
     teacher = Teacher(

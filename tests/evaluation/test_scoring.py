@@ -84,6 +84,21 @@ def test_bootstrap_covers_the_true_difference_in_most_experiments():
     assert excludes_zero > 100
 
 
+def test_many_speakers_are_drawn_as_wholes():
+    """Where all errors are of one speaker in three, the interval is wider than over utterances."""
+    errors = [1 if i // 10 % 3 == 0 else 0 for i in range(300)]  # 10 utterances of a speaker
+    base, lengths = [0] * 300, [5] * 300
+
+    def interval(speakers):
+        return paired_bootstrap(errors, base, lengths, 1000, speakers=speakers)
+
+    of_30, of_10 = ([str(i // size) for i in range(300)] for size in (10, 30))
+    alone = interval(None)
+    assert interval(of_30).difference == alone.difference
+    assert interval(of_30).high - interval(of_30).low > 2 * (alone.high - alone.low)
+    assert interval(of_10) == alone, "they are too few"
+
+
 def test_bootstrap_refuses_unpaired_input():
     with pytest.raises(ValueError, match="got 1, 2 and 2 utterances"):
         paired_bootstrap([1], [1, 2], [3, 3])

@@ -52,6 +52,20 @@ def test_transcripts_say_what_is_used(tmp_path):
     assert data.notes == ("1 utterances have no transcript and are left out",)
 
 
+def test_wrong_lines_are_left_out_and_said(tmp_path):
+    directory = write(tmp_path / "d", [0.1] * 3, {"u0": "A B", "u1": "B", "u2": "C"})
+    for name in ("wav.scp", "text"):
+        content = (directory / name).read_bytes()
+        lost = {"wav.scp": b"u0 ", "text": b"u2 "}[name]
+        (directory / name).write_bytes(content.replace(lost, b"u\xff "))
+    data = load_trial_data(directory, RATE)
+    assert names(data) == ["u1"]
+    assert (data.total, data.unusable) == (3, 2)
+    wrong, unlabelled = data.notes
+    assert wrong.startswith(f"2 lines of the tables cannot be used ({directory}/wav.scp:1: the")
+    assert unlabelled == "1 utterances have no transcript and are left out"
+
+
 def test_what_cannot_be_used_is_left_out_and_said(tmp_path, monkeypatch):
     directory = write(tmp_path / "d", [0.1, 0.2, 0.9], rate=8000, channels=2)
     with (directory / "wav.scp").open("a") as table:

@@ -116,13 +116,15 @@ def test_another_rate_is_an_error_that_names_both(models, waves, tmp_path):
 
 def test_keys_select_and_order(models, corpus, tmp_path):
     keys = tmp_path / "keys.scp"
-    keys.write_text("utt2 x\nutt0 y\nutt2 x\nunknown z\n")
+    keys.write_bytes(b"utt2 x\nutt0 y\nutt2 x\nunknown z\n\xff x\n")
     found = read_utterances([(str(corpus.good), "speech", "sound")], str(keys))
-    assert [utt.utt_id for utt in found] == ["utt2", "utt0", "unknown"]
+    assert [utt.utt_id for utt in found] == ["utt2", "utt0", "unknown", "key_file:5"]
     options = ["--decoder", "greedy", "--key_file", str(keys)]
     assert run(models["skip"], corpus.good, tmp_path / "out", *options) == 1
     assert list(table(tmp_path / "out/1best_recog/text")) == ["utt2", "utt0"]
-    assert list(table(tmp_path / "out/failed")) == ["unknown"]
+    failed = table(tmp_path / "out/failed")
+    assert list(failed) == ["unknown", "key_file:5"]
+    assert failed["key_file:5"].startswith(f"{keys}:5: the line is not UTF-8")
 
 
 def test_options_of_a_yaml_file(models, corpus, tmp_path):

@@ -39,8 +39,14 @@ def test_wav_scp_that_cannot_be_used(tmp_path):
     scp.write_text("\n")
     with pytest.raises(ValueError, match="the file is empty"):
         read_wav_scp(scp)
-    scp.write_text("a x\na y\n")
-    with pytest.raises(ValueError, match=r"wav.scp:2: the id 'a' comes a second time"):
+    scp.write_bytes(b"a x\na y\nb \xe9\n\xe9 z\n")
+    first, *wrong = read_wav_scp(scp)
+    assert first == Utterance("a", "x")
+    assert [utt.utt_id for utt in wrong] == ["wav.scp:2", "b", "wav.scp:4"]
+    with pytest.raises(AudioError, match=r"wav.scp:2: the id 'a' comes a second time"):
+        read_audio(wrong[0], 16000)
+    scp.write_bytes(b"b \xe9\n")
+    with pytest.raises(ValueError, match=r"wav.scp:1: the line is not UTF-8"):
         read_wav_scp(scp)
 
 

@@ -53,6 +53,15 @@ def test_underscores_and_dashes_are_the_same():
     assert after.audio == ["--batch_size"]
 
 
+def test_files_stand_on_both_sides_of_an_option(capsys):
+    words = shlex.split("transcribe a --model m b c --allow-pipes - --format json d")
+    args = get_parser().parse_args(words)
+    assert (args.audio, args.format, args.allow_pipes) == (["a", "b", "c", "-", "d"], "json", True)
+    assert get_parser().parse_args(["transcribe", "--model", "m"]).audio == []
+    assert "unrecognized arguments: -x" in refused(capsys, *words, "-x", "e")
+    assert "unrecognized arguments: b" in refused(capsys, "export", "--model=m", "--output=o", "b")
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])

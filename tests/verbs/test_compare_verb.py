@@ -1,6 +1,8 @@
 import json
 
+import numpy as np
 import pytest
+import soundfile
 
 from espnet_layerskip.bin import compare_exps
 from espnet_layerskip.cli import main
@@ -58,13 +60,18 @@ def test_the_verb(two_rows, tmp_path, points, status):
 
 
 def test_utterances_that_cannot_be_used_are_told(two_rows, data_dir, tmp_path):
+    soundfile.write(tmp_path / "short.wav", np.zeros(300), 16000)
     for name in ("wav.scp", "text", "utt2spk"):
         table = (data_dir / name).read_text()
+        table = table.replace(f"{data_dir}/s0-u2.wav", f"{tmp_path}/short.wav")
         (tmp_path / name).write_text(table.replace(f"{data_dir}/s0-u3.wav", "gone.wav"))
     command = [*two_rows[:1], str(tmp_path), *two_rows[2:]]
     assert main(["compare", *command]) == 1
     data = json.loads((tmp_path / "compare.json").read_text())["data"]
     assert (data["utterances"], set(data["refused"])) == (7, {"s0-u3"})
+    assert data["too_short"] == ["s0-u2"]
+    said = "1 utterance(s) too short for the encoder, counted with an empty transcript: s0-u2"
+    assert said in (tmp_path / "compare.md").read_text()
     with pytest.raises(SystemExit) as ended:
         compare_exps.main(command)
     assert ended.value.code == 1

@@ -72,6 +72,25 @@ def test_bad_files_are_named_and_cost_only_themselves(models, corpus, lines, cap
     assert capsys.readouterr().out.splitlines() == lines[:1]
 
 
+def test_a_bad_line_of_a_table_costs_that_line(models, corpus, lines, capsys, caplog, tmp_path):
+    table, stats = tmp_path / "wav.scp", tmp_path / "s.json"
+    first, second, third, _ = (os.fsencode(file) for file in corpus.files)
+    rows = [b"utt0 " + first, b"x caf\xe9.wav", b"utt1 " + second, b"\xff y", b"utt2 " + third]
+    table.write_bytes(b"\n".join([*rows, rows[0]]))
+    assert transcribe(models, "--wav-scp", table, "--stats", stats, "--batch-size", 4) == 1
+    assert capsys.readouterr().out.splitlines() == lines[:3]
+    content = json.loads(stats.read_text())
+    assert content["failed"] == ["x", "wav.scp:4", "wav.scp:6"]
+    assert (
+        content["errors"]["x"] == f"{table}:2: the line is not UTF-8 (byte 0xe9); convert the file"
+    )
+    assert "comes a second time" in content["errors"]["wav.scp:6"]
+    assert "read 6 = transcribed 3 + refused 3: wav.scp:4, wav.scp:6, x" in caplog.text
+    table.write_bytes(b"\n".join(rows[1::2]))
+    assert transcribe(models, "--wav-scp", table) == 2
+    assert f"{table}:1: the line is not UTF-8" in capsys.readouterr().err
+
+
 def test_only_bad_files(models, corpus, capsys, tmp_path):
     stats = tmp_path / "stats.json"
     assert transcribe(models, corpus.noise, "--stats", stats) == 1
@@ -139,6 +158,7 @@ def test_wrong_calls_are_explained(models, capsys, args, message):
         (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, but got 'gpu'"),
         (["--ctc-weight", "2"], "--ctc-weight must be in [0, 1]"),
         (["--times", "."], "--times . is a directory"),
+        (["--confidence-temperature", "0"], "--confidence-temperature must be above 0, but got 0"),
         (["b.wav", "--format", "srt"], "--format srt has no place for the name of an utterance"),
         (["--model", "none.zip"], "--model none.zip: no such file or directory"),
         (["--model", __file__], "is neither an experiment directory"),
@@ -232,6 +252,38 @@ def test_words_with_times_and_confidence(models, corpus, capsys, tmp_path):
         if sure:
             assert one["confidence"] == pytest.approx(sum(sure) / len(sure), abs=2e-4)
     assert len(times.read_text().splitlines()) == len(words)
+    options = ["--format", "json", "--confidence-temperature", 2]
+    assert transcribe(models, *corpus.files, *options) == 0
+    for one, before in zip(
+        map(json.loads, capsys.readouterr().out.splitlines()), found, strict=True
+    ):
+        sure = [word["confidence"] for word in one["words"]]
+        # logits are halved: p / (1 - p) becomes its square root
+        odds = [np.sqrt(word["confidence"] / (1 - word["confidence"])) for word in before["words"]]
+        assert sure == pytest.approx([o / (1 + o) for o in odds], abs=1e-3)
+        if sure:
+            assert one["confidence"] == pytest.approx(sum(sure) / len(sure), abs=2e-4)
+
+
+def test_subtitles_of_several_files(models, corpus, capsys, tmp_path):
+    """Of the same stem too; a name that no file can have costs that entry."""
+    paths = [tmp_path / "x/talk.wav", tmp_path / "y/talk.wav", tmp_path / "talk.mp3"]
+    for path, file in zip(paths, corpus.files, strict=False):
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(file)
+    folder = tmp_path / "new" / "subtitles"
+    options = ["--format", "srt", "--output-dir", folder]
+    assert transcribe(models, paths[0], *options, *paths[1:]) == 0
+    names = [f"{name}.srt" for name in ("x_talk", "y_talk", f"{tmp_path.name}_talk")]
+    assert capsys.readouterr().out.splitlines() == [f"{folder}/{name}" for name in names]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(names)
+    transcribe(models, paths[0], "--format", "srt")
+    assert capsys.readouterr().out == (folder / "x_talk.srt").read_text() != ""
+    table, stats = tmp_path / "wav.scp", tmp_path / "s.json"
+    table.write_text(f"{'n' * 250} {paths[0]}\nu {paths[0]}\n")
+    assert transcribe(models, "--wav-scp", table, *options, "--stats", stats) == 1
+    assert capsys.readouterr().out == f"{folder}/u.srt\n"
+    assert "its name is too long for a file" in json.loads(stats.read_text())["errors"]["n" * 250]
 
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):

@@ -117,6 +117,9 @@ def collect(
     rows = sweep_rows(str(exp), experiment.settings, experiment.encoder.gate_layer_idx, others)
     log(f"tracing {len(speech)} utterances")
     traces = trace_test_set(experiment, data)
+    traced = {trace.utt_id for trace in traces}
+    if short := [utt for utt in utt_ids if utt not in traced]:
+        raise ValueError(f"--utt-id {short[0]} is too short for the encoder: nothing can be shown")
     results = comparison.measure(rows, MIN_REPEATS, num_threads, NUM_TIMED)
     points, examples = points_of(results, str(exp), data.seconds), choose(traces, utt_ids)
     settings = [point.settings for point in measured_settings(points)]
@@ -132,9 +135,9 @@ def collect(
         failures=failures(results),
         history=load_history(Path(exp), config.get("max_epoch")),
         environment=finish_record(environment),
-        num_timed=min(NUM_TIMED, len(speech)),
+        num_timed=min(NUM_TIMED, len(traces)),
         num_threads=num_threads,
-        stem_share=_stem_share(experiment, data.speech),
+        stem_share=_stem_share(experiment, [s for s in data.speech if s.utt_id in traced]),
         variants={
             trace.utt_id: try_settings(experiment, speech[trace.utt_id], settings)
             for trace, _ in examples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -114,6 +115,7 @@ def points_of(results: Sequence[RowResult], exp: str, audio_seconds: float) -> l
         if not result.seeds:
             continue
         errors, num_words = result.utterance_errors(), result.num_words()
+        interval = partial(paired_bootstrap, num_ref=num_words, speakers=result.speakers)
         timing = record["encoder_time_per_second"]
         points.append(
             Point(
@@ -121,8 +123,8 @@ def points_of(results: Sequence[RowResult], exp: str, audio_seconds: float) -> l
                 kind=_kind(result),
                 own=result.row.exps == (exp,),
                 settings=result.seeds[0].system.settings,
-                wer=paired_bootstrap(errors, [0.0] * len(errors), num_words),
-                change=paired_bootstrap(errors, baseline, num_words),
+                wer=interval(errors, [0.0] * len(errors)),
+                change=interval(errors, baseline),
                 gflops=record["encoder_flops_per_second"] / 1e9,
                 time_ms=Interval(timing["median_ms"], timing["min_ms"], timing["max_ms"]),
                 skip_ratio=record["skip_ratio"],

@@ -30,6 +30,14 @@ def test_utterances_that_run_whole_are_traced(experiment, few):
     assert not any(t.whole for t in usual)
 
 
+def test_an_utterance_without_frames_is_not_traced(experiment, few):
+    short = dataclasses.replace(few.speech[0], samples=few.speech[0].samples[:300])
+    traces = trace_test_set(experiment, dataclasses.replace(few, speech=[short, *few.speech[1:]]))
+    assert [t.utt_id for t in traces] == [s.utt_id for s in few.speech[1:]]
+    with pytest.raises(ValueError, match="all of 1 utterances are too short"):
+        trace_test_set(experiment, dataclasses.replace(few, speech=[short]))
+
+
 def test_settings_tried_on_one_utterance(experiment, few):
     [trace] = trace_test_set(experiment, dataclasses.replace(few, speech=few.speech[:1]))
     as_is, off = try_settings(experiment, few.speech[0], [SkipSettings(), OFF])
