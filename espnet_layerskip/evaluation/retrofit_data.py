@@ -127,6 +127,25 @@ def hold_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus]:
     return corpus.subset(rest, corpus.name), corpus.subset(dev, part)
 
 
+def with_usable_audio(corpus: Corpus) -> Corpus:
+    """Return a corpus without the utterances whose audio cannot be read; each is named.
+
+    Raises:
+        ValueError: If none is left; says why of one.
+    """
+    refused = dict(corpus.refused)
+    for utt, path in corpus.wav.items():
+        try:
+            _open(utt, path, None).read()
+        except ValueError as e:
+            refused[utt] = str(e)
+            logger.error("left out: %s", e)
+    usable = [utt for utt in corpus.wav if utt not in refused]
+    if not usable:
+        raise ValueError(f"{corpus.name}: no audio can be used: {next(iter(refused.values()))}")
+    return replace(corpus.subset(usable, corpus.name), refused=refused)
+
+
 def load_dev(corpus: Corpus, sample_rate: int) -> TestSet:
     """Read the audio of a development set; without transcripts ``text`` is empty.
 
@@ -267,5 +286,6 @@ def encoder_input(
     return load
 
 
-def _open(utt: str, path: str, sample_rate: int) -> AudioBlocks:
-    return AudioBlocks(Utterance(utt, path), sample_rate, resample=True, mix=True)
+def _open(utt: str, path: str, sample_rate: int | None) -> AudioBlocks:
+    resample = sample_rate is not None
+    return AudioBlocks(Utterance(utt, path), sample_rate, resample=resample, mix=True)

@@ -33,8 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Give a trained ESPnet model gates, train its upper layers (and new heads, where a gate's "
         "layer has no trained CTC) shortly by distillation from its own full depth, choose the "
         "skipping setting on a development set, and pack the result. An interrupted run goes on "
-        "with the same command. Exit status: 0; 4 if no setting keeps the budget: what was made "
-        "is then in OUTPUT/rejected."
+        "with the same command. Exit status: 0; 1 if some of the data could not be used; 4 if no "
+        "setting keeps the budget: what was made is then in OUTPUT/rejected."
     )
     add = parser.add_argument
     add("--model", required=True, metavar="EXPDIR_ZIP_OR_TAG", help="the trained model")
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     """Retrofit as the arguments of `add_options` say.
 
     Returns:
-        Exit status: 0; 4 if the result was rejected; else 1 if lines of a table could not be used.
+        Exit status: 0; 4 if the result was rejected; else 1 if some of the data could not be used.
 
     Raises:
         ValueError: If the call, the model or the data cannot be used.
@@ -157,7 +157,12 @@ def _retrofit(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     from espnet_layerskip.evaluation.environment import environment_record, finish_record, typed
     from espnet_layerskip.evaluation.open_model import open_model
     from espnet_layerskip.evaluation.retrofit import Budget, judge_retrofit
-    from espnet_layerskip.evaluation.retrofit_data import hold_out, load_dev, read_corpus
+    from espnet_layerskip.evaluation.retrofit_data import (
+        hold_out,
+        load_dev,
+        read_corpus,
+        with_usable_audio,
+    )
     from espnet_layerskip.evaluation.retrofit_model import (
         build_student,
         default_gates,
@@ -181,12 +186,12 @@ def _retrofit(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
             f"--epochs 0 needs gates at layers with a trained CTC ({list(opened.trained)}), but "
             f"got {list(gates)}: their heads have to be trained"
         )
-    corpus = read_corpus(Path(args.data), args.labels == "all")
+    corpus = with_usable_audio(read_corpus(Path(args.data), args.labels == "all"))
     refused = dict(corpus.refused)
     if args.dev is None:
         corpus, dev = hold_out(corpus, args.dev_share, args.seed)
     else:
-        dev = read_corpus(Path(args.dev), args.labels != "none")
+        dev = with_usable_audio(read_corpus(Path(args.dev), args.labels != "none"))
         refused |= dev.refused
     question = _question(args, opened, gates, corpus, dev)
     finished = begin(output, question, args.force)

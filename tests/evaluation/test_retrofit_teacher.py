@@ -3,7 +3,11 @@ import pickle
 import pytest
 
 from espnet_layerskip.evaluation import retrofit_teacher
-from espnet_layerskip.evaluation.retrofit_data import examples, read_corpus
+from espnet_layerskip.evaluation.retrofit_data import (
+    examples,
+    read_corpus,
+    with_usable_audio,
+)
 from espnet_layerskip.evaluation.retrofit_teacher import Teacher, parts, seconds
 from espnet_layerskip.parallel import Workers
 from espnet_layerskip.training.retrofit import Example, Schedule, Step, batches
@@ -58,6 +62,19 @@ def test_a_wrong_line_of_a_table_costs_its_utterance(tmp_path, caplog):
     assert "wav.scp:2: the line is not UTF-8" in corpus.refused["b"]
     assert "text:3: the line is not UTF-8" in corpus.refused["c"]
     assert read_corpus(tmp_path, labels=False).wav.keys() == {"a", "c", "e"}
+
+
+def test_audio_that_cannot_be_read_costs_its_utterance(data_dir, tmp_path, caplog):
+    good = (data_dir / "wav.scp").read_text().splitlines()[0]
+    (tmp_path / "noise.wav").write_bytes(b"no audio")
+    (tmp_path / "wav.scp").write_text(f"{good}\nx gone.wav\ny {tmp_path}/noise.wav\n")
+    corpus = with_usable_audio(read_corpus(tmp_path, labels=False))
+    assert list(corpus.wav) == [good.split()[0]]
+    assert sorted(corpus.refused) == ["x", "y"]
+    assert caplog.messages == [f"left out: {why}" for why in corpus.refused.values()]
+    (tmp_path / "wav.scp").write_text("x gone.wav\n")
+    with pytest.raises(ValueError, match=r"no audio can be used: .*gone.wav"):
+        with_usable_audio(read_corpus(tmp_path, labels=False))
 
 
 def test_audio_that_cannot_be_read_is_said(exps, tmp_path):
