@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import REPO
-from .test_demo_summary import report
+from .test_demo_summary import benchmark, report
 
 RECIPE = REPO / "egs2/espeak/asr1"
 RUN_SH = """#!/usr/bin/env bash
@@ -36,12 +36,14 @@ case "$*" in
     *" calibrate "*) echo calibrate >> calls; touch exp/asr_layerskip/calibration.json; exit 3 ;;
     *compare_exps*) echo compare >> calls; mkdir -p exp/compare
         echo 'row: stock'; cp compare.json exp/compare ;;
+    *" benchmark "*) echo runtimes >> calls; mkdir -p exp/benchmark
+        cp benchmark.json exp/benchmark ;;
     *" report "*) echo report >> calls; mkdir -p exp/report; touch exp/report/index.html ;;
     *) exec PYTHON "$@" ;;
 esac
 """
 STEPS = ["--stop_stage 5", "--stage 10", *["--stage 11"] * 3, "calibrate"]
-STEPS += ["--stage 12", "--stage 12", "compare", "report"]
+STEPS += ["--stage 12", "--stage 12", "compare", "runtimes", "report"]
 
 pytestmark = pytest.mark.slow  # starts a process for each step
 
@@ -53,6 +55,7 @@ def demo(tmp_path: Path) -> Path:
         (tmp_path / name).symlink_to(RECIPE / name)
     shutil.copytree(RECIPE / "conf", tmp_path / "conf")
     (tmp_path / "compare.json").write_text(json.dumps(report()))
+    (tmp_path / "benchmark.json").write_text(json.dumps(benchmark()))
     for name, text in (("run.sh", RUN_SH), ("python", PYTHON.replace("PYTHON", sys.executable))):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -85,6 +88,7 @@ def test_it_runs_through_and_a_second_run_does_nothing_again(demo: Path) -> None
     assert "[demo]" in first.stdout
     assert "    measuring: stock" in first.stdout
     assert "ours, skipping on" in first.stdout
+    assert "onnxruntime, skipping on" in first.stdout
     assert f"The report: {demo}/exp/report/index.html" in first.stdout
     assert "What to try next" in first.stdout
 
@@ -100,7 +104,7 @@ def test_a_step_that_fails_says_why_and_the_next_run_goes_on_there(demo: Path) -
     assert failed.returncode == 1
     assert "the reason" in failed.stderr
     assert "full log: exp/demo/train.layerskip.log" in failed.stderr
-    assert "stopped in step 4/8; 'make demo' goes on from here" in failed.stderr
+    assert "stopped in step 4/9; 'make demo' goes on from here" in failed.stderr
     assert len(calls(demo)) == 5
     again = run(demo)
     assert again.returncode == 0, again.stdout + again.stderr

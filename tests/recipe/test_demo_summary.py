@@ -61,6 +61,34 @@ def test_lengths_and_rows_that_failed() -> None:
     assert lines[-1] == "dump/raw/test: 3 utterances, 15 words, 10 s; a processor, 1 thread"
 
 
+def benchmark() -> dict[str, Any]:
+    ms = {"ours_skip_off": 20, "ours_skip_on": 10, "onnx_skip_off": 8, "onnx_skip_on": 4}
+    ms["int8_skip_off"] = 1
+    return {
+        "rows": [
+            {"name": name, "audio_seconds": n, "measured_seconds": 1.01 * n, "wer": 9.1}
+            | {"median_s": 1e-3 * n * t, "status": "ok"}
+            for name, t in ms.items()
+            for n in (10.0, 3.0)
+        ]
+    }
+
+
+def test_runtimes() -> None:
+    found = benchmark()
+    lines = demo_summary.runtimes(found).splitlines()
+    assert lines[0].split("  ")[-2:] == ["samples to log-probabilities, ms per s at 3 s", "at 10 s"]
+    assert lines[2].split() == ["PyTorch,", "skipping", "on", "9.1", "9.9", "9.9"]
+    assert lines[4].split() == ["onnxruntime,", "skipping", "on", "9.1", "4.0", "4.0"]
+    assert len(lines) == 5
+    for row in found["rows"]:
+        if row["name"] == "onnx_skip_on":
+            row |= {"wer": None, "median_s": None, "status": "failed: cannot be built: why"}
+    lines = demo_summary.runtimes(found).splitlines()
+    assert lines[4].split() == ["onnxruntime,", "skipping", "on", "failed", "failed"]
+    assert lines[5] == "onnxruntime, skipping on failed: cannot be built: why"
+
+
 def test_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,3 +99,8 @@ def test_the_command(
     file.write_text(json.dumps(report()))
     demo_summary.main()
     assert "ours, skipping on" in capsys.readouterr().out
+    other = tmp_path / "benchmark.json"
+    other.write_text(json.dumps(benchmark()))
+    monkeypatch.setattr("sys.argv", ["x", str(file), str(other)])
+    demo_summary.main()
+    assert "onnxruntime, skipping on" in capsys.readouterr().out
