@@ -11,9 +11,12 @@ PYTHON ?=
 TEST_JOBS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+COVER ?=
+PROCESSORS ?= old common
 
 NEW_VENV ?= .venv312
 NEW_PYTHON ?=
+NEW_PROCESSOR ?=
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
@@ -30,8 +33,11 @@ help:  ## this list
 	@echo "  VENV         the environment [$(VENV)]"
 	@echo "  TEST_JOBS    processes for the tests [$(TEST_JOBS)]"
 	@echo "  PYTEST_ARGS  more for pytest, for example PYTEST_ARGS='-k gate -x'"
+	@echo "  COVER        with test: print the branch coverage of the package; fail below COVER %"
+	@echo "  PROCESSORS   of test-numerics [$(PROCESSORS)]"
 	@echo "  DEMO_ARGS    options of egs2/espeak/asr1/demo.sh, for example DEMO_ARGS='--size medium'"
 	@echo "  NEW_PYTHON   Python 3.12 or 3.13 for test-new; default: the first that works"
+	@echo "  NEW_PROCESSOR=common  test-new as on a common processor, as test-numerics does"
 
 setup: $(STAMP)  ## build .venv: ESPnet, torch, this checkout and the test tools
 	@echo "[setup] $(VENV) is ready. Next: 'make demo', 'make test', or README.md for the AN4 recipe"
@@ -64,19 +70,38 @@ demo: setup  ## 8 to 12 minutes: make a corpus, train ESPnet's Conformer and our
 
 # One thread a process, or the processes of the tests fight for the cores.
 test: setup  ## run all tests (builds the environment first)
+ifeq ($(COVER),)
 	OMP_NUM_THREADS=1 $(PY) -m pytest $(PYTEST_OPTS) $(PYTEST_ARGS)
+else
+	@rm -rf build/coverage && mkdir -p build/coverage
+	OMP_NUM_THREADS=1 PYTEST_PLUGINS=tests.support.measured $(PY) -m pytest $(PYTEST_OPTS) $(PYTEST_ARGS)
+	@$(PY) -m coverage combine -q
+	@$(PY) -m coverage report --sort=cover >build/coverage/report.txt
+	@echo "[coverage] the least covered files (all: build/coverage/report.txt):"
+	@sed -n '1,17p' build/coverage/report.txt
+	@echo "[coverage] branch coverage of espnet_layerskip: $$($(PY) -m coverage report --format=total) %"
+	@$(PY) -m coverage report --fail-under=$(COVER) --format=total >build/coverage/total.txt || \
+	    { echo "[coverage] error: less than $(COVER) %" >&2; exit 1; }
+endif
 
-# Other kernels and threads add the same numbers in another order. The first run is an old
-# processor, the second a common one with two threads; MKL follows what PyTorch is told.
-# PASSIVE: waiting threads sleep, or they slow the other process of the tests.
+# Other kernels and threads add the same numbers in another order. MKL follows what PyTorch is
+# told. PASSIVE: waiting threads sleep, or they slow the other process of the tests.
+OLD := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE
+COMMON := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1
 test-numerics: setup  ## run the floating-point tests as other processors would
 	@status=0; \
+	files=$$(grep -rl --include='test_*.py' 'mark\.numerics' tests); \
 	run() { \
 	    echo "$$* pytest -m 'numerics and not slow'"; \
-	    env "$$@" $(PY) -m pytest $(PYTEST_OPTS) -m 'numerics and not slow' $(PYTEST_ARGS) || status=1; \
+	    env "$$@" $(PY) -m pytest $(PYTEST_OPTS) -m 'numerics and not slow' $(PYTEST_ARGS) $${files} || status=1; \
 	}; \
-	run ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 OMP_NUM_THREADS=1; \
-	run ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE; \
+	for processor in $(PROCESSORS); do \
+	    case $${processor} in \
+	        old) run $(OLD) ;; \
+	        common) run $(COMMON) ;; \
+	        *) echo "PROCESSORS=$${processor}: old and common are known" >&2; status=1 ;; \
+	    esac; \
+	done; \
 	exit $${status}
 
 test-new:  ## run the unit tests against ESPnet 202611 too (Python 3.12 or 3.13, in .venv312)
@@ -86,7 +111,7 @@ test-new:  ## run the unit tests against ESPnet 202611 too (Python 3.12 or 3.13,
 	        echo "error: no working Python 3.12 or 3.13 was found; name one: make test-new NEW_PYTHON=/path/to/python3.12" >&2; \
 	        exit 1; }; \
 	fi; \
-	$(MAKE) --no-print-directory test VENV='$(NEW_VENV)' PYTHON="$${python}" \
+	$(if $(NEW_PROCESSOR),env $(COMMON)) $(MAKE) --no-print-directory test VENV='$(NEW_VENV)' PYTHON="$${python}" \
 	    PYTEST_ARGS='-m "not slow" $(PYTEST_ARGS)'
 
 # All checkers run, whatever the first one finds.

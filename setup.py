@@ -60,6 +60,7 @@ EXTRAS_REQUIRE = {
     # number: client, scheduler and workers of a cluster must have the same version.
     "dask": ["distributed"],
     "dev": [
+        "coverage>=7.10",  # make test COVER=90
         "hypothesis",
         "mkdocs>=1.6",  # the extra "docs", for its tests
         "mkdocstrings-python>=2.0",

@@ -2,22 +2,25 @@
 
 import logging
 import os
+import sys
 
 import hypothesis
 import pytest
-import torch
 
 from espnet_layerskip._late_imports import start_sooner
 
-start_sooner()  # as our programs do: less to import, and nothing that wants to download
+# With pytest -n N this process only hands out tests: it need not wait for ESPnet's import.
+HANDS_OUT = "-n" in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ
 
-pytest_plugins = [
-    "tests.support.encoders",
-    "tests.support.experiments",
-    "tests.support.recognizers",
-    "tests.support.report",
-    "tests.support.trials",
-]
+if not HANDS_OUT:
+    start_sooner()  # as our programs do: less to import, and nothing that wants to download
+    pytest_plugins = [
+        "tests.support.encoders",
+        "tests.support.experiments",
+        "tests.support.recognizers",
+        "tests.support.report",
+        "tests.support.trials",
+    ]
 
 # No deadline: the time of one example says nothing on a machine that trains beside the tests.
 # In CI the examples are the same in each run; elsewhere each run tries others.
@@ -48,6 +51,8 @@ def pytest_collection_modifyitems(items):
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    import torch
+
     if torch.cuda.is_available():
         return
     for item in items:

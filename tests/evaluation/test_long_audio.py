@@ -6,6 +6,7 @@ import pytest
 import soundfile
 
 from espnet_layerskip.bin import long_audio
+from espnet_layerskip.evaluation import long_audio as engine
 from espnet_layerskip.evaluation.inputs import load_test_set
 from espnet_layerskip.evaluation.long_audio import long_audio_page, measure_long_audio, write_files
 
@@ -24,7 +25,17 @@ def test_files_hold_whole_utterances_in_order(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_long_audio(data_dir, exps, tmp_path, capsys):
+def test_long_audio(data_dir, exps, tmp_path, capsys, monkeypatch):
+    """A process for the second length; what another one took is made up."""
+    run, asked = engine._transcribe, []
+    took = {"audio_seconds": 4.0, "ms_per_second": 10.0, "memory_mb": 99.0, "wer": 50.0}
+
+    def one(exp, folder, refs, options):
+        asked.append((folder.name, len(refs), list(options)))
+        real = folder.name != "0"
+        return run(exp, folder, refs, options) if real else took | {"deleted": 0.0}
+
+    monkeypatch.setattr(engine, "_transcribe", one)
     command = [
         *("--exp", str(exps["ours"]), "--data", str(data_dir), "--output", str(tmp_path)),
         *("--seconds", "0", "40", "--repeats", "1", "--segment-size", "5"),
@@ -32,6 +43,12 @@ def test_long_audio(data_dir, exps, tmp_path, capsys):
     long_audio.main(command)
     report = json.loads((tmp_path / "long_audio.json").read_text())
     each, long = report["rows"]
+    assert asked == [
+        (n, r["files"], ["--segment-size", "5"])
+        for n, r in zip(["0", "40"], report["rows"], strict=True)
+    ]
+    assert (each["files"], each["raw_ms_per_second"]) == (8, [10.0])
+    assert each["relative"] == 10.0 / long["ms_per_second"]
     assert (each["seconds"], long["seconds"], long["files"], long["relative"]) == (0, 40, 1, 1.0)
     assert long["audio_seconds"] >= 40 > each["audio_seconds"]
     assert 100 < long["memory_mb"] < 10000

@@ -1,5 +1,8 @@
 """A report made once from tiny random models; made-up traces and points for figures and page."""
 
+import fcntl
+import os
+
 import numpy as np
 import pytest
 
@@ -8,7 +11,22 @@ LONG_NAME = "asr_train_asr_layerskip_e_branchformer_raw_en_bpe500_sp_seed12"
 
 @pytest.fixture(scope="session")
 def report(data_dir, exps, tmp_path_factory):
-    """Folder of a report on "ours" against a stock experiment; the training has a log."""
+    """Folder of a report on "ours" against a stock experiment; the training has a log.
+
+    The first process of the tests that needs it makes it, for all of them.
+    """
+    base = tmp_path_factory.getbasetemp()
+    output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_report"
+    with open(output.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made := output.with_suffix(".made")).exists():
+            make_report(data_dir, exps, output)
+            made.touch()
+    return output
+
+
+def make_report(data_dir, exps, output):
+    """Write the report."""
     from espnet_layerskip.cli import main
 
     exp = exps["ours2"]
@@ -16,7 +34,6 @@ def report(data_dir, exps, tmp_path_factory):
         "INFO: 1epoch results: [train] loss_ctc=9.5, loss=9.0, [valid] loss=8.0, cer_ctc=0.9\n"
         "INFO: 2epoch results: [train] loss_ctc=7.5, loss=7.0, [valid] loss=7.5, cer_ctc=0.8\n"
     )
-    output = tmp_path_factory.mktemp("report") / "out"
     status = main(
         [
             *("report", "--exp", str(exp), "--compare", f"stock twin={exps['stock']}"),
@@ -24,7 +41,6 @@ def report(data_dir, exps, tmp_path_factory):
         ]
     )
     assert status == 0
-    return output
 
 
 def make_trace(utt_id="u1", seconds=3.0, seed=0, gates=1, text_on="A B", text_off="A B", ref="A B"):
