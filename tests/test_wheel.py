@@ -125,7 +125,15 @@ def test_installed_wheel_runs_the_verbs(installed, data_dir, tmp_path):
     exp = ["--exp", "exp/asr_x", "--data", str(data_dir)]
     setting = ["--thresholds", "0.9", "--extensions", "0,0", "--allow-point-estimate"]
     calls = {
-        "calibrate": ["calibrate", *exp, "--max-wer-increase", "1000", *setting],
+        "calibrate": [
+            "calibrate",
+            *exp,
+            "--max-wer-increase",
+            "1000",
+            "--shifts",
+            "none",
+            *setting,
+        ],
         "transcribe": ["transcribe", "--model", "exp/asr_x", "--format", "json", *wavs],
         "report": ["report", *exp, "--output", "report", "--utt-id", "s0-u0"],
         "export": ["export", "--model", "exp/asr_x", "--output", "asr.onnx", "--longest", "2"],

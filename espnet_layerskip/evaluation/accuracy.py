@@ -100,7 +100,7 @@ def _decode(name: str, system: Transcriber, data: TestSet, log: Log) -> Accuracy
             log(f"  {name}: {done} of {len(data.speech)} utterances")
 
     try:
-        [decoded] = decode([system], data, progress, allow_too_short=True)
+        [decoded] = decode([system], data, progress)
         hyps = decoded.hyps
         check_hypotheses(data.text, hyps)
     except Exception as e:  # whatever it is, it must not cost the other rows

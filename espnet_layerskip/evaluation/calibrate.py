@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.evaluation.break_even import with_break_even
-from espnet_layerskip.evaluation.choose import Trial, choose, find_warnings, make_trial
+from espnet_layerskip.evaluation.choose import (
+    Condition,
+    Trial,
+    choose,
+    find_warnings,
+    make_trial,
+    over_conditions,
+)
 from espnet_layerskip.evaluation.decode import decode, one_pass_groups
 from espnet_layerskip.evaluation.environment import environment_record, finish_record
 from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
@@ -18,6 +25,8 @@ from espnet_layerskip.evaluation.grid import settings_to_try
 from espnet_layerskip.evaluation.inputs import TestSet, load_test_set
 from espnet_layerskip.evaluation.scoring import characters, check_hypotheses, score, words
 from espnet_layerskip.evaluation.seen_data import what_it_did
+from espnet_layerskip.evaluation.shift_names import read_shifts
+from espnet_layerskip.evaluation.shifts import shifted
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.files import some
 from espnet_layerskip.inference.calibration import Calibration, calibration_file, keep_old
@@ -26,12 +35,14 @@ from espnet_layerskip.method.settings import SkipSettings, can_skip
 from espnet_layerskip.training.checkpoint import file_digest
 
 PROGRESS_SECONDS = 5.0
-RULE = "limit 97.5 %, fixed sequence, savings of 1 %"  # how a setting is shown to keep the budget
+COPIES = 2.0  # times the budget is what a shifted copy may take
+# how a setting is shown to keep the budget
+RULE = "limit 97.5 %, fixed sequence, savings of 1 %, each condition, copies twice the budget"
 
 
 def calibrate(
     exp: Path,
-    data_dir: Path,
+    data_dirs: Sequence[Path],
     *,
     metric: str,
     max_increase: float,
@@ -40,6 +51,7 @@ def calibrate(
     seen_data: bool = False,
     thresholds: Sequence[float] | None = None,
     extensions: Sequence[tuple[int, int]] | None = None,
+    shifts: Sequence[str] = (),
     model_file: str | None = None,
     dry_run: bool = False,
 ) -> tuple[Calibration, Path, Path | None]:
@@ -47,13 +59,15 @@ def calibrate(
 
     Args:
         exp: Experiment folder.
-        data_dir: Development set.
+        data_dirs: Development sets, at least one.
         metric: "wer" or "cer".
-        max_increase: Budget in percent of what the metric is at full depth.
+        max_increase: Budget in percent of what the metric is at full depth, in each set.
         command: How it can be done again.
         point_estimate: See `choose`.
         seen_data: Take data that trained the model or chose the checkpoint, too; the file says so.
         thresholds, extensions: See `grid`.
+        shifts: Names of shifted copies of each set, see `read_shifts`: there the budget is
+            `COPIES` times as large.
         model_file: Checkpoint name; None = the default one.
         dry_run: Write nothing.
 
@@ -64,20 +78,30 @@ def calibrate(
         ValueError: If the model or the data cannot be used.
     """
     files = find_model(exp, model_file)
+    names = [one.name for one in read_shifts(shifts)]
     question = asked(
-        files, data_dir, metric, max_increase, point_estimate, seen_data, thresholds, extensions
+        *(files, data_dirs, metric, max_increase, point_estimate, seen_data),
+        *(thresholds, extensions, names),
     )
-    seen, warnings = check_data(config_beside(files), data_dir, seen_data)
+    seen, warnings = check_data(config_beside(files), data_dirs, seen_data)
     experiment = load_experiment(exp, model_file, blank_threshold=None)
     check_model(exp, experiment)
     environment = environment_record()
-    data = load_test_set(data_dir, experiment.speech2text.sample_rate)
+    rate = experiment.speech2text.sample_rate
+    sets = {_name(one): load_test_set(one, rate) for one in data_dirs}
     settings = settings_to_try(experiment, thresholds, extensions)
-    settings = with_break_even(experiment, data, settings)
-    full_depth, *tried = try_all(experiment, data, settings, metric, max_increase)
+    settings = with_break_even(experiment, next(iter(sets.values())), settings)
+    conditions, by_condition = [], []
+    for condition, data in all_conditions(sets, max_increase, names):
+        conditions.append(condition)
+        by_condition.append(try_all(experiment, data, settings, metric, condition))
+    full_depth, *tried = (
+        over_conditions(trials, conditions) for trials in zip(*by_condition, strict=True)
+    )
     chosen, kept_by = choose(tried, full_depth, point_estimate)
-    utterances = len(data.speech)
-    speakers = len(set(data.utt2spk.values()))
+    utterances = sum(len(data.speech) for data in sets.values())
+    speakers = len({spk for data in sets.values() for spk in data.utt2spk.values()})
+    refused = {utt: why for data in sets.values() for utt, why in data.refused.items()}
     if speakers == 1 and utterances > 1:
         warnings.append("the development set is of one speaker: it says nothing about others")
     warnings += find_warnings(tried, full_depth, chosen, kept_by, max_increase, utterances)
@@ -90,12 +114,13 @@ def calibrate(
         checkpoint=experiment.checkpoint,
         sha256=experiment.sha256,
         data={
-            "name": data_dir.resolve().name,
+            "name": " + ".join(sets),
             "utterances": utterances,
             "speakers": speakers,
-            **({"refused": data.refused} if data.refused else {}),
+            **({"refused": refused} if refused else {}),
             "sha256": question["tables"],
             "seen": seen,
+            **({"shifts": names} if names else {}),
         },
         full_depth=full_depth.to_json(),
         chosen=chosen.to_json(),
@@ -112,15 +137,34 @@ def calibrate(
     return found, path, kept
 
 
+def all_conditions(
+    sets: Mapping[str, TestSet], max_increase: float, shifts: Sequence[str]
+) -> Iterator[tuple[Condition, TestSet]]:
+    """Yield the sets by name, as they are, then shifted copies of each, with their budgets."""
+    for name, data in sets.items():
+        yield Condition(name, len(data.speech), max_increase), data
+    for name, data in sets.items():
+        for shift in read_shifts(shifts):
+            condition = Condition(
+                f"{name}, {shift.name}", len(data.speech), COPIES * max_increase, is_copy=True
+            )
+            yield condition, shifted(data, shift)
+
+
+def _name(data_dir: Path) -> str:
+    return data_dir.resolve().name
+
+
 def asked(
     files: ModelFiles,
-    data_dir: Path,
+    data_dirs: Sequence[Path],
     metric: str,
     max_increase: float,
     point_estimate: bool,
     seen_data: bool,
     thresholds: Sequence[float] | None,
     extensions: Sequence[tuple[int, int]] | None,
+    shifts: Sequence[str],
 ) -> dict[str, Any]:
     """Return all that a calibration depends on, in plain types, as JSON gives them back.
 
@@ -133,13 +177,14 @@ def asked(
         "rule": RULE,
         "weights": file_digest(files.model_file),
         "config": file_digest(config_beside(files)),
-        "tables": tables_digest(data_dir),
+        "tables": [tables_digest(one) for one in data_dirs],
         "metric": metric,
         "max_increase": max_increase,
         "point_estimate": point_estimate,
         "seen_data": seen_data,
         "thresholds": None if thresholds is None else sorted(set(thresholds)),
         "extensions": None if extensions is None else [list(e) for e in sorted(set(extensions))],
+        "shifts": sorted(one.name for one in read_shifts(shifts)),
     }
 
 
@@ -150,21 +195,28 @@ def config_beside(files: ModelFiles) -> Path:
 
 
 def check_data(
-    train_config: Path, data_dir: Path, seen_data: bool
+    train_config: Path, data_dirs: Sequence[Path], seen_data: bool
 ) -> tuple[dict[str, str], list[str]]:
     """Return what the data did for the model, see `what_it_did`, and what to warn of.
 
     Raises:
         ValueError: If it did something and ``seen_data`` is not set.
     """
-    seen, unknown = what_it_did(train_config, data_dir)
-    why = "; ".join(f"{role} ({how})" for role, how in seen.items())
-    if seen and not seen_data:
-        raise ValueError(
-            f"{data_dir} {why}: what it shows is too good. Give data that the model has not seen, "
-            "or --allow-seen-data; the calibration then says so"
-        )
+    seen: dict[str, str] = {}
+    unknown: list[str] = []
+    for data_dir in data_dirs:
+        did, missing = what_it_did(train_config, data_dir)
+        why = "; ".join(f"{role} ({how})" for role, how in did.items())
+        if did and not seen_data:
+            raise ValueError(
+                f"{data_dir} {why}: what it shows is too good. Give data that the model has not "
+                "seen, or --allow-seen-data; the calibration then says so"
+            )
+        for role, how in did.items():
+            seen[role] = f"{seen[role]}; {how}" if role in seen else how
+        unknown += [one for one in missing if one not in unknown]
     if seen:
+        why = "; ".join(f"{role} ({how})" for role, how in seen.items())
         return seen, [f"the development set {why}: on other speech the increase may be larger"]
     if unknown:
         return seen, [
@@ -204,17 +256,18 @@ def try_all(
     data: TestSet,
     settings: Sequence[SkipSettings],
     metric: str,
-    max_increase: float,
+    condition: Condition,
 ) -> list[Trial]:
-    """Return what comes of each setting, full depth first.
+    """Return what comes of each setting in one condition, full depth first.
 
     Raises:
-        ValueError: If all transcripts of full depth are empty.
+        ValueError: If all transcripts of full depth are empty, unless it is a shifted copy.
     """
-    progress = SweepProgress(len(data.speech), len(settings))
+    progress = SweepProgress(len(data.speech), len(settings), condition.name)
     [group] = one_pass_groups([System(experiment, one) for one in settings])
-    decoded = decode(group, data, progress, allow_too_short=True)
-    check_hypotheses(data.text, decoded[0].hyps)
+    decoded = decode(group, data, progress)
+    if not condition.is_copy:  # there a model may well hear nothing
+        check_hypotheses(data.text, decoded[0].hyps)
     split = words if metric == "wer" else characters
     scores = [score(data.text, one.hyps, split).values() for one in decoded]
     errors = [[counts.errors for counts in of_one] for of_one in scores]
@@ -222,7 +275,7 @@ def try_all(
     speakers = [data.utt2spk[utt] for utt in data.text]
     return [
         make_trial(
-            *(how, wrong, errors[0], num_ref, max_increase),
+            *(how, wrong, errors[0], num_ref, condition.max_increase),
             *(one.skipped.ratio, one.encoder_flops, speakers),
         )
         for how, one, wrong in zip(settings, decoded, errors, strict=True)
@@ -232,10 +285,11 @@ def try_all(
 class SweepProgress:
     """Tells on stderr, about every five seconds, how far the sweep is."""
 
-    def __init__(self, total: int, settings: int):
+    def __init__(self, total: int, settings: int, name: str = ""):
         self.total = total
         self.started = self.told = time.monotonic()
-        print(f"decoding {total} utterances with {settings} settings", file=sys.stderr)
+        what = f"{total} utterances" + (f" of {name}" if name else "")
+        print(f"decoding {what} with {settings} settings", file=sys.stderr)
 
     def __call__(self, done: int) -> None:
         """Take the number of utterances done."""

@@ -14,13 +14,19 @@ one that runs the most to the one that runs the least, and the first that fails 
 number, a setting over the budget is accepted with the probability of one test: for that, the
 first one over the budget has to pass. The order is that of the encoder's FLOPs, which no transcript
 enters. Bonferroni's correction for 18 settings would ask for 99.86 % in every single test.
+
+Several conditions (sets, shifted copies) need no correction either. A setting is over the budget
+if it is so in any of them, and is accepted only if the test of each one accepts it. So it has to
+pass the very test that it should fail: again the probability of one test at most, however the
+conditions depend on each other (intersection-union test, Berger 1982). That is all that the fixed
+sequence asks of the test of a setting.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from operator import attrgetter
 from typing import Any
@@ -35,19 +41,51 @@ MEASURABLE = 0.01  # of full depth's FLOPs: a smaller difference is no differenc
 
 
 @dataclass(frozen=True)
+class Condition:
+    """Data that a setting is tried on: a set as it is, or a shifted copy.
+
+    Attributes:
+        name: For people.
+        utterances: How many it has.
+        max_increase: Its budget in percent of the full-depth error rate.
+        is_copy: Whether it is a shifted copy.
+    """
+
+    name: str
+    utterances: int
+    max_increase: float
+    is_copy: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One setting in one of several conditions; the rest as of `Trial`."""
+
+    condition: Condition
+    rate: float
+    increase: Interval
+    excess: Interval
+    skip_ratio: float
+    utterances_needed: int | None
+
+
+@dataclass(frozen=True)
 class Trial:
-    """One setting on the development set.
+    """One setting on the development set; of several conditions the first, if not said otherwise.
 
     Attributes:
         settings: The setting.
         rate: Its error rate in percent.
         increase: Over full depth, in percent points, with its 95 % interval.
-        excess: Over the budget, in percent points, with its 95 % interval.
+        excess: Over the budget, in percent points, with its 95 % interval; of several conditions
+            that of the worst, which is furthest over its budget.
         skip_ratio: Share of the frames that skipped at least one layer.
-        encoder_flops: Of the encoder, over the whole set.
+        encoder_flops: Of the encoder, over the whole set; without copies.
         utterances_needed: How many utterances like these would show the budget kept by a
             setting that differs from full depth as much as this one but loses nothing; None if
-            no number does (full depth makes no error, so that the budget is zero).
+            no number does (full depth makes no error, so that the budget is zero). Of several
+            conditions the most.
+        conditions: What was measured in each of several; () = there is one only.
     """
 
     settings: SkipSettings
@@ -57,16 +95,22 @@ class Trial:
     skip_ratio: float
     encoder_flops: int
     utterances_needed: int | None
+    conditions: tuple[Measured, ...] = ()
 
     @property
     def fits(self) -> bool:
-        """True if the upper limit keeps the budget."""
+        """True if the upper limit keeps the budget, in each condition."""
         return self.excess.high <= ROUNDING
 
     @property
     def seems_to_fit(self) -> bool:
         """True if the error rate as measured keeps the budget, whatever its interval."""
-        return self.excess.difference <= ROUNDING
+        return all(one.excess.difference <= ROUNDING for one in self.conditions or (self,))
+
+    @property
+    def worst(self) -> Measured | None:
+        """The condition that is furthest over its budget; None if there is one only."""
+        return max(self.conditions, key=lambda one: one.excess.high, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain types."""
@@ -117,6 +161,34 @@ def make_trial(
     )
 
 
+def over_conditions(trials: Sequence[Trial], conditions: Sequence[Condition]) -> Trial:
+    """Return what one setting does over all conditions, see `Trial`; of one only: as it is.
+
+    Args:
+        trials: Of the setting, one for each condition.
+        conditions: Same order, the first is no copy.
+    """
+    if len(trials) == 1:
+        return trials[0]
+    measured = tuple(
+        Measured(c, t.rate, t.increase, t.excess, t.skip_ratio, t.utterances_needed)
+        for c, t in zip(conditions, trials, strict=True)
+    )
+    given = [c.utterances for c in conditions if not c.is_copy]
+    needed = [
+        sum(given) * (m.utterances_needed / m.condition.utterances)
+        for m in measured
+        if m.utterances_needed is not None
+    ]
+    return replace(
+        trials[0],
+        excess=max((m.excess for m in measured), key=attrgetter("high")),
+        encoder_flops=sum(t.encoder_flops for t in trials[: len(given)]),
+        utterances_needed=math.ceil(max(needed)) if len(needed) == len(measured) else None,
+        conditions=measured,
+    )
+
+
 def choose(
     trials: Sequence[Trial], full_depth: Trial, point_estimate: bool = False
 ) -> tuple[Trial, str]:
@@ -150,6 +222,10 @@ def in_order(trials: Sequence[Trial], full_depth: Trial) -> list[Trial]:
     return sorted(cheaper, key=lambda t: (-t.encoder_flops, -_highest(t)))
 
 
+def _where(trial: Trial) -> str:
+    return "" if trial.worst is None else f" on {trial.worst.condition.name}"
+
+
 def _cost(trial: Trial) -> tuple[float, ...]:
     return trial.rate, trial.encoder_flops, -_highest(trial)
 
@@ -172,7 +248,7 @@ def find_warnings(
         trials, full_depth: As `choose` took them, at least one trial.
         chosen, kept_by: What `choose` returned.
         max_increase: The budget.
-        utterances: In the development set.
+        utterances: In the development set, without copies.
     """
     tested = in_order(trials, full_depth)
     if not tested:
@@ -192,13 +268,13 @@ def find_warnings(
     budget = f"an increase of at most {max_increase:g} % (relative)"
     if kept_by == "nothing":
         judged = tested[0]
-        out = [f"no setting is shown to keep {budget}: skipping is off"]
+        out = [f"no setting is shown to keep {budget}{_where(judged)}: skipping is off"]
     else:
         judged = chosen
         out = [
             f"the setting is not shown to keep {budget}: only the point estimate keeps it. On "
             "other speech the increase may well be larger (upper limit "
-            f"{chosen.excess.high:+.2f} points over the budget)"
+            f"{chosen.excess.high:+.2f} points over the budget{_where(chosen)})"
         ]
     if judged.utterances_needed is None:
         out.append(

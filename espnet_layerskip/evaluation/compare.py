@@ -244,7 +244,7 @@ class Comparison:
             self.log(f"decoding with {len(group)} settings in one pass")
             keys = [self._key(system) for system in group]
             try:
-                decoded = decode(group, self.data, allow_too_short=True)
+                decoded = decode(group, self.data)
             except (ValueError, RuntimeError) as e:
                 found |= dict.fromkeys(keys, str(e))
                 continue

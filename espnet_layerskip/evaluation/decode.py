@@ -95,19 +95,16 @@ def decode(
     systems: Sequence[Transcriber],
     data: TestSet,
     progress: Callable[[int], object] = lambda done: None,
-    allow_too_short: bool = False,
 ) -> list[Decoded]:
     """Decode a test set, utterance by utterance, with one system or a group of them in one pass.
+
+    An utterance that is too short for the subsampling gets an empty transcript, as by
+    ``Speech2Text``.
 
     Args:
         systems: One, or a group of `one_pass_groups`.
         data: What to decode.
         progress: Is called with the number of utterances done.
-        allow_too_short: Give an utterance that is too short for the subsampling an empty
-            transcript, as ``Speech2Text`` does.
-
-    Raises:
-        ValueError: If an utterance is too short, unless that is allowed.
     """
     systems[0].warm_up(data.speech)
     hyps: dict[int, dict[str, str]] = {id(system): {} for system in systems}
@@ -118,10 +115,6 @@ def decode(
         try:
             outcomes = list(_outcomes(systems, speech))
         except TooShortUttError as e:
-            if not allow_too_short:
-                raise ValueError(
-                    f"{speech.utt_id} is too short: remove it from the test set"
-                ) from e
             too_short.append(speech.utt_id)
             logger.warning("%s %s: its transcript is empty", speech.utt_id, e)
             outcomes = [(systems, "", SkipCount(), 0)]

@@ -249,4 +249,4 @@ def warnings_of(
 def _decode(systems: Sequence[Any], data: TestSet, what: str) -> list[Decoded]:
     print(f"development set: {what}", file=sys.stderr)
     progress = SweepProgress(len(data.speech), len(systems))
-    return decode(systems, data, progress, allow_too_short=True)
+    return decode(systems, data, progress)

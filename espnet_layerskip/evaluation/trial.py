@@ -165,7 +165,7 @@ def run_trial(
         split = words if metric == "wer" else characters
         log("decoding with ESPnet's class")
         progress = _progress(log, data, "ESPnet's class")
-        [as_stock] = decode([stock], data.test, progress, allow_too_short=True)
+        [as_stock] = decode([stock], data.test, progress)
         settings = settings_to_try(opened, forced) if opened.gates else [OFF]
         gates = f" and {len(settings) - 1} settings of gates after layers {[*opened.gates]}"
         log(f"decoding at full depth{gates if len(settings) > 1 else ''}")
@@ -280,7 +280,7 @@ def _decode(
     found: dict[int, Decoded] = {}
     for number, group in enumerate(groups, 1):
         part = f"pass {number} of {len(groups)}"
-        decoded = decode(group, data.test, _progress(log, data, part), allow_too_short=True)
+        decoded = decode(group, data.test, _progress(log, data, part))
         found |= zip(map(id, group), decoded, strict=True)
     return [found[id(system)] for system in systems]
 

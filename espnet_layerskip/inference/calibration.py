@@ -38,9 +38,10 @@ class Calibration:
         warnings: What to know before relying on it.
         checkpoint: File name of the weights.
         sha256: Of that file.
-        data: Development set: "name", "utterances", "speakers" and "sha256" of its tables; "seen":
-            what it did for the model before (it "trained the model" or "chose the checkpoint"),
-            with how that is known; "reference" where ``espnet-layerskip retrofit`` had no
+        data: Development set, or several: "name", "utterances", "speakers" and "sha256" of their
+            tables; "seen": what they did for the model before ("trained the model" or "chose the
+            checkpoint"), with how that is known; "shifts": names of the shifted copies on which
+            the budget has to hold too; "reference" where ``espnet-layerskip retrofit`` had no
             transcripts: then ``max_increase`` is in percent of the tokens of what this reference
             has transcribed.
         full_depth: Row of full depth.
@@ -85,6 +86,8 @@ class Calibration:
         found = f"on {self.data['utterances']} utterances of {self.data['name']}"
         if seen := self.data.get("seen"):
             found += f" (which {' and '.join(seen)})"
+        if shifts := self.data.get("shifts"):
+            found += f", also as {', '.join(map(str, shifts))}"
         budget = f"a {self.metric.upper()} increase of {self.max_increase:g} % (relative)"
         if reference := self.data.get("reference"):  # no transcripts
             budget = f"a {self.metric.upper()} of {self.max_increase:g} % against {reference}"

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from espnet_layerskip.evaluation.shift_names import DEFAULT, read_shifts
 from espnet_layerskip.method.settings import read_extension, read_threshold
 
 if TYPE_CHECKING:
@@ -26,14 +27,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "gates) that keeps an error budget on a development set by greedy search, and store it "
         "beside the checkpoint in calibration.json, which --blank-threshold auto reads. Kept "
         "means: the upper 97.5 % limit of the increase is within the budget, for this setting and "
-        "for all that skip less. The limit counts what a small set cannot show, and the spread "
-        "between speakers. Where no setting is shown to keep the budget, 'off' is stored, what "
-        "would be needed is said, and the exit status is 3. A file that was there is kept as "
-        "calibration.json.1 (or .2 ...)."
+        "for all that skip less, on each set and, within twice the budget, on shifted copies of "
+        "it. The limit counts what a small set cannot show, and the spread between speakers. "
+        "Where no setting is shown to keep the budget, 'off' is stored, what would be needed is "
+        "said, and the exit status is 3. A file that was there is kept as calibration.json.1 (or "
+        ".2 ...)."
     )
     add = parser.add_argument
     add("--exp", required=True, metavar="EXPDIR", help="experiment directory")
-    add("--data", required=True, metavar="DIR", help="development set: wav.scp, text and utt2spk")
+    add(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="DIR",
+        help="development set: wav.scp, text and utt2spk; several: the budget is kept in each",
+    )
+    add(
+        "--shifts",
+        nargs="+",
+        default=["default"],
+        metavar="SHIFT",
+        help="shifted copies of the data, in each of which twice the budget is kept: names such as "
+        f"noise5 reverb0.6 gain-20; default: {' '.join(DEFAULT)}; each takes as long as the data "
+        "itself; none: no copies",
+    )
     add(
         "--max-wer-increase",
         required=True,
@@ -94,7 +111,12 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.num_threads is not None and args.num_threads < 1:
         raise ValueError(f"--num-threads must be at least 1, but got {args.num_threads}")
-    exp, data = Path(args.exp), Path(args.data)
+    exp, data = Path(args.exp), [Path(one) for one in args.data]
+    if len({one.resolve().name for one in data}) < len(data):
+        raise ValueError(
+            f"--data {' '.join(args.data)}: two directories have one name, by which the results "
+            "tell them apart: rename one"
+        )
     if exp.is_file() and not args.dry_run:
         raise ValueError(
             f"{exp}: calibrate the experiment directory, then pack it again, or say --dry-run"
@@ -107,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         "seen_data": args.allow_seen_data,
         "thresholds": thresholds,
         "extensions": extensions,
+        "shifts": [one.name for one in read_shifts(args.shifts)],
     }
     if args.if_needed and (stored := current(exp, data, args.model_file, question)) is not None:
         print(f"{exp}: calibrated already: {stored.describe()}")
@@ -147,13 +170,13 @@ def _status(found: Calibration) -> int:
 
 
 def current(
-    exp: Path, data: Path, model_file: str | None, question: Mapping[str, Any]
+    exp: Path, data: Sequence[Path], model_file: str | None, question: Mapping[str, Any]
 ) -> Calibration | None:
     """Return what is stored, if it answers the same question about the same files.
 
     Args:
         exp: Experiment directory.
-        data: Development set.
+        data: Development sets.
         model_file: Checkpoint name; None = the default one.
         question: The other arguments of `espnet_layerskip.evaluation.calibrate.asked`.
     """

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from espnet_layerskip.evaluation.choose import choose, find_warnings, in_order, make_trial
+from espnet_layerskip.evaluation.choose import (
+    Condition,
+    choose,
+    find_warnings,
+    in_order,
+    make_trial,
+    over_conditions,
+)
 from espnet_layerskip.method.settings import OFF, SkipSettings
 
 WORDS = 10
@@ -174,3 +181,38 @@ def test_full_depth_without_errors_and_nothing_skipped():
 def test_full_depth_beside_itself_is_no_change(full):
     off = make_trial(OFF, full, full, [WORDS] * 400, 5.0, 0.0, 100)
     assert str(off.increase) == "+0.00 [+0.00, +0.00]"
+
+
+CLEAN = Condition("dev", 400, 5.0)
+NOISY = Condition("dev, noise10", 400, 10.0, is_copy=True)
+
+
+def test_over_several_conditions_the_worst_decides(full):
+    one = trial(full, full)
+    assert over_conditions([one], [CLEAN]) is one
+    noisy = trial(worse(full), full, budget=10.0)
+    both = over_conditions([one, noisy], [CLEAN, NOISY])
+    assert (one.fits, noisy.fits, both.fits) == (True, False, False)
+    assert (both.seems_to_fit, noisy.seems_to_fit) == (False, False)
+    assert (both.rate, both.increase) == (one.rate, one.increase)
+    assert both.excess == noisy.excess
+    assert both.worst.condition is NOISY
+    assert both.encoder_flops == one.encoder_flops, "copies cost nothing where it is used"
+    more = trial(worse(full), full, budget=30.0)
+    kept = over_conditions([one, more], [CLEAN, NOISY])
+    assert kept.fits
+    assert kept.excess == max(one.excess, more.excess, key=lambda excess: excess.high)
+    two_sets = over_conditions([one, one], [CLEAN, CLEAN])
+    assert two_sets.encoder_flops == 2 * one.encoder_flops
+    assert two_sets.utterances_needed == pytest.approx(2 * one.utterances_needed, abs=1)
+    off = over_conditions([trial(full, full, flops=100), trial(full, full)], [CLEAN, NOISY])
+    assert choose([both, kept], off) == (off, "nothing")
+    [first, *_] = find_warnings([both], off, off, "nothing", 5.0, 400)
+    assert "is shown to keep an increase of at most 5 % (relative) on dev, noise10: skip" in first
+
+
+def test_a_condition_that_can_show_nothing_shows_nothing(full):
+    none = trial([0] * 400, [0] * 400)
+    both = over_conditions([trial(full, full), none], [CLEAN, NOISY])
+    assert not both.fits
+    assert both.utterances_needed is None

@@ -133,7 +133,8 @@ def test_stage_12_calibrates_where_the_decoding_says_auto(
     assert done.returncode == 0, done.stdout + done.stderr
     assert (recipe_dir / "calibrations").read_text() == (
         "calibrate --if-needed --allow-seen-data --exp exp/asr_x "
-        "--model-file valid.cer_ctc.ave.pth --data dump/raw/dev --max-wer-increase 2.5\n"
+        "--model-file valid.cer_ctc.ave.pth --data dump/raw/dev --max-wer-increase 2.5 "
+        "--shifts default\n"
     )
     assert "dev chose the checkpoint" in done.stdout
     assert len((recipe_dir / "calls").read_text().split()) == 3
@@ -160,6 +161,23 @@ def test_stage_12_calibrates_where_the_decoding_says_auto(
     call = (recipe_dir / "calibrations").read_text().splitlines()[-1]
     assert "--data dump/raw/other" in call
     assert "--allow-seen-data" not in call
+
+
+def test_shifted_copies_are_made_decoded_and_scored(
+    run_recipe: RunRecipe, recipe_dir: Path, shim: str
+) -> None:
+    options = ["--stage", "12", "--stop_stage", "13", "--asr_tag", "x", "--inference_tag", "inf"]
+    options += ["--inference_nj", "1", "--shifts", "gain-20 speed1.1"]
+    done = run_recipe(*options, PYTHONPATH=shim)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("test", "test_gain-20", "test_speed1.1"):
+        assert (recipe_dir / f"exp/asr_x/inf/{name}/score_wer").is_dir(), name
+        assert len(read_table(recipe_dir / f"exp/asr_x/inf/{name}/text")) == 3
+    samples = [
+        int(read_table(recipe_dir / f"dump/raw/{name}/utt2num_samples")["s0-test0"])
+        for name in ("test", "test_gain-20", "test_speed1.1")
+    ]
+    assert samples == [4800, 4800, 4364]
 
 
 def test_language_models_go_to_decoders_that_use_them(

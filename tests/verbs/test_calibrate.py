@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from espnet_layerskip.cli import main
 from espnet_layerskip.evaluation import calibrate as engine
 from espnet_layerskip.evaluation.decode import Decoded
 from espnet_layerskip.evaluation.inputs import Speech
+from espnet_layerskip.evaluation.shift_names import DEFAULT
 from espnet_layerskip.inference.calibration import read_calibration
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.speech2text import load_model
@@ -39,12 +41,18 @@ def sweep(monkeypatch):
     So many utterances of the eight that full depth recognises are lost below a threshold of 0.9.
     """
     known = SimpleNamespace(wrong=2, lost=2, flops=lambda threshold: int(90 * threshold))
+    known.lost_on_copies, known.decoded = {}, []  # by name; what was decoded
+    known.silent = None  # the copy in which nothing is recognised
 
-    def decode(systems, data, progress, allow_too_short):
-        out = []
+    def decode(systems, data, progress):
+        out, name = [], data.refused.get("copy")
+        known.decoded.append(name)
+        loss = known.lost_on_copies.get(name, known.lost)
         for one in (system.settings for system in systems):
-            lost = known.wrong + (known.lost if one.blank_threshold < 0.9 else 0)
+            lost = known.wrong + (loss if one.blank_threshold < 0.9 else 0)
             hyps = {u: "XX" if i < lost else "AB" for i, u in enumerate(data.text)}
+            if known.silent is not None and known.silent in (name, "all"):
+                hyps = dict.fromkeys(hyps, "")
             flops = 100 if one.full_depth else known.flops(one.blank_threshold)
             flops += sum(one.spike_extension)
             out.append(Decoded(hyps, SkipCount(10, 5, 30, 40), flops, 1.0))
@@ -69,8 +77,19 @@ def large(tmp_path, monkeypatch):
     return directory
 
 
-def calibrate(exp, data_dir, budget=5, *args):
+@pytest.fixture
+def copies(monkeypatch):
+    """Shifted copies that only say which ones they are."""
+
+    def shifted(data, shift):
+        return replace(data, refused={"copy": shift.name})
+
+    monkeypatch.setattr(engine, "shifted", shifted)
+
+
+def calibrate(exp, data_dir, budget=5, *args, shifts="none"):
     options = ["--exp", exp, "--data", data_dir, "--max-wer-increase", budget, *args]
+    options += ["--shifts", shifts] if shifts else []
     return main(["calibrate", *map(str, options)])
 
 
@@ -236,8 +255,10 @@ def test_only_if_needed(sweep, exp, data_dir, capsys, monkeypatch):
         [5, "--allow-point-estimate", "--thresholds", 0.9, "--extensions", "0,0"],
         [5, "--allow-point-estimate", "--thresholds", 0.9, 0.95, "--extensions", "1,1"],
         [5, "--allow-point-estimate"],
+        [5, "--allow-point-estimate", "--shifts", "gain-20"],
     ):
-        calibrate(exp, data_dir, budget, *options, "--if-needed")
+        shifts = None if "--shifts" in options else "none"
+        calibrate(exp, data_dir, budget, *options, "--if-needed", shifts=shifts)
         assert "\nCalibrated: " in capsys.readouterr().out, options
     (exp / "config.yaml").write_text((exp / "config.yaml").read_text() + "seed: 1\n")
     calibrate(exp, data_dir, 5, "--allow-point-estimate", "--if-needed")
@@ -247,6 +268,62 @@ def test_only_if_needed(sweep, exp, data_dir, capsys, monkeypatch):
     assert read_calibration(exp / "calibration.json").max_increase == 5.0
     assert calibrate(exp, data_dir, 5, "--if-needed") == 3, "off is an answer that stays"
     assert "calibrated already: off" in capsys.readouterr().out
+
+
+def test_the_budget_is_kept_in_each_condition(sweep, copies, exp, large, capsys):
+    """Below 0.9 the set itself keeps the budget of 10 errors, and so does a copy with 30 of 40."""
+    sweep.wrong, sweep.lost = 200, 0
+    options = ("--thresholds", 0.8, 0.9, "--extensions", "0,0")
+    assert calibrate(exp, large, 5, *options, shifts=None) == 0
+    assert sweep.decoded == [None, *DEFAULT], "one pass over each"
+    printed = capsys.readouterr()
+    assert "Calibrated: threshold=0.8 extension=0,0" in printed.out
+    assert "utterances of data, also as noise10, babble10, reverb0.3, telephone" in printed.out
+    assert "decoding 600 utterances of data, telephone with 3 settings" in printed.err
+    found = read_calibration(exp / "calibration.json")
+    assert found.data["shifts"] == list(DEFAULT)
+    names = [one["condition"]["name"] for one in found.chosen["conditions"]]
+    assert names == ["data", *(f"data, {shift}" for shift in DEFAULT)]
+    budgets = [one["condition"]["max_increase"] for one in found.chosen["conditions"]]
+    assert budgets == [5.0, 10.0, 10.0, 10.0, 10.0]
+
+    sweep.lost_on_copies = {"telephone": 30}
+    assert calibrate(exp, large, 5, *options, shifts="noise10 telephone") == 0
+    printed = capsys.readouterr()
+    assert "Calibrated: threshold=0.9" in printed.out
+    [failed] = [line for line in printed.out.splitlines() if line.startswith("| 0.8 |")]
+    assert "| data, telephone |" in failed
+    assert failed.endswith("| not shown, not measured either |")
+    assert "| data, telephone | 600 | 33.33 | 33.33 |" in printed.out, "the setting, by condition"
+    assert calibrate(exp, large, 5, *options, shifts="noise10") == 0
+    assert "Calibrated: threshold=0.8" in capsys.readouterr().out
+
+
+def test_a_copy_in_which_nothing_is_recognised_is_a_condition_too(
+    sweep, copies, exp, large, capsys
+):
+    sweep.wrong, sweep.lost, sweep.silent = 200, 0, "telephone"
+    options = ("--thresholds", 0.9, "--extensions", "0,0")
+    assert calibrate(exp, large, 5, *options, shifts="telephone") == 0
+    assert "| data, telephone | 600 | 100.00 | 100.00 |" in capsys.readouterr().out
+    sweep.silent = "all"
+    assert calibrate(exp, large, 5, *options) == 2
+    assert "empty" in capsys.readouterr().err
+
+
+def test_several_sets(sweep, copies, exp, large, tmp_path, capsys):
+    other = shutil.copytree(large, tmp_path / "other")
+    sweep.wrong, sweep.lost = 200, 0
+    options = ["--exp", exp, "--data", large, other, "--max-wer-increase", 5, "--shifts", "gain"]
+    assert main(["calibrate", *map(str, options)]) == 0
+    assert sweep.decoded == [None, None, "gain", "gain"]
+    found = read_calibration(exp / "calibration.json")
+    assert (found.data["name"], found.data["utterances"]) == ("data + other", 1200)
+    assert found.chosen["encoder_flops"] == 2 * 45, "of the sets, not of their copies"
+    assert "on 1200 utterances of data + other by 60 speakers." in capsys.readouterr().out
+    options[4] = shutil.copytree(large, tmp_path / "x" / "data")
+    assert main(["calibrate", *map(str, options)]) == 2
+    assert "two directories have one name" in capsys.readouterr().err
 
 
 def test_a_packed_model_carries_it(sweep, exp, data_dir, monkeypatch):
@@ -284,12 +361,13 @@ def test_bad_input(exps, exp, data_dir, tmp_path, capsys):
     for args, message in (
         ((exp, data_dir, 0), "--max-wer-increase must be above 0"),
         ((exp, data_dir, "nan"), "--max-wer-increase must be above 0"),
+        ((exp, data_dir, 1, "--shifts", "echo"), "shift 'echo' is not known"),
         ((exp, data_dir, 1, "--num-threads", 0), "--num-threads must be at least 1"),
         ((tmp_path / "model.zip", data_dir), "calibrate the experiment directory, then pack"),
         ((tmp_path / "none", data_dir), "neither an experiment directory"),
         ((exp, tmp_path), "no such data directory, or no wav.scp in it"),
         ((exps["stock"], data_dir), "its encoder, ConformerEncoder, has no gate"),
     ):
-        assert calibrate(*args) == 2
+        assert calibrate(*args, shifts=None) == 2
         assert message in capsys.readouterr().err
     assert not (exp / "calibration.json").exists()

@@ -1,14 +1,18 @@
 """What transcripts look like in each format."""
 
+import dataclasses
+import io
 import json
 from itertools import pairwise
 
 import pytest
 
 from espnet_layerskip.decoding.hypothesis import Word
+from espnet_layerskip.inference.audio import Utterance
 from espnet_layerskip.inference.times import ctm_lines, spread_words
 from espnet_layerskip.inference.transcriber import Transcript
 from espnet_layerskip.verbs.transcript_formats import group_words, heading, render
+from espnet_layerskip.verbs.transcript_writers import check_folder, folder_writer
 
 WORDS = (Word("A<B", 0.04, 0.5, 0.987654), Word("C", 3661.5, 3661.9996))
 FOUND = Transcript("u", "A<B C", WORDS, 0.5, 3662.0)
@@ -37,6 +41,24 @@ FOUND = Transcript("u", "A<B C", WORDS, 0.5, 3662.0)
 )
 def test_formats(name, expected):
     assert heading(name) + render(name, FOUND) == expected
+
+
+def test_each_transcript_is_a_file_of_its_own(tmp_path):
+    out = io.StringIO()
+    for name, suffix in {"text": "txt", "vtt": "vtt", "tsv": "tsv"}.items():
+        write = folder_writer(tmp_path, name, out)
+        for utt_id in ("u", "s/\udcff"):
+            write(dataclasses.replace(FOUND, utt_id=utt_id))
+        text = (tmp_path / f"u.{suffix}").read_text()
+        assert text == ("A<B C\n" if name == "text" else heading(name) + render(name, FOUND))
+        assert (tmp_path / f"s_\udcff.{suffix}").is_file()
+    assert out.getvalue().splitlines()[::2] == [f"{tmp_path}/u.{s}" for s in ("txt", "vtt", "tsv")]
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="--output-dir .*file cannot be made"):
+        check_folder("--output-dir", tmp_path / "file", [], "srt")
+    two = [Utterance("a/b", "x"), Utterance("a_b", "y")]
+    with pytest.raises(ValueError, match="a/b and a_b would both be a_b.srt"):
+        check_folder("--output-dir", tmp_path, two, "srt")
 
 
 def test_json_is_one_line_whatever_the_name():

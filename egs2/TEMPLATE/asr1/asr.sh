@@ -78,6 +78,8 @@ inference_config=                         # decoding configuration
 inference_args=                           # arguments that win over it, e.g. "--blank_threshold 0.9"
 inference_asr_model=valid.cer_ctc.ave.pth # parameters to decode with
 max_wer_increase=1.0                      # budget in percent of the full-depth WER, for a decoding with blank_threshold: auto
+shifts=                                   # shifted copies of the test sets that stages 12 and 13 make, decode and score too, e.g. "noise10 reverb telephone"
+calibration_shifts=default                # shifted copies of it, in each of which twice the budget is kept: names as of --shifts, default or none
 calibration_set=                          # data set for that; empty: the validation set, though it chose the checkpoint (calibration.json says so)
 inference_lm=valid.loss.ave.pth           # parameters of the neural language model
 inference_ngram=                          # file in the n-gram's directory; empty: NGRAM_NUMgram.arpa
@@ -346,6 +348,10 @@ else
     log "Skip the training stages"
 fi
 
+eval_sets=${test_sets}
+for shift in ${shifts}; do
+    for dset in ${test_sets}; do eval_sets+=" ${dset}_${shift}"; done
+done
 if ! "${skip_eval}"; then
     if wants 12; then
         begin "Stage 12: Decoding: ${asr_exp}/${inference_asr_model} -> ${asr_exp}/${inference_tag}"
@@ -379,12 +385,12 @@ if ! "${skip_eval}"; then
                 log "Calibration: ${valid_set} chose the checkpoint: what it shows is too good; --calibration_set names another"
                 cal_opts+=(--allow-seen-data)
             fi
-            log "Calibration: ${max_wer_increase} % more errors at most on ${data_feats}/${cal_set} -> ${asr_exp}/calibration.json"
+            log "Calibration: ${max_wer_increase} % more errors at most on ${data_feats}/${cal_set} (shifted copies: ${calibration_shifts}) -> ${asr_exp}/calibration.json"
             need_file "${data_feats}/${cal_set}/wav.scp" "stages 3 and 4 make it"
             status=0
             "${python}" -m espnet_layerskip.cli calibrate --if-needed ${cal_opts[@]+"${cal_opts[@]}"} \
                 --exp "${asr_exp}" --model-file "${inference_asr_model}" --data "${data_feats}/${cal_set}" \
-                --max-wer-increase "${max_wer_increase}" || status=$?
+                --max-wer-increase "${max_wer_increase}" --shifts "${calibration_shifts}" || status=$?
             case "${status}" in
                 0) ;;
                 1) need_file "${asr_exp}/calibration.json" "calibration failed with status 1"
@@ -393,11 +399,17 @@ if ! "${skip_eval}"; then
                 *) die "calibration failed with status ${status}" ;;
             esac
         fi
+        for shift in ${shifts}; do
+            for dset in ${test_sets}; do
+                need_file "${data_feats}/${dset}/wav.scp" "stage 3 makes it"
+                recipe shift_data --nj "${nj}" --shift "${shift}" "${data_feats}/${dset}" "${data_feats}/${dset}_${shift}"
+            done
+        done
         failed=
         _ngpu=0
         _cmd=${decode_cmd}
         if "${gpu_inference}"; then _ngpu=1; _cmd=${cuda_cmd}; fi
-        for dset in ${test_sets}; do
+        for dset in ${eval_sets}; do
             data=${data_feats}/${dset}
             dir=${asr_exp}/${inference_tag}/${dset}
             logdir=${dir}/logdir
@@ -441,7 +453,7 @@ if ! "${skip_eval}"; then
 
     if wants 13; then
         begin "Stage 13: Scoring: ${asr_exp}/${inference_tag} -> ${asr_exp}/RESULTS.md"
-        for dset in ${test_sets}; do
+        for dset in ${eval_sets}; do
             recipe score --ref "${data_feats}/${dset}" --hyp "${asr_exp}/${inference_tag}/${dset}/text" \
                 --output "${asr_exp}/${inference_tag}/${dset}" --scorer "${scorer}" \
                 --nlsyms_txt "${nlsyms_txt}" --bpemodel "${bpemodel}" --missing_as_empty "${missing_as_empty}"
