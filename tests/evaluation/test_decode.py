@@ -1,8 +1,6 @@
 import dataclasses
 import json
 
-import pytest
-
 from espnet_layerskip.evaluation.decode import Decoded, decode, one_pass_groups
 from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.evaluation.stock import StockSearch, stock_speech2text
