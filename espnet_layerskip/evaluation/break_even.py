@@ -85,8 +85,8 @@ def break_even(
 ) -> int:
     """Return ``min_skipped_frames``: fewer dropped frames than that cost time instead of saving it.
 
-    Skipping and full depth take turns on inputs of some lengths, and the fastest pass of each
-    counts. A line through what was saved, by number of dropped frames, says where the saving
+    Skipping and full depth take turns on inputs of some lengths, up to the log-probabilities, and
+    the fastest pass of each counts. A line through what was saved, by number of dropped frames, says where the saving
     begins. The last gate in use is the one that is measured: it saves the least.
 
     Args:
@@ -150,6 +150,7 @@ def _case(
     def run(gates: dict[int, BlankGate]) -> object:
         state, olens = encoder.start(x, lens, settings)
         advance(encoder, state, gates, ctc)
-        return encoder.finish(state, olens, settings)
+        encoded = encoder.finish(state, olens, settings)
+        return encoded, encoded.log_softmax(ctc)
 
     return {"off": lambda: run({}), "on": lambda: run({layer_idx: gate})}

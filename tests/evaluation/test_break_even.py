@@ -54,10 +54,11 @@ def test_the_inputs_drop_so_many_frames(ctc):
     with torch.no_grad():
         for dropped in break_even.DROPPED:
             case = break_even._case(ours, ctc, features(1), ours.settings, 2, dropped)
-            encoded = case["on"]()
+            encoded, log_probs = case["on"]()
+            assert log_probs.shape == (1, encoded.trace.keep_mask.size(1), 9)
             assert encoded.trace.num_skipped() == dropped
             assert 0.5 < encoded.trace.skip_ratio() < 0.75
-            assert case["off"]().trace is None
+            assert case["off"]()[0].trace is None
 
 
 def test_settings_that_skip_get_the_number(monkeypatch):
