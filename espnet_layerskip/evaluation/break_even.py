@@ -86,8 +86,9 @@ def break_even(
     """Return ``min_skipped_frames``: fewer dropped frames than that cost time instead of saving it.
 
     Skipping and full depth take turns on inputs of some lengths, up to the log-probabilities, and
-    the fastest pass of each counts. A line through what was saved, by number of dropped frames, says where the saving
-    begins. The last gate in use is the one that is measured: it saves the least.
+    the fastest pass of each counts. A line through what was saved, by number of dropped frames,
+    says where the saving begins. The last gate in use is the one that is measured: it saves the
+    least.
 
     Args:
         encoder: A `LayerSkipEncoder` with gates, in evaluation mode.
