@@ -55,9 +55,13 @@ step corpus "espeak-ng speaks the corpus (half a minute)" dump/raw/test/wav.scp 
 step stats "statistics of the features (a quarter of a minute)" exp/asr_stats_raw_en_word/train/feats_stats.npz \
     ./run.sh "${common[@]}" --stage 10 --stop_stage 10
 
-# Every quarter of a minute a line says where the trainings are.
+# Every quarter of a minute a line says where the trainings are, unless it would be the same again.
 watch() {
-    (while sleep 15 &> /dev/null; do recipe training_progress "$@" | sed 's/^/    /'; done) 9>&- &
+    (while sleep 15 &> /dev/null; do
+        now=$(recipe training_progress "$@")
+        [ "${now}" = "${before:-}" ] || echo "    ${now}"
+        before=${now}
+    done) 9>&- &
     trap 'kill $! 2> /dev/null' EXIT
 }
 unwatch() {
