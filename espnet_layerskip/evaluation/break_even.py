@@ -22,7 +22,7 @@ from espnet_layerskip.method.settings import SkipSettings
 from espnet_layerskip.method.trace import GateTrace
 from espnet_layerskip.method.walk import advance
 
-DROPPED = (6, 12, 24, 48, 96)  # frames
+DROPPED = (12, 24, 48, 96, 144)  # frames
 KEPT = 0.3  # of all frames; kept ones lie evenly between the others
 MARGIN = 1.25  # of what was measured: another moment of the machine may be less kind
 LIMIT = 400  # where it never pays: no shorter utterance skips (16 s at 25 frames a second)
@@ -85,8 +85,8 @@ def break_even(
 ) -> int:
     """Return ``min_skipped_frames``: fewer dropped frames than that cost time instead of saving it.
 
-    Skipping and full depth take turns on inputs of some lengths, up to the log-probabilities, and
-    the fastest pass of each counts. A line through what was saved, by number of dropped frames,
+    Skipping and full depth take turns, up to the log-probabilities, and so do inputs of some
+    lengths; the median of what a pass saved counts. A line through it, by number of dropped frames,
     says where the saving begins. The last gate in use is the one that is measured: it saves the
     least.
 
@@ -102,13 +102,14 @@ def break_even(
     if clock is None:
         clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     layer_idx = max(settings.thresholds(encoder.gate_layer_idx))
-    saved = []
+    cases: dict[str, Callable[[], object]] = {}
     with torch.inference_mode():
-        for dropped in DROPPED:
-            case = _case(encoder, ctc, feats, settings, layer_idx, dropped)
-            taken = time_interleaved([case], repeats, warmup=2, clock=clock)
-            saved.append(min(taken["off"]) - min(taken["on"]))
-    return beginning(DROPPED, saved)
+        for n in DROPPED:
+            case = _case(encoder, ctc, feats, settings, layer_idx, n)
+            cases |= {f"{name} {n}": run for name, run in case.items()}
+        taken = time_interleaved([cases], repeats, warmup=2, clock=clock)
+    passes = [zip(taken[f"off {n}"], taken[f"on {n}"], strict=True) for n in DROPPED]
+    return beginning(DROPPED, [median(off - on for off, on in pairs) for pairs in passes])
 
 
 def beginning(dropped: Sequence[int], saved: Sequence[float]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from espnet_layerskip.encoders.fast.layout import Layout
 from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.inference import features
 from espnet_layerskip.method import walk
 from espnet_layerskip.method.frames import Frames, LayerState
 
@@ -125,11 +126,11 @@ def watching(watch: Stopwatch, system: Any, gate_layer: int) -> Iterator[None]:
         def level(number: int) -> str:
             return "lower" if number < gate_layer else "upper"
 
-        around(model, "_extract_feats", "frontend")
-        if model.normalize is not None:
-            around(model.normalize, "forward", "frontend")
         around(model.ctc, "log_softmax", "head")
         if not isinstance(system, System):
+            around(model, "_extract_feats", "frontend")
+            if model.normalize is not None:
+                around(model.normalize, "forward", "frontend")
             around(encoder, "forward", "encoder_other")
             around(encoder.embed, "forward", "stem")
             for number, layer in enumerate(encoder.encoders):
@@ -141,6 +142,8 @@ def watching(watch: Stopwatch, system: Any, gate_layer: int) -> Iterator[None]:
         def of_layout(layout: Layout, frames: Frames, reach: int = 0) -> str:
             return "lower" if frames.frozen is None else "gate"
 
+        around(features, "compute_features", "frontend")
+        around(features, "normalise", "frontend")
         around(encoder, "run", "encoder_other")
         around(encoder, "subsample", "stem")
         fast = encoder.fast_form()

@@ -20,6 +20,7 @@ from espnet_layerskip._compat import (
     check_short_utt,
 )
 from espnet_layerskip.encoders.base import LayerSkipEncoder
+from espnet_layerskip.inference import features
 from espnet_layerskip.inference.segments import Posteriors
 from espnet_layerskip.method.frames import Encoded
 from espnet_layerskip.method.settings import SkipSettings
@@ -63,20 +64,19 @@ def extract_features(model: Any, wave: torch.Tensor, name: str = "the utterance"
             wave.numel(),
             n_fft // 2,
         )
-    lengths = torch.tensor([wave.numel()], device=wave.device)
-    feats, _ = model._extract_feats(wave[None], lengths)
+    feats = features.compute_features(model, wave)
     _check_finite(feats, f"{name}: its features are")
     embed = getattr(model.encoder, "embed", None)
     if model.preencoder is None and embed is not None:
-        too_short, limit = check_short_utt(embed, feats.size(1))
+        too_short, limit = check_short_utt(embed, len(feats))
         if too_short:
             raise TooShortUttError(
-                f"has {feats.size(1)} feature frames and is too short for the subsampling, which "
+                f"has {len(feats)} feature frames and is too short for the subsampling, which "
                 f"needs more than {limit}",
-                feats.size(1),
+                len(feats),
                 limit,
             )
-    return feats[0]  # type: ignore[no-any-return]
+    return feats
 
 
 def encode(
@@ -163,10 +163,7 @@ def prepare(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor, to
     """Return what the encoder takes, (B, T, F) and lengths (B,); see `encode`."""
     lens = torch.tensor([f.size(0) for f in feats], device=feats[0].device)
     if model.normalize is not None:
-        feats = [  # a copy: ESPnet normalises in place
-            model.normalize(f[None].clone(), n[None])[0][0]
-            for f, n in zip(feats, lens, strict=True)
-        ]
+        feats = [features.normalise(model.normalize, f) for f in feats]
     x = pad_sequence(list(feats), batch_first=True)
     if model.preencoder is not None:
         x, lens = model.preencoder(x, lens)
