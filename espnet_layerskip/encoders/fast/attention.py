@@ -172,6 +172,10 @@ def relative_scores(q: torch.Tensor, table: torch.Tensor, block: AttentionBlock)
     heads, rows, width = scores.shape
     if block.columns is not None:
         return scores.gather(2, block.columns.expand(heads, -1, -1))
+    if block.begins is not None:  # one window of the flat scores for each row, copied as a whole
+        keys = block.keys.stop - block.keys.start
+        windows = scores.as_strided((scores.numel() - keys + 1, keys), (1, 1))
+        return windows.index_select(0, block.flat_begins(heads)).view(heads, rows, keys)
     # row r begins one column before row r - 1: a stride, no copy
     shape = (heads, rows, width - rows + 1)
     stride = (rows * width, width - 1, 1)

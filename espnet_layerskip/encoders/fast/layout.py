@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 import torch
@@ -30,15 +30,28 @@ class AttentionBlock:
         keys: Rows of the keys.
         low: First column, relative to the table's centre.
         high: Last column + 1, relative to the table's centre.
-        columns: (queries, keys) int64, column after ``low`` of each pair; None where both
-            positions are consecutive: then row r begins at column ``queries - 1 - r``.
+        columns: (queries, keys) int64, column after ``low`` of each pair; None where the keys are
+            consecutive.
+        begins: (queries,) int64, column after ``low`` at which a row of consecutive keys begins;
+            None where the queries are consecutive too: row r begins at ``queries - 1 - r``.
     """
 
     queries: slice
     keys: slice
     low: int
     high: int
-    columns: torch.Tensor | None
+    columns: torch.Tensor | None = None
+    begins: torch.Tensor | None = None
+    _flat: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def flat_begins(self, heads: int) -> torch.Tensor:
+        """Return where rows begin in the flat scores (heads * queries * columns,) of all heads."""
+        assert self.begins is not None
+        if heads not in self._flat:  # all layers share it
+            count = heads * self.begins.numel()
+            rows = torch.arange(count, device=self.begins.device) * (self.high - self.low)
+            self._flat[heads] = rows + self.begins.repeat(heads)
+        return self._flat[heads]
 
 
 class Layout:
@@ -261,13 +274,11 @@ def _blocks(
             else:
                 first, last = places[i], places[end - 1]
             low, high = first_key - last, last_key - first + 1
-            columns = None
-            consecutive = last - first == end - 1 - i and last_key - first_key == num_keys - 1
-            if not consecutive:
+            columns = begins = None
+            if last - first != end - 1 - i or last_key - first_key != num_keys - 1:
                 assert positions is not None
                 if full_keys:
-                    key_places = torch.arange(num_keys, device=positions.device)
+                    begins = -(positions[i:end] + low)
                 else:
-                    key_places = positions[start:stop]
-                columns = key_places - (positions[i:end, None] + low)
-            yield AttentionBlock(slice(i, end), key_rows, low, high, columns)
+                    columns = positions[start:stop] - (positions[i:end, None] + low)
+            yield AttentionBlock(slice(i, end), key_rows, low, high, columns, begins)
