@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from espnet_layerskip._late_imports import start_sooner
+from espnet_layerskip.files import open_streams
 from espnet_layerskip.verbs import (
     benchmark,
     calibrate,
@@ -156,8 +159,22 @@ def _give_up_stdout() -> None:
         return
 
 
+def _end(number: int, _: object) -> NoReturn:
+    """End by a signal: what is open is closed, temporary folders and other processes go."""
+    os.write(2, f"espnet-layerskip: ended by {signal.Signals(number).name}\n".encode())
+    sys.exit(128 + number)
+
+
 def command() -> None:
     """Run as the console command, in a process of its own."""
+    closed = sys.stdout is None
+    open_streams()
+    if closed:
+        print("espnet-layerskip: error: standard output is closed", file=sys.stderr)
+        sys.exit(2)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores a hangup
+            signal.signal(number, _end)
     start_sooner(check_types=False)
     if not sys.warnoptions:  # those of other packages are of no use to those who run a command
         warnings.simplefilter("ignore")

@@ -31,13 +31,24 @@ HOST = f"{zlib.crc32(os.uname().nodename.encode()):08x}"
 MISTAKES = (ValueError, OSError, ImportError, MemoryError, BrokenExecutor)
 
 
+def open_streams() -> None:
+    """Open the standard streams that the caller has closed; files would else take their places."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a command of this package; a mistake ends it with one readable line and status 1."""
+    open_streams()
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout)
     logging.raiseExceptions = False  # a log that cannot be written is lost, without a traceback
     try:
         main()
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("ERROR: interrupted", file=sys.stderr)
+        sys.exit(130)
     except MISTAKES as err:
         if isinstance(err, BrokenPipeError):  # what is still to be written would raise it again
             with contextlib.suppress(OSError):
@@ -98,12 +109,15 @@ def _raw_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
 
 def _decoded(path: Path | str, number: int, line: bytes) -> str:
     try:
-        return line.decode().rstrip("\r\n")
+        text = line.decode().rstrip("\r\n")
     except UnicodeDecodeError as err:
         byte = err.object[err.start]
         raise ValueError(
             f"{path}:{number}: the line is not UTF-8 (byte 0x{byte:02x}); convert the file"
         ) from err
+    if "\0" in text:
+        raise ValueError(f"{path}:{number}: the line holds zero bytes (UTF-16?); convert the file")
+    return text
 
 
 @dataclass(frozen=True)
@@ -300,6 +314,14 @@ def remove_leftovers(folder: Path) -> None:
             continue  # it is there, and another user's; or another's file
 
 
+def refuse_segments(directory: Path) -> None:
+    """Raise ValueError for a data directory with ``segments``."""
+    if (directory / "segments").exists():
+        raise ValueError(
+            f"{directory}/segments: segments are not supported; write one audio file an utterance"
+        )
+
+
 @dataclass
 class DataDir:
     """A Kaldi data directory: one audio file, transcript and speaker for each utterance."""
@@ -341,10 +363,7 @@ class DataDir:
         if missing:
             found = sorted(p.name for p in path.iterdir())
             raise ValueError(f"{path}: {some(missing)} missing; found {some(found) or 'nothing'}")
-        if (path / "segments").exists():
-            raise ValueError(
-                f"{path}/segments: segments are not supported; write one audio file an utterance"
-            )
+        refuse_segments(path)
         return path
 
     def check_ids(self, where: Path | str) -> None:

@@ -1,11 +1,14 @@
 """Settings of all tests."""
 
+import copy
+import functools
 import logging
 import os
 import sys
 
 import hypothesis
 import pytest
+import yaml
 
 from espnet_layerskip._late_imports import start_sooner
 
@@ -21,6 +24,16 @@ if not HANDS_OUT:
         "tests.support.report",
         "tests.support.trials",
     ]
+
+_parse = functools.cache(yaml.safe_load)
+
+
+def _safe_load(stream):
+    """As yaml.safe_load, but a text is parsed once: a model's configuration takes 50 ms."""
+    return copy.deepcopy(_parse(stream.read() if hasattr(stream, "read") else stream))
+
+
+yaml.safe_load = _safe_load
 
 # No deadline: the time of one example says nothing on a machine that trains beside the tests.
 # In CI the examples are the same in each run; elsewhere each run tries others.
@@ -45,12 +58,13 @@ def _log_level():
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that have slow tests, or one of them ends long after all others.
+    """Begin with the files that take longest, or one of them ends long after all others.
 
-    What needs a GPU is skipped where there is none.
+    They are the properties and those that have slow tests. What needs a GPU is skipped where
+    there is none.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: ("properties" not in item.path.parts, item.path not in slow))
     import torch
 
     if torch.cuda.is_available():

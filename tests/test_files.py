@@ -27,7 +27,7 @@ from espnet_layerskip.files import (
     write_table,
 )
 
-CHARACTERS = st.characters(codec="utf-8", exclude_characters="\r\n")
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\r\n\0")
 IDS = st.text(CHARACTERS.filter(lambda c: c not in " \t\ufeff"), min_size=1)
 VALUES = st.text(CHARACTERS).map(lambda text: text.strip(" \t"))
 
@@ -237,3 +237,23 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
 
     with pytest.raises(KeyError):
         run_main(main)
+
+
+def test_a_table_of_another_encoding_that_is_utf8_by_chance_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes("a HELLO\n".encode("utf-16-le"))
+    with pytest.raises(ValueError, match=r"text:1: the line holds zero bytes \(UTF-16\?\)"):
+        read_table(tmp_path / "text")
+
+
+def test_closed_streams_and_ctrl_c_end_a_program_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        run_main(stop)
+    assert (end.value.code, capsys.readouterr().err) == (130, "ERROR: interrupted\n")
+    for name in ("stdin", "stdout"):
+        monkeypatch.setattr(sys, name, None)
+    run_main(lambda: print(sys.stdin.read()))  # what it prints is lost

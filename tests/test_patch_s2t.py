@@ -1,7 +1,6 @@
 """Skipping in OWSM-CTC models: ESPnet's inference classes, its model, and the launcher's option."""
 
 import logging
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from espnet_layerskip.encoders import ENCODERS
 from espnet_layerskip.inference.when_built import SkipWhenBuilt
 from espnet_layerskip.method.settings import SkipSettings
 from espnet_layerskip.patch import choose_skipping
+from tests.routes.conftest import Forked
 from tests.support.experiments import noise
 from tests.support.numerics import assert_same
 from tests.support.s2t import encoder_inputs, make_s2t, s2t_batch, s2t_task
@@ -194,8 +194,7 @@ def test_models_that_espnet_builds_skip_when_told_so(files, speech, exps, capsys
 
 @pytest.mark.slow
 def test_the_launcher_tells_espnets_own_programs(files, speech, tmp_path):
-    import subprocess
-
+    """In a fork; that the launcher works from nothing: tests/routes/test_launcher.py."""
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", speech, 16000)
@@ -206,12 +205,7 @@ def test_the_launcher_tells_espnets_own_programs(files, speech, tmp_path):
         "model = Speech2TextGreedySearch(sys.argv[1], sys.argv[2], lang_sym='<eng>')\n"
         "model(soundfile.read(sys.argv[3], dtype='float32')[0])\n"
     )
-    command = [sys.executable, "-m", "espnet_layerskip", "--skip", "threshold=0.5 gates=2"]
-    done = subprocess.run(
-        [*command, str(program), *files.values(), str(tmp_path / "a.wav")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "skips after layers 2 of 4 (threshold=0.5" in done.stderr
-    assert "frames skipped" in done.stderr
+    call = ["--skip", "threshold=0.5 gates=2", str(program), *map(str, files.values())]
+    said = Forked([*call, str(tmp_path / "a.wav")], tmp_path).wait()
+    assert "skips after layers 2 of 4 (threshold=0.5" in said
+    assert "frames skipped" in said

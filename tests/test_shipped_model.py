@@ -52,7 +52,7 @@ def test_espnets_own_class_loads_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("threshold", "errors", "skipped"), [("auto", 49, 0.42), ("off", 47, 0.0)])
+@pytest.mark.parametrize(("threshold", "errors", "skipped"), [("auto", 47, 0.18), ("off", 47, 0.0)])
 def test_its_error_rate_on_an4(tmp_path: Path, threshold: str, errors: int, skipped: float) -> None:
     if not AN4.is_dir():
         pytest.skip(f"no AN4 at {AN4}; set ESPNET_LAYERSKIP_AN4_ROOT to run this")

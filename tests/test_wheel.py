@@ -36,8 +36,10 @@ PROGRAM = """
 import json, os, sys
 
 import espnet_layerskip
+from espnet_layerskip._late_imports import start_sooner
 from espnet_layerskip.cli import main
 
+start_sooner(check_types=False)  # as the console command does
 for name, argv in json.loads(sys.argv[1]).items():
     print("STATUS", name, main(argv), flush=True)
 package = os.path.dirname(espnet_layerskip.__file__)

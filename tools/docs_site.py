@@ -24,7 +24,6 @@ from pygments.formatters import HtmlFormatter
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "docs/notebook.ipynb"
-PICTURES = (".png", ".svg")
 TEXT = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".conf": "text", ".in": "text", "": "text"}
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)

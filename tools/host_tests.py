@@ -33,6 +33,7 @@ from typing import Any
 # pass every frame on; with gates that really skip.
 MODES = {"stock": None, "off": "", "gates 1.0": "1.0", "gates 0.2": "0.2"}
 FEW = ("stock", "off", "gates 0.2")
+ENCODERS = ("conformer", "transformer", "branchformer", "e_branchformer", "e_branchformer_ctc")
 ENCODER_TESTS = "test/espnet2/asr/encoder/test_{}_encoder.py"
 
 
@@ -47,12 +48,7 @@ class Row:
 
 
 ROWS = [
-    *(
-        Row(ENCODER_TESTS.format(name))
-        for name in (
-            *("conformer", "transformer", "branchformer", "e_branchformer", "e_branchformer_ctc"),
-        )
-    ),
+    *map(Row, map(ENCODER_TESTS.format, ENCODERS)),
     Row("test/espnet2/asr/test_espnet_model.py"),
     Row("test/espnet2/asr/test_maskctc_model.py"),
     Row("test/espnet2/asr/test_partially_AR.py"),
@@ -81,10 +77,10 @@ REASONS = [
         "refused on purpose: `use_sdpa` is an option of ESPnet 202611; ESPnet 202511 fails too, "
         "with a TypeError",
     ),
-    (r"enh_s2t_task is not supported", "refused on purpose: left to ESPnet's own class"),
-    (r"multi_asr is not supported", "refused on purpose: left to ESPnet's own class"),
-    (r"hugging_face_decoder is not supported", "refused on purpose: left to ESPnet's own class"),
-    (r"streaming is not supported", "refused on purpose: left to ESPnet's own class"),
+    (
+        r"(enh_s2t_task|multi_asr|hugging_face_decoder|streaming) is not supported",
+        "refused on purpose: left to ESPnet's own class",
+    ),
     (
         r"gates and ctc_trim cannot|gate_layer_idx and ctc_trim cannot",
         "refused on purpose: ESPnet's `ctc_trim` and gates cannot be combined",
@@ -121,28 +117,14 @@ def run_tests(
             "PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here.parent), *given]),
             "OMP_NUM_THREADS": "1",
         }
-        command = [
-            python,
-            "-P",
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "host_tests_plugin",
-            "-p",
-            "no:cacheprovider",
-        ]
         # -P: not the ESPnet that lies beside the tests; -c: not the options of its setup.cfg
-        options = [
-            "-c",
-            os.devnull,
-            f"--rootdir={source}",
-            *files,
-            f"--basetemp={folder}/tmp",
-            "--continue-on-collection-errors",
+        command = [
+            *(python, "-P", "-m", "pytest", "-q", "-p", "host_tests_plugin"),
+            *("-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={source}", *files),
+            *(f"--basetemp={folder}/tmp", "--continue-on-collection-errors"),
         ]
         done = subprocess.run(
-            [*command, *options],
+            command,
             cwd=source,
             env={**os.environ, **settings},
             stdout=subprocess.PIPE,

@@ -35,7 +35,6 @@ PROPERTIES = "tests/properties/test_encoders.py::"
 ALONE = PROPERTIES + "test_an_utterance_is_the_same_alone_and_in_any_company"
 MASKED = PROPERTIES + "test_the_packed_path_is_the_masked_reference"
 FAST = PROPERTIES + "test_the_fast_form_is_the_plain_one"
-ENDS = PROPERTIES + "test_all_blank_none_blank_and_a_broken_head"
 GATE = ("tests/method/test_gate.py",)
 PACKING = ("tests/method/test_packing.py",)
 LOSSES = "tests/properties/test_losses.py"

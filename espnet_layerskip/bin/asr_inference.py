@@ -250,4 +250,8 @@ def main(cmd: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     start_sooner(check_types=False)
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("asr_inference: interrupted", file=sys.stderr)
+        sys.exit(130)

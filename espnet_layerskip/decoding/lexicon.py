@@ -12,6 +12,7 @@ import numpy as np
 from espnet_layerskip.decoding.ngram import END, ArpaNGram, NGram
 from espnet_layerskip.decoding.token_ngram import CACHED_STATES
 from espnet_layerskip.files import read_rows
+from espnet_layerskip.method.settings import BLANK
 
 SPACE = "<space>"
 Spellings = Mapping[str, Sequence[Sequence[int]]]
@@ -34,13 +35,16 @@ def read_lexicon(
         ValueError: For a token that the model does not have, or if there is no word; the message
             names file and line.
     """
-    ids = {token: i for i, token in enumerate(token_list)}
+    never = (token_list[BLANK], "<sos/eos>")  # a search gives neither
+    ids = {token: i for i, token in enumerate(token_list) if token not in never}
     lexicon: dict[str, list[list[int]]] = {}
     for number, word, spelling in read_rows(path):
         tokens = re.split(r"[ \t]+", spelling) if spelling else list(spell(word))
         unknown = [token for token in tokens if token not in ids]
         if unknown or not tokens:
-            raise ValueError(f"{path}:{number}: the model has no token {' '.join(unknown)}")
+            raise ValueError(
+                f"{path}:{number}: the model has no token {' '.join(unknown)} that a word can have"
+            )
         lexicon.setdefault(word, []).append([ids[token] for token in tokens])
     if not lexicon:
         raise ValueError(f"{path} holds no word")

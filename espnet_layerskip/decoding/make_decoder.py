@@ -15,11 +15,15 @@ from espnet_layerskip.decoding.prefix_beam import PrefixBeamDecoder
 from espnet_layerskip.decoding.token_ngram import TokenNGram
 
 # Which decoders use an option; one for another is an error: the transcripts would not heed it.
-_USERS = {
+USERS = {
     "ngram_file": ("ngram", "espnet"),
     "lexicon": ("ngram",),
     "penalty": ("ngram", "espnet"),
     "lm_file": ("espnet",),
+    "ngram_weight": ("ngram", "espnet"),
+    "beam_size": ("prefix_beam", "ngram", "espnet"),
+    "drop_threshold": ("prefix_beam", "ngram", "espnet"),
+    "ctc_weight": ("espnet",),
 }
 
 
@@ -28,16 +32,16 @@ def check_used(decoder_type: str, **options: object) -> None:
 
     Args:
         decoder_type: Name of the decoder.
-        options: Values of those of ``_USERS``; None and 0 = not given.
+        options: Values of those of ``USERS``; None and 0 = not given.
 
     Raises:
         ValueError: Names the option and the decoders that use it.
     """
     for name, value in options.items():
-        if value and decoder_type not in _USERS[name]:
+        if value and decoder_type not in USERS[name]:
             raise ValueError(
                 f"{name} is of no use to decoder_type {decoder_type}, it is for decoder_type "
-                f"{' and '.join(_USERS[name])}: leave it out, or choose another decoder"
+                f"{' and '.join(USERS[name])}: leave it out, or choose another decoder"
             )
 
 

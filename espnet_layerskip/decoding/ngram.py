@@ -15,6 +15,7 @@ from espnet_layerskip.files import read_lines
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 UNKNOWN_LOG10 = -100.0  # as KenLM, for a model without <unk>
 ZERO_LOG10 = -99.0  # as SRILM writes it; "-inf" would be NaN times a weight of 0
+MOST_LOG10 = 0.01  # a probability is at most 1, rounding apart
 _SPECIAL = {word.upper(): word for word in (START, END, UNKNOWN)}
 
 
@@ -193,7 +194,7 @@ def read_arpa(path: Path | str) -> Iterator[tuple[int, float, tuple[str, ...], f
                     raise ValueError
                 log_prob = float(fields[0])
                 backoff = float(fields[-1]) if len(fields) == order + 2 else None
-                if not log_prob + (backoff or 0.0) < math.inf:
+                if not log_prob < MOST_LOG10 or not log_prob + (backoff or 0.0) < math.inf:
                     raise ValueError
             except ValueError:
                 message = f"{path}:{number}: not of the ARPA format: {line!r}"

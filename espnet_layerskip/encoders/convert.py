@@ -44,7 +44,7 @@ def make_stock(encoder: Any) -> None:
 def from_stock(encoder: Any, gate_layer_idx: Sequence[int] = (), **options: Any) -> Any:
     """Return our form of an encoder, with the same modules; it stays as it is. See `make_ours`."""
     known = {ours.STOCK: ours for ours in ENCODERS.values()}
-    stock = encoder.STOCK if isinstance(encoder, LayerSkipEncoder) else type(encoder)
+    stock = stock_of(encoder)
     if stock not in known:
         names = ", ".join(sorted(cls.__name__ for cls in known))
         raise ValueError(f"the encoder is a {stock.__name__}, which cannot skip; known are {names}")
@@ -54,6 +54,11 @@ def from_stock(encoder: Any, gate_layer_idx: Sequence[int] = (), **options: Any)
     found.__class__ = known[stock]
     found.init_skipping(gate_layer_idx, **options)
     return found
+
+
+def stock_of(encoder: Any) -> type:
+    """Return ESPnet's class of an encoder, ours or stock."""
+    return encoder.STOCK if isinstance(encoder, LayerSkipEncoder) else type(encoder)
 
 
 def to_stock(encoder: Any) -> Any:

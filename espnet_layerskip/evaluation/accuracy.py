@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from espnet_layerskip.evaluation.contenders import Contenders
 from espnet_layerskip.evaluation.decode import Transcriber, decode
 from espnet_layerskip.evaluation.inputs import TestSet
-from espnet_layerskip.evaluation.scoring import (
-    characters,
-    check_hypotheses,
-    error_rate,
-    judge,
-    score,
-    words,
-)
-
-Log = Callable[[str], object]
-PROGRESS_SECONDS = 15.0
+from espnet_layerskip.evaluation.progress import Log, note_utterances
+from espnet_layerskip.evaluation.scoring import SPLITS, check_hypotheses, error_rate, judge, score
 
 
 @dataclass(frozen=True)
@@ -35,21 +25,19 @@ class Accuracy:
     too_short: Sequence[str] = ()
 
 
-def measure_accuracy(
-    rows: Contenders, data: TestSet, known: dict[int, Accuracy], log: Log
-) -> dict[str, Accuracy]:
-    """Decode the whole test set with every row, one utterance at a time.
+def measure_accuracy(rows: Contenders, data: TestSet, log: Log) -> dict[str, Accuracy]:
+    """Decode the whole test set with the system of every row, once, one utterance at a time.
 
     Args:
         rows: The rows.
         data: The test set.
-        known: What was decoded before, by the id of the row's system; is added to.
         log: Takes lines about the progress.
 
     Returns:
         Accuracy of each row; its ``status`` says where transcripts are missing or all empty.
     """
-    found = {}
+    found: dict[str, Accuracy] = {}
+    known: dict[int, Accuracy] = {}
     for name, row in rows.items():
         if isinstance(row.system, str):
             found[name] = Accuracy(None, None, f"failed: {row.system}")
@@ -81,7 +69,7 @@ def judged(
             return replace(one, status=f"failed: {against}, which its WER is judged by, has none")
         return replace(one, status=judge(one.wer, reference, reference * max_wer_increase / 100))
 
-    return {name: judge_one(name, one) for name, one in found.items()}
+    return {name: judge_one(name, found[name]) for name in rows}
 
 
 def reason(error: Exception) -> str:
@@ -91,19 +79,11 @@ def reason(error: Exception) -> str:
 
 
 def _decode(name: str, system: Transcriber, data: TestSet, log: Log) -> Accuracy:
-    told = time.monotonic()
-
-    def progress(done: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
-            log(f"  {name}: {done} of {len(data.speech)} utterances")
-
     try:
-        [decoded] = decode([system], data, progress)
+        [decoded] = decode([system], data, note_utterances(log, name, len(data.speech)))
         hyps = decoded.hyps
         check_hypotheses(data.text, hyps)
     except Exception as e:  # whatever it is, it must not cost the other rows
         return Accuracy(None, None, f"failed: {reason(e)}")
-    wer, cer = (error_rate(score(data.text, hyps, how).values()) for how in (words, characters))
+    wer, cer = (error_rate(score(data.text, hyps, how).values()) for how in SPLITS.values())
     return Accuracy(wer, cer, too_short=decoded.too_short)

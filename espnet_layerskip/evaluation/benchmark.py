@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from espnet_layerskip.evaluation.accuracy import Accuracy, Log, judged, measure_accuracy
+from espnet_layerskip.evaluation.accuracy import judged, measure_accuracy
 from espnet_layerskip.evaluation.conditions import Condition, make_conditions
 from espnet_layerskip.evaluation.contenders import (
     GREEDY_OFF,
@@ -30,8 +30,10 @@ from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
 from espnet_layerskip.evaluation.inputs import load_tables
 from espnet_layerskip.evaluation.measure import Bind, binders, measure_scope
 from espnet_layerskip.evaluation.parts import profile
+from espnet_layerskip.evaluation.progress import Log
 from espnet_layerskip.evaluation.speedups import HEADLINE, speedups
 from espnet_layerskip.evaluation.systems import System
+from espnet_layerskip.evaluation.tables import threads as in_words
 from espnet_layerskip.evaluation.timing import num_threads
 from espnet_layerskip.method.settings import SkipSettings
 
@@ -93,21 +95,22 @@ def benchmark(options: Options, command: str, log: Log) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     profiles: list[dict[str, Any]] = []
     starts: dict[str, float | None] = {}
-    known: dict[int, Accuracy] = {}
     with tempfile.TemporaryDirectory(prefix="espnet_layerskip_") as directory:
         inputs = [*data.speech, *(one for c in conditions for group in c.groups for one in group)]
         longest = max(speech.seconds for speech in inputs)
         onnx = partial(make_onnx, folder=Path(directory, "asr.onnx"), longest=longest)
         scopes = make_rows(experiment, twins, options, onnx)
         bind = binders(Path(directory))
+        every = {name: row for of_scope in scopes.values() for name, row in of_scope.items()}
+        with num_threads(min(options.threads)):  # more would wait for a busy machine
+            accuracy = measure_accuracy(every, data, log)
+        accuracy = judged(every, accuracy, options.max_wer_increase)
         for scope, of_scope in scopes.items():
-            with num_threads(min(options.threads)):  # more would wait for a busy machine
-                accuracy = measure_accuracy(of_scope, data, known, log)
             rows += measure_scope(
                 scope,
                 bind[scope],
                 of_scope,
-                judged(of_scope, accuracy, options.max_wer_increase),
+                accuracy,
                 conditions,
                 threads=options.threads,
                 repeats=options.repeats,
@@ -212,7 +215,7 @@ def take_profiles(
     found = {name: rows[name].system for name in BEFORE_AND_AFTER}
     systems = {name: system for name, system in found.items() if not isinstance(system, str)}
     runs = {name: [bind(s, group) for group in condition.groups] for name, s in systems.items()}
-    log(f"profile: {condition.audio_seconds:g} s, {threads} thread{'s' if threads > 1 else ''}")
+    log(f"profile: {condition.audio_seconds:g} s, {in_words(threads)}")
     with num_threads(threads):
         profiles = profile(systems, gate, runs, options.repeats)
     about = {**condition.describe(), "threads": threads}

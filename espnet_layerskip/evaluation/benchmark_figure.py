@@ -9,6 +9,7 @@ from espnet_layerskip.evaluation.report import canvas
 from espnet_layerskip.evaluation.report.canvas import Drawing
 from espnet_layerskip.evaluation.report.templates import caption
 from espnet_layerskip.evaluation.speedups import HEADLINE
+from espnet_layerskip.evaluation.tables import threads
 
 SCOPE_TITLES = {
     "encoder": "Encoder",
@@ -34,8 +35,8 @@ def draw_benchmark(report: Mapping[str, Any], command: str) -> Drawing:
     here = [row for row, k in zip(rows, keys, strict=True) if k == key]
     scopes = [s for s in SCOPE_TITLES if any(row["scope"] == s for row in here)]
     panels = [[row for row in here if row["scope"] == scope] for scope in scopes]
-    seconds, batch_size, threads = key
-    where = f"{seconds:g} s of audio, batch {batch_size}, {threads} thread{'s' * (threads > 1)}"
+    seconds, batch_size, number = key
+    where = f"{seconds:g} s of audio, batch {batch_size}, {threads(number)}"
     heights = [_PANEL_INCHES + _ROW_INCHES * len(panel) for panel in panels]
     figure = canvas.new_figure(sum(heights) + 0.7, _FIGURE_WIDTH)
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]

@@ -17,6 +17,7 @@ from espnet_layerskip.evaluation.tables import (
     folded_command,
     markdown_table,
     page,
+    threads,
 )
 
 # Of each scope: what it is, and the two rows that the others are compared with.
@@ -104,7 +105,7 @@ def _scope_section(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     failed = bullets([f"{r['name']}: {_short(r['status'])}" for r in rows if r["status"] != "ok"])
     main, more = scope_tables(rows)
     return [
-        f"## {first['scope']}: {seconds}, batch {first['batch_size']}, {_threads(first)}",
+        f"## {first['scope']}: {seconds}, batch {first['batch_size']}, {threads(first['threads'])}",
         f"From {about}. Times off: times as fast as {off};\ntimes stock: as {stock}.",
         main,
         folded(
@@ -182,11 +183,7 @@ def _headline(report: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _where(at: Mapping[str, Any]) -> str:
-    return f"{at['audio_seconds']:g} s, batch {at['batch_size']}, {_threads(at)}"
-
-
-def _threads(at: Mapping[str, Any]) -> str:
-    return f"{at['threads']} thread{'s' if at['threads'] > 1 else ''}"
+    return f"{at['audio_seconds']:g} s, batch {at['batch_size']}, {threads(at['threads'])}"
 
 
 def _counts(row: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import espnet_layerskip
 from espnet_layerskip.evaluation.decode import Decoded
 from espnet_layerskip.evaluation.inputs import TestSet
 from espnet_layerskip.files import write_text
+from espnet_layerskip.inference.skip_count import SkipCount
 
 PACKAGE_DIR = Path(espnet_layerskip.__file__).parent
 # What only calls the code that decodes, or shows what came of it.
@@ -33,21 +35,17 @@ class DecodingCache:
     def get(self, key: str) -> Decoded | None:
         """Return what is stored under the key; None if there is nothing or it is damaged."""
         try:
-            return Decoded.from_json(json.loads(self._path(key).read_text(encoding="utf-8")))
+            found = json.loads(self._path(key).read_text(encoding="utf-8"))
+            return Decoded(**{**found, "skipped": SkipCount(**found["skipped"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
     def put(self, key: str, decoded: Decoded) -> None:
         """Store under the key, in one step."""
-        write_text(self._path(key), json.dumps(decoded.to_json(), ensure_ascii=False))
+        write_text(self._path(key), json.dumps(asdict(decoded), ensure_ascii=False))
 
     def _path(self, key: str) -> Path:
         return self.directory / f"{key}.json"
-
-
-def cache_key(parts: Iterable[str]) -> str:
-    """Return a file name for what a decoding depends on."""
-    return digest(part.encode() for part in parts)[:32]
 
 
 def digest(chunks: Iterable[bytes]) -> str:

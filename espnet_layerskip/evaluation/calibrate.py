@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from espnet_layerskip.evaluation.choose import (
     Trial,
     choose,
     find_warnings,
-    make_trial,
+    make_trials,
     over_conditions,
 )
 from espnet_layerskip.evaluation.decode import decode, one_pass_groups
@@ -23,18 +21,18 @@ from espnet_layerskip.evaluation.environment import environment_record, finish_r
 from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
 from espnet_layerskip.evaluation.grid import settings_to_try
 from espnet_layerskip.evaluation.inputs import TestSet, load_test_set
-from espnet_layerskip.evaluation.scoring import characters, check_hypotheses, score, words
+from espnet_layerskip.evaluation.progress import note_utterances, to_stderr
+from espnet_layerskip.evaluation.scoring import SPLITS, check_hypotheses
 from espnet_layerskip.evaluation.seen_data import what_it_did
 from espnet_layerskip.evaluation.shift_names import read_shifts
 from espnet_layerskip.evaluation.shifts import shifted
 from espnet_layerskip.evaluation.systems import System
-from espnet_layerskip.files import some
+from espnet_layerskip.files import DataDir, some
 from espnet_layerskip.inference.calibration import Calibration, calibration_file, keep_old
 from espnet_layerskip.inference.pretrained import ModelFiles, find_model
 from espnet_layerskip.method.settings import SkipSettings, can_skip
 from espnet_layerskip.training.checkpoint import file_digest
 
-PROGRESS_SECONDS = 5.0
 COPIES = 2.0  # times the budget is what a shifted copy may take
 # how a setting is shown to keep the budget
 RULE = "limit 97.5 %, fixed sequence, savings of 1 %, each condition, copies twice the budget"
@@ -79,17 +77,20 @@ def calibrate(
     """
     files = find_model(exp, model_file)
     names = [one.name for one in read_shifts(shifts)]
-    question = asked(
-        *(files, data_dirs, metric, max_increase, point_estimate, seen_data),
-        *(thresholds, extensions, names),
-    )
+    how: dict[str, Any] = {
+        "metric": metric,
+        "max_increase": max_increase,
+        "point_estimate": point_estimate,
+    }
+    grid: dict[str, Any] = {"thresholds": thresholds, "extensions": extensions}
+    question = asked(files, data_dirs, **how, seen_data=seen_data, **grid, shifts=names)
     seen, warnings = check_data(config_beside(files), data_dirs, seen_data)
     experiment = load_experiment(exp, model_file, blank_threshold=None)
     check_model(exp, experiment)
     environment = environment_record()
     rate = experiment.speech2text.sample_rate
-    sets = {_name(one): load_test_set(one, rate) for one in data_dirs}
-    settings = settings_to_try(experiment, thresholds, extensions)
+    sets = {one.resolve().name: load_test_set(one, rate) for one in data_dirs}
+    settings = settings_to_try(experiment, **grid)
     settings = with_break_even(experiment, next(iter(sets.values())), settings)
     conditions, by_condition = [], []
     for condition, data in all_conditions(sets, max_increase, names):
@@ -145,26 +146,18 @@ def all_conditions(
         yield Condition(name, len(data.speech), max_increase), data
     for name, data in sets.items():
         for shift in read_shifts(shifts):
-            condition = Condition(
-                f"{name}, {shift.name}", len(data.speech), COPIES * max_increase, is_copy=True
-            )
-            yield condition, shifted(data, shift)
-
-
-def _name(data_dir: Path) -> str:
-    return data_dir.resolve().name
+            about = f"{name}, {shift.name}", len(data.speech), COPIES * max_increase
+            yield Condition(*about, is_copy=True), shifted(data, shift)
 
 
 def asked(
     files: ModelFiles,
     data_dirs: Sequence[Path],
-    metric: str,
-    max_increase: float,
-    point_estimate: bool,
-    seen_data: bool,
+    *,
     thresholds: Sequence[float] | None,
     extensions: Sequence[tuple[int, int]] | None,
     shifts: Sequence[str],
+    **others: Any,
 ) -> dict[str, Any]:
     """Return all that a calibration depends on, in plain types, as JSON gives them back.
 
@@ -178,10 +171,7 @@ def asked(
         "weights": file_digest(files.model_file),
         "config": file_digest(config_beside(files)),
         "tables": [tables_digest(one) for one in data_dirs],
-        "metric": metric,
-        "max_increase": max_increase,
-        "point_estimate": point_estimate,
-        "seen_data": seen_data,
+        **others,
         "thresholds": None if thresholds is None else sorted(set(thresholds)),
         "extensions": None if extensions is None else [list(e) for e in sorted(set(extensions))],
         "shifts": sorted(one.name for one in read_shifts(shifts)),
@@ -234,9 +224,7 @@ def tables_digest(data_dir: Path) -> str:
     """
     total = hashlib.sha256()
     for name in ("wav.scp", "text", "utt2spk"):
-        if not (data_dir / name).is_file():
-            raise ValueError(f"{data_dir}: no such data directory, or no {name} in it")
-        total.update((data_dir / name).read_bytes())
+        total.update((DataDir.check_files(data_dir) / name).read_bytes())
     return total.hexdigest()
 
 
@@ -263,43 +251,12 @@ def try_all(
     Raises:
         ValueError: If all transcripts of full depth are empty, unless it is a shifted copy.
     """
-    progress = SweepProgress(len(data.speech), len(settings), condition.name)
+    total = len(data.speech)
+    to_stderr(f"decoding {total} utterances of {condition.name} with {len(settings)} settings")
     [group] = one_pass_groups([System(experiment, one) for one in settings])
-    decoded = decode(group, data, progress)
+    decoded = decode(group, data, note_utterances(to_stderr, condition.name, total))
     if not condition.is_copy:  # there a model may well hear nothing
         check_hypotheses(data.text, decoded[0].hyps)
-    split = words if metric == "wer" else characters
-    scores = [score(data.text, one.hyps, split).values() for one in decoded]
-    errors = [[counts.errors for counts in of_one] for of_one in scores]
-    num_ref = [counts.words for counts in scores[0]]
     speakers = [data.utt2spk[utt] for utt in data.text]
-    return [
-        make_trial(
-            *(how, wrong, errors[0], num_ref, condition.max_increase),
-            *(one.skipped.ratio, one.encoder_flops, speakers),
-        )
-        for how, one, wrong in zip(settings, decoded, errors, strict=True)
-    ]
-
-
-class SweepProgress:
-    """Tells on stderr, about every five seconds, how far the sweep is."""
-
-    def __init__(self, total: int, settings: int, name: str = ""):
-        self.total = total
-        self.started = self.told = time.monotonic()
-        what = f"{total} utterances" + (f" of {name}" if name else "")
-        print(f"decoding {what} with {settings} settings", file=sys.stderr)
-
-    def __call__(self, done: int) -> None:
-        """Take the number of utterances done."""
-        now = time.monotonic()
-        if now - self.told >= PROGRESS_SECONDS or done == self.total:
-            self.told = now
-            elapsed = now - self.started
-            left = elapsed / done * (self.total - done)
-            print(
-                f"{done} of {self.total} utterances, {elapsed:.0f} s, {left:.0f} s to go",
-                file=sys.stderr,
-                flush=True,
-            )
+    budget = condition.max_increase
+    return make_trials(settings, decoded, data.text, SPLITS[metric], budget, speakers=speakers)

@@ -25,7 +25,7 @@ sequence asks of the test of a setting.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from operator import attrgetter
@@ -33,10 +33,12 @@ from typing import Any
 
 import numpy as np
 
-from espnet_layerskip.evaluation.evidence import clump_size, collect
-from espnet_layerskip.evaluation.scoring import ROUNDING, Interval
+from espnet_layerskip.evaluation.decode import Decoded
+from espnet_layerskip.evaluation.evidence import clump_size, collect, disagreement
+from espnet_layerskip.evaluation.scoring import ROUNDING, Interval, Split, score
 from espnet_layerskip.method.settings import SkipSettings
 
+NO_CHANGE = Interval(0.0, 0.0, 0.0)
 MEASURABLE = 0.01  # of full depth's FLOPs: a smaller difference is no difference in time
 
 
@@ -107,11 +109,6 @@ class Trial:
         """True if the error rate as measured keeps the budget, whatever its interval."""
         return all(one.excess.difference <= ROUNDING for one in self.conditions or (self,))
 
-    @property
-    def worst(self) -> Measured | None:
-        """The condition that is furthest over its budget; None if there is one only."""
-        return max(self.conditions, key=lambda one: one.excess.high, default=None)
-
     def to_json(self) -> dict[str, Any]:
         """Return plain types."""
         return {**asdict(self), "settings": self.settings.to_json(), "fits": self.fits}
@@ -151,14 +148,55 @@ def make_trial(
     return Trial(
         settings,
         100.0 * sum(errors) / sum(num_ref),
-        Interval(0.0, 0.0, 0.0)
-        if settings.full_depth and not any(changes)
-        else increase.interval(),
+        NO_CHANGE if settings.full_depth and not any(changes) else increase.interval(),
         excess.interval(),
         skip_ratio,
         encoder_flops,
         None if sets is None else math.ceil(sets * len(errors)),
     )
+
+
+def make_trials(
+    settings: Sequence[SkipSettings],
+    decoded: Sequence[Decoded],
+    refs: Mapping[str, str],
+    split: Split,
+    budget: float,
+    *,
+    in_points: bool = False,
+    speakers: Sequence[str] | None = None,
+    full_depth: Decoded | None = None,
+) -> list[Trial]:
+    """Return what comes of each setting.
+
+    Args:
+        settings: The settings.
+        decoded: What each of them gave.
+        refs: Transcripts; with ``in_points`` those of full depth.
+        split: From a transcript to what is counted.
+        budget: In percent of the error rate at full depth (see `make_trial`).
+        in_points: The budget is how many tokens in a hundred may be others than those of full
+            depth.
+        speakers: As of `make_trial`, in the order of the transcripts.
+        full_depth: What full depth gave; None = the first of ``decoded``.
+    """
+
+    def errors(one: Decoded) -> list[int]:
+        return [counts.errors for counts in score(refs, one.hyps, split).values()]
+
+    base, num_ref = errors(full_depth or decoded[0]), [len(split(ref)) for ref in refs.values()]
+    found = []
+    for how, one in zip(settings, decoded, strict=True):
+        wrong, did = errors(one), (one.skipped.ratio, one.encoder_flops)
+        if not in_points:
+            found.append(make_trial(how, wrong, base, num_ref, budget, *did, speakers))
+            continue
+        rate = 100.0 * sum(wrong) / sum(num_ref)
+        same = how.full_depth and not any(wrong)
+        differ = NO_CHANGE if same else disagreement(wrong, num_ref, speakers=speakers)
+        over = disagreement(wrong, num_ref, budget, speakers)
+        found.append(Trial(how, rate, differ, over, *did, None))
+    return found
 
 
 def over_conditions(trials: Sequence[Trial], conditions: Sequence[Condition]) -> Trial:
@@ -223,7 +261,8 @@ def in_order(trials: Sequence[Trial], full_depth: Trial) -> list[Trial]:
 
 
 def _where(trial: Trial) -> str:
-    return "" if trial.worst is None else f" on {trial.worst.condition.name}"
+    worst = max(trial.conditions, key=lambda one: one.excess.high, default=None)
+    return "" if worst is None else f" on {worst.condition.name}"
 
 
 def _cost(trial: Trial) -> tuple[float, ...]:

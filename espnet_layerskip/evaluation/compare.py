@@ -7,29 +7,29 @@ anew and interleaved between all rows, with the first experiment of each row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from espnet_layerskip.evaluation.cache import (
     DecodingCache,
-    cache_key,
     code_digest,
+    digest,
     speech_digest,
 )
 from espnet_layerskip.evaluation.conditions import make_conditions
 from espnet_layerskip.evaluation.decode import Decoded, decode, one_pass_groups
 from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
-from espnet_layerskip.evaluation.inputs import Speech, TestSet, load_test_set, spread_over_durations
+from espnet_layerskip.evaluation.inputs import TestSet, load_test_set, spread_over_durations
+from espnet_layerskip.evaluation.progress import Log
 from espnet_layerskip.evaluation.rows import Row
 from espnet_layerskip.evaluation.scoring import (
+    SPLITS,
     Counts,
-    characters,
     check_hypotheses,
     error_rate,
     score,
-    words,
 )
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.evaluation.timing import num_threads, time_interleaved
@@ -62,19 +62,16 @@ class RowResult:
     Attributes:
         row: What was asked for.
         seeds: One result for each experiment; empty where the row failed.
-        timing: Encoder times of passes with the first experiment, in seconds; None = not timed.
-        timed_seconds: Duration of the audio of such a pass.
-        by_length: Where lengths were asked for, by length in seconds: times of passes over the
-            inputs of that length, and the duration of their audio.
+        times: By length of the inputs in seconds (0 = the utterances as they are): encoder times
+            of passes with the first experiment, in seconds, and the duration of their audio; {} =
+            not timed.
         failure: Why there is no result; empty = there is one.
         speakers: Speaker of each utterance.
     """
 
     row: Row
     seeds: tuple[SeedResult, ...] = ()
-    timing: list[float] | None = None
-    timed_seconds: float = 0.0
-    by_length: Mapping[float, tuple[list[float], float]] = field(default_factory=dict)
+    times: Mapping[float, tuple[list[float], float]] = field(default_factory=dict)
     failure: str = ""
     speakers: tuple[str, ...] = ()
 
@@ -134,7 +131,7 @@ class Comparison:
         data_dir: Path,
         cache: DecodingCache,
         model_file: str | None = None,
-        log: Callable[[str], object] = print,
+        log: Log = print,
     ):
         self.cache, self.model_file, self.log = cache, model_file, log
         self.data: TestSet = load_test_set(data_dir)
@@ -167,7 +164,8 @@ class Comparison:
         Raises:
             ValueError: If the test set cannot make inputs of these lengths.
         """
-        by_length = self._by_length(lengths) if repeats else {}
+        conditions = make_conditions(self.data, lengths if repeats else (), [1], None)
+        by_length = {c.audio_seconds: [one for [one] in c.groups] for c in conditions}
         systems = {row.name: self._systems(row) for row in rows}
         usable = [s for found in systems.values() if not isinstance(found, str) for s in found]
         decoded = self._decode(usable)
@@ -178,7 +176,7 @@ class Comparison:
         short = too_short(results)
         speech = [one for one in self.data.speech if one.utt_id not in short]
         inputs = by_length or {0.0: spread_over_durations(speech, max_timed)}
-        times: dict[float, dict[str, list[float]]] = {}
+        times: dict[str, dict[float, tuple[list[float], float]]] = {}
         for length, speech in inputs.items():
             about = f"of about {length:g} s" if lengths else "utterances"
             self.log(
@@ -190,26 +188,10 @@ class Comparison:
                 for one in speech
             ]
             with num_threads(threads):
-                times[length] = time_interleaved(cases, repeats)
-        seconds = {length: sum(s.seconds for s in speech) for length, speech in inputs.items()}
-
-        def with_times(result: RowResult) -> RowResult:
-            if result.row.name not in timed:
-                return result
-            found = {length: times[length][result.row.name] for length in inputs}
-            return replace(
-                result,
-                timing=[sum(passes) for passes in zip(*found.values(), strict=True)],
-                timed_seconds=sum(seconds.values()),
-                by_length={n: (found[n], seconds[n]) for n in inputs} if lengths else {},
-            )
-
-        return [with_times(result) for result in results]
-
-    def _by_length(self, lengths: Sequence[float]) -> dict[float, list[Speech]]:
-        """Return inputs of these lengths; {} without any."""
-        conditions = make_conditions(self.data, lengths, [1], None)
-        return {c.audio_seconds: [one for [one] in c.groups] for c in conditions}
+                taken = time_interleaved(cases, repeats)
+            for name, passes in taken.items():
+                times.setdefault(name, {})[length] = passes, sum(one.seconds for one in speech)
+        return [replace(result, times=times.get(result.row.name, {})) for result in results]
 
     def load(self, exp: str) -> Experiment:
         """Return an experiment, loaded once.
@@ -272,9 +254,7 @@ class Comparison:
         if isinstance(decoded, str):
             raise ValueError(decoded)
         check_hypotheses(self.data.text, decoded.hyps)
-        tokenizer = system.speech2text.tokenizer
-        tokens = characters if tokenizer is None else tokenizer.text2tokens
-        splits = {"wer": words, "cer": characters, "ter": tokens}
+        splits = {**SPLITS, "ter": system.experiment.tokens}
         scores = {kind: score(self.data.text, decoded.hyps, how) for kind, how in splits.items()}
         return SeedResult(system, decoded, scores)
 
@@ -282,4 +262,5 @@ class Comparison:
         experiment = system.experiment
         config = repr(sorted(vars(experiment.speech2text.asr_train_args).items()))
         how = repr(system.settings), system.precision
-        return cache_key([experiment.sha256, config, *how, *self._fixed_key])
+        parts = (experiment.sha256, config, *how, *self._fixed_key)
+        return digest(part.encode() for part in parts)[:32]

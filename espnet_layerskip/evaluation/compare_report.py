@@ -17,6 +17,7 @@ from espnet_layerskip.evaluation.scoring import (
     paired_bootstrap,
 )
 from espnet_layerskip.evaluation.tables import (
+    between,
     bullets,
     folded,
     folded_command,
@@ -72,10 +73,7 @@ def compare_page(report: Mapping[str, Any]) -> str:
         timed = "inputs of each length, made of whole utterances of a speaker"
     allowed = settings["max_wer_points"]
     notes = NOTES.format(**settings, timed=timed, allowed=allowed, many=MANY_SPEAKERS)
-    about_data = (
-        f"- test set: {data['dir']}, {data['utterances']} utterances, {data['words']} words, "
-        f"{data['seconds']:.1f} s"
-    )
+    about_data = about_test_set(data)
     if short := count_too_short(data.get("too_short", ())):
         about_data += f"; {short}"
     failed = bullets([f"{r['name']}: {r['status']}" for r in rows if r["status"] != "ok"])
@@ -103,6 +101,14 @@ def compare_page(report: Mapping[str, Any]) -> str:
             ),
         ),
         folded_command(report["command"]),
+    )
+
+
+def about_test_set(data: Mapping[str, Any]) -> str:
+    """Return a line on the test set of a report."""
+    return (
+        f"- test set: {data['dir']}, {data['utterances']} utterances, {data['words']} words, "
+        f"{data['seconds']:.1f} s"
     )
 
 
@@ -143,7 +149,7 @@ def _record(
         "wer": wer,
         "cer": result.rates("cer"),
         "ter": result.rates("ter"),
-        "num_params": system.num_params,
+        "num_params": sum(p.numel() for p in system.model.parameters()),
         "skip_ratio": skipped.ratio,
         "ceiling": skipped.ceiling,
         "encoder_flops_per_second": flops / audio_seconds,
@@ -153,11 +159,12 @@ def _record(
         "wer_against_stock": None if result is stock else _interval(result, stock),
         "status": judge(sum(wer) / len(wer), reference, max_wer_points),
     }
-    if result.timing is not None:
-        record["encoder_time_per_second"] = summary(result.timing, result.timed_seconds, "ms")
+    if result.times:
+        passes, seconds = zip(*result.times.values(), strict=True)
+        whole = [sum(parts) for parts in zip(*passes, strict=True)]
+        record["encoder_time_per_second"] = summary(whole, sum(seconds), "ms")
         record["encoder_time_by_length"] = {
-            f"{length:g}": summary(times, seconds, "ms")
-            for length, (times, seconds) in result.by_length.items()
+            f"{n:g}": summary(taken, audio, "ms") for n, (taken, audio) in result.times.items() if n
         }
     return record
 
@@ -185,7 +192,7 @@ def _cells(record: Mapping[str, Any], lengths: Sequence[str]) -> list[str]:
         if record["status"] != "ok"
         else "not timed"
         if time is None
-        else f"{time['median_ms']:.2f} ({time['min_ms']:.2f} to {time['max_ms']:.2f})"
+        else between(time["median_ms"], time["min_ms"], time["max_ms"])
         for time in times
     ]
     against = [record["wer_against_off"], record["wer_against_stock"]]

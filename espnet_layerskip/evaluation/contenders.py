@@ -11,7 +11,7 @@ from typing import Any
 
 from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.evaluation.experiment import Experiment
-from espnet_layerskip.evaluation.onnx import OnnxSystem, export_for
+from espnet_layerskip.evaluation.onnx import OnnxSystem
 from espnet_layerskip.evaluation.stock import (
     StockSearch,
     fast_class,
@@ -109,8 +109,12 @@ def make_onnx(
         folder: To export to.
         longest: Seconds of the longest input.
     """
+    from espnet_layerskip.export.session import onnxruntime_module
+    from espnet_layerskip.export.write import export_model
+
     try:
-        export_for(experiment, settings, folder, longest)
+        onnxruntime_module()
+        export_model(System(experiment, settings).speech2text, folder, longest=longest)
     except ValueError as e:
         why = f"cannot be built: {e}"
         return {ONNX_ON: Contender(why, ONNX_FULL, ONNX_FULL), ONNX_FULL: Contender(why)}
@@ -189,15 +193,14 @@ def make_stock_searches(
 def _stock_search(
     experiment: Experiment, twins: Mapping[str, Experiment], arguments: Arguments
 ) -> StockSearch | str:
-    try:
-        return StockSearch(stock_speech2text(experiment, **arguments))
-    except (ValueError, OSError) as e:  # OSError: an n-gram that kenlm cannot read
-        if STOCK_TWIN not in twins:
-            return f"cannot be built (a twin named {STOCK_TWIN} can take its place): {e}"
-    try:
-        return StockSearch(stock_speech2text(twins[STOCK_TWIN], **arguments))
-    except (ValueError, OSError) as e:
-        return f"cannot be built: {e}"
+    why = ""
+    for source in filter(None, (experiment, twins.get(STOCK_TWIN))):
+        try:
+            return StockSearch(stock_speech2text(source, **arguments))
+        except (ValueError, OSError) as e:  # OSError: an n-gram that kenlm cannot read
+            why = str(e)
+    hint = "" if STOCK_TWIN in twins else f" (a twin named {STOCK_TWIN} can take its place)"
+    return f"cannot be built{hint}: {why}"
 
 
 def _stock_ngram(ngram_file: Path, lexicon: Path | None = None) -> Arguments | str:

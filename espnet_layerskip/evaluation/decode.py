@@ -9,8 +9,9 @@ for each different choice of frames.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -38,7 +39,6 @@ class Decoded:
         hyps: Transcript of each utterance.
         skipped: What was skipped, over the whole set.
         encoder_flops: FLOPs of the encoder, over the whole set; 0 = not counted.
-        audio_seconds: Duration of the whole set.
         too_short: Names of utterances that are too short for the encoder: their transcript is
             empty.
     """
@@ -46,17 +46,7 @@ class Decoded:
     hyps: dict[str, str]
     skipped: SkipCount
     encoder_flops: int
-    audio_seconds: float
     too_short: list[str] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain types; `from_json` reads them."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Decoded:
-        """Undo `to_json`."""
-        return Decoded(**{**data, "skipped": SkipCount(**data["skipped"])})
 
 
 def count_too_short(names: Collection[str]) -> str:
@@ -74,9 +64,6 @@ class Transcriber(Protocol):
 
     def transcribe(self, speech: Speech) -> tuple[str, SkipCount, int]:
         """Return text, what was skipped, and FLOPs of the encoder (0 = not counted)."""
-
-    def warm_up(self, speech: Sequence[Speech]) -> None:
-        """Compute what is computed once."""
 
 
 def one_pass_groups(systems: Iterable[System]) -> list[list[System]]:
@@ -106,7 +93,9 @@ def decode(
         data: What to decode.
         progress: Is called with the number of utterances done.
     """
-    systems[0].warm_up(data.speech)
+    if isinstance(systems[0], System):
+        with suppress(TooShortUttError):  # what is computed once is in no count
+            systems[0].skips_of([max(data.speech, key=lambda s: s.samples.size)])
     hyps: dict[int, dict[str, str]] = {id(system): {} for system in systems}
     skipped = dict.fromkeys(hyps, SkipCount())
     flops = dict.fromkeys(hyps, 0)
@@ -124,9 +113,7 @@ def decode(
                 skipped[id(system)] += count
                 flops[id(system)] += cost
         progress(done)
-    return [
-        Decoded(hyps[n], skipped[n], flops[n], data.seconds, too_short) for n in map(id, systems)
-    ]
+    return [Decoded(hyps[n], skipped[n], flops[n], too_short) for n in map(id, systems)]
 
 
 def _outcomes(

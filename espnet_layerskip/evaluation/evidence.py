@@ -63,7 +63,9 @@ class Evidence:
         most = max(float(self.num_ref), 2.0 * abs(self.total))
         if self.groups < 2:
             return most
-        return min(most, _margin(self.variance, self.clump, self.groups))
+        t = _quantile(self.groups)
+        half = self.clump * t * t / 2.0
+        return min(most, half + math.sqrt(t * t * self.variance + half * half))
 
     def interval(self) -> Interval:
         """Return the sum with its limits, in percent points of the reference tokens."""
@@ -164,12 +166,6 @@ def _variance_of_sum(x: np.ndarray) -> float:
     """Estimate the variance of the sum of independent terms that have one mean."""
     n = len(x)
     return n / (n - 1) * float(np.square(x - x.mean()).sum()) if n > 1 else 0.0
-
-
-def _margin(variance: float, clump: float, groups: int) -> float:
-    t = _quantile(groups)
-    half = clump * t * t / 2.0
-    return half + math.sqrt(t * t * variance + half * half)
 
 
 def _quantile(groups: int) -> float:

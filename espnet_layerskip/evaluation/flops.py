@@ -26,11 +26,6 @@ def counted(run: Callable[[], T]) -> tuple[T, int]:
     return found, int(counter.flops)
 
 
-def count_flops(run: Callable[[], object]) -> int:
-    """Run once without gradients and return its FLOPs, see `counted`."""
-    return counted(run)[1]
-
-
 # What inference_mode hands over whole, and no_grad in the parts that the formulas know.
 _COMPOSITES = {
     torch.ops.aten.linear.default,
@@ -77,7 +72,7 @@ def _int8_linear(x: Any, packed: Any, *args: Any, out_shape: Any = None, **kwarg
     return 2 * num_outputs * int(x[-1])
 
 
-def windows_flops(rows: Any, taps: Any, *args: Any, **kwargs: Any) -> int:
+def windows_flops(rows: Any, taps: Any, *_: Any, **__: Any) -> int:
     """Return the FLOPs of windows (N, k, C) times the taps (k, C) of a convolution over time.
 
     A sum follows; encoders/fast/depthwise.py does so for a few frames. No other product counts.
@@ -85,8 +80,6 @@ def windows_flops(rows: Any, taps: Any, *args: Any, **kwargs: Any) -> int:
     Args:
         rows: Shape of what is multiplied in place.
         taps: Shape, or number, of what it is multiplied by.
-        args: Not used, as are the others.
-        kwargs: Not used.
     """
     if len(rows) != 3 or isinstance(taps, int | float) or rows[1:] != taps:
         return 0

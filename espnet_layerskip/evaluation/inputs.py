@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from espnet_layerskip.inference.audio import AudioBlocks, Utterance
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.25  # of the wanted duration
+Table = tuple[Mapping[str, str], Mapping[str, str]]  # as `read_usable` returns it
+Timed = TypeVar("Timed", "Speech", AudioBlocks)
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,13 @@ def load_test_set(data_dir: Path | str, sample_rate: int | None = None) -> TestS
         ValueError: For tables that cannot be used, or if no utterance is left.
     """
     path = DataDir.check_files(data_dir)
-    tables = {
-        name: read_usable(path / name, allow_empty_value=name == "text")
-        for name in ("wav.scp", "text", "utt2spk")
-    }
+    tables = read_tables(path, ("wav.scp", "text", "utt2spk"))
     return _read(*join_tables(tables, path), Path(data_dir).resolve(), sample_rate)
+
+
+def read_tables(directory: Path, names: Iterable[str]) -> dict[str, Table]:
+    """Read tables of a data directory with `read_usable`; a transcript may be empty."""
+    return {n: read_usable(directory / n, allow_empty_value=n == "text") for n in names}
 
 
 def load_tables(wav_scp: Path, text: Path, sample_rate: int) -> tuple[TestSet, str]:
@@ -123,13 +127,11 @@ def load_tables(wav_scp: Path, text: Path, sample_rate: int) -> tuple[TestSet, s
     return _read(data, refused, wav_scp.resolve().parent, sample_rate), source
 
 
-def join_tables(
-    tables: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]], where: Path | str
-) -> tuple[DataDir, dict[str, str]]:
+def join_tables(tables: Mapping[str, Table], where: Path | str) -> tuple[DataDir, dict[str, str]]:
     """Return the utterances that all tables have, and why others are left out.
 
     Args:
-        tables: ``wav.scp``, ``text`` and ``utt2spk``, each as `read_usable` returns it.
+        tables: ``wav.scp``, ``text`` and ``utt2spk``.
         where: Begins the message about tables that do not fit one another.
 
     Raises:
@@ -145,14 +147,14 @@ def join_tables(
     return data, refused
 
 
-def left_out(tables: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]) -> dict[str, str]:
+def left_out(tables: Mapping[str, Table]) -> dict[str, str]:
     """Return why utterances are left out: a line that is wrong in one table costs it in all.
 
     A wrong line may hide its id: as many utterances may be missing in a table as it has wrong
     lines, and they are left out too.
 
     Args:
-        tables: By name, each as `read_usable` returns it.
+        tables: By name.
     """
     ids = {utt for table, _ in tables.values() for utt in table}
     refused = {utt: why for _, wrong in tables.values() for utt, why in wrong.items()}
@@ -218,11 +220,11 @@ def located(path: str, directory: Path) -> str:
     return str(next((root / path for root in roots if (root / path).is_file()), path))
 
 
-def spread_over_durations(speech: Sequence[Speech], count: int | None) -> list[Speech]:
+def spread_over_durations(speech: Sequence[Timed], count: int | None) -> list[Timed]:
     """Return ``count`` utterances, evenly spread over the durations; all if there are fewer."""
     if count is None or count >= len(speech):
         return list(speech)
-    ordered = sorted(speech, key=lambda s: (s.seconds, s.utt_id))
+    ordered = sorted(speech, key=lambda s: s.seconds)
     step = len(ordered) / count
     return [ordered[int((i + 0.5) * step)] for i in range(count)]
 

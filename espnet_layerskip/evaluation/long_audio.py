@@ -24,7 +24,7 @@ from espnet_layerskip.evaluation.scoring import (
     score,
     words,
 )
-from espnet_layerskip.evaluation.tables import folded, folded_command, markdown_table, page
+from espnet_layerskip.evaluation.tables import between, folded, folded_command, markdown_table, page
 from espnet_layerskip.files import write_text
 
 NOTES = """\
@@ -159,13 +159,11 @@ def _record(
     return {
         "seconds": seconds,
         "files": num_files,
-        "audio_seconds": runs[0]["audio_seconds"],
+        **runs[0],
         "ms_per_second": statistics.median(times),
         "raw_ms_per_second": times,
         "relative": statistics.median(times) / base,
         "memory_mb": max(run["memory_mb"] for run in runs),
-        "wer": runs[0]["wer"],
-        "deleted": runs[0]["deleted"],
     }
 
 
@@ -175,7 +173,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['seconds']:g} s" if row["seconds"] else "one utterance",
         str(row["files"]),
         f"{row['audio_seconds']:.0f}",
-        f"{row['ms_per_second']:.2f} ({min(times):.2f} to {max(times):.2f})",
+        between(row["ms_per_second"], min(times), max(times)),
         f"{row['relative']:.2f}",
         f"{row['memory_mb']:.0f}",
         f"{row['wer']:.2f}",

@@ -12,11 +12,13 @@ from typing import Any
 import soundfile
 import torch
 
-from espnet_layerskip.evaluation.accuracy import Accuracy, Log, reason
+from espnet_layerskip.evaluation.accuracy import Accuracy, reason
 from espnet_layerskip.evaluation.conditions import Condition
 from espnet_layerskip.evaluation.contenders import Contenders
-from espnet_layerskip.evaluation.flops import count_flops
+from espnet_layerskip.evaluation.flops import counted
 from espnet_layerskip.evaluation.inputs import Speech
+from espnet_layerskip.evaluation.progress import Log
+from espnet_layerskip.evaluation.tables import threads as in_words
 from espnet_layerskip.evaluation.timing import num_threads, summary, time_interleaved
 from espnet_layerskip.inference.audio import Utterance
 from espnet_layerskip.inference.skip_count import SkipCount
@@ -112,7 +114,7 @@ def measure_scope(
                     if said[name]["status"] == "ok":
                         said[name]["status"] = f"failed: {reason(e)}"
         for n in threads:
-            log(f"{where}: timing {len(bound)} rows, {n} thread{'s' if n > 1 else ''}")
+            log(f"{where}: timing {len(bound)} rows, {in_words(n)}")
             with num_threads(n):
                 timings = _time(bound, repeats) if bound else {}
             for name, row in rows.items():
@@ -132,7 +134,7 @@ def _bind(system: Any, bind: Bind, condition: Condition, with_stem: bool) -> Bou
     runs = [bind(system, group) for group in groups]
     longest = max(range(len(runs)), key=lambda i: max(s.seconds for s in groups[i]))
     runs[longest]()  # what is computed once is in no count
-    flops = sum(count_flops(run) for run in runs)
+    flops = sum(counted(run)[1] for run in runs)
     skipped = sum((system.skips_of(group) for group in groups), SkipCount())
     stems: list[Run] = []
     if with_stem:
@@ -141,14 +143,9 @@ def _bind(system: Any, bind: Bind, condition: Condition, with_stem: bool) -> Bou
 
 
 def _time(bound: Mapping[str, Bound], repeats: int) -> dict[str, list[float]]:
-    inputs: list[dict[str, Run]] = []
-    for i in range(len(next(iter(bound.values())).runs)):
-        cases = {}
-        for name, row in bound.items():
-            cases[name] = row.runs[i]
-            if row.stems:
-                cases[_stem(name)] = row.stems[i]
-        inputs.append(cases)
+    cases = {name: row.runs for name, row in bound.items()}
+    cases |= {_stem(name): row.stems for name, row in bound.items() if row.stems}
+    inputs = [dict(zip(cases, runs, strict=True)) for runs in zip(*cases.values(), strict=True)]
     return time_interleaved(inputs, repeats)
 
 

@@ -9,34 +9,12 @@ from typing import Any
 
 import torch
 
-from espnet_layerskip.evaluation.experiment import Experiment
 from espnet_layerskip.evaluation.inputs import Speech
-from espnet_layerskip.evaluation.systems import System, texts_of
+from espnet_layerskip.evaluation.systems import texts_of
 from espnet_layerskip.inference.audio import Utterance
 from espnet_layerskip.inference.segments import Posteriors
 from espnet_layerskip.inference.skip_count import SkipCount
-from espnet_layerskip.method.settings import OFF, SkipSettings
-
-
-def export_for(
-    experiment: Experiment, settings: SkipSettings, folder: Path, longest: float
-) -> None:
-    """Write an experiment's graphs.
-
-    Args:
-        experiment: With an encoder of ours.
-        settings: How it skips; None values keep what the experiment says.
-        folder: To make.
-        longest: Seconds of the longest input.
-
-    Raises:
-        ValueError: If it cannot be exported, or a package for that is missing.
-    """
-    from espnet_layerskip.export.session import onnxruntime_module
-    from espnet_layerskip.export.write import export_model
-
-    onnxruntime_module()
-    export_model(System(experiment, settings).speech2text, folder, longest=longest)
+from espnet_layerskip.method.settings import OFF
 
 
 class OnnxSystem:
@@ -102,9 +80,6 @@ class OnnxSystem:
         with _denormals_are_zero():
             [found] = self.speech2text.recognize([speech.samples])
         return found.nbest[0][0] or "", found.skips, 0
-
-    def warm_up(self, speech: Sequence[Speech]) -> None:
-        """Do nothing: no FLOPs are counted."""
 
 
 @contextmanager

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_layerskip.encoders.base import LayerSkipEncoder
-from espnet_layerskip.encoders.convert import make_ours, to_stock
-from espnet_layerskip.evaluation.experiment import Experiment
+from espnet_layerskip.encoders.convert import make_ours, stock_of, to_stock
+from espnet_layerskip.evaluation.experiment import Experiment, chosen_by
 from espnet_layerskip.evaluation.systems import System
-from espnet_layerskip.inference.pretrained import find_model
-from espnet_layerskip.inference.speech2text import Speech2Text
+from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.method.settings import SkipSettings, can_skip
 from espnet_layerskip.training.checkpoint import file_digest
 
@@ -21,13 +19,14 @@ TOO_DEEP = 0.75
 
 
 @dataclass(frozen=True)
-class OpenedModel:
+class OpenedModel(Experiment):
     """A loaded model, ready for gates at any layer that has a trained CTC head.
+
+    Its Speech2Text has the encoder in our class (in its fast form, if it has one) with a gate,
+    turned off, after each layer of ``gates``; or in ESPnet's class.
 
     Attributes:
         source: What was asked for: experiment directory, zip or tag.
-        experiment: Its Speech2Text has the encoder in our class (in its fast form, if it has one)
-            with a gate, turned off, after each layer of ``gates``; or in ESPnet's class.
         stock_class: Name of ESPnet's encoder class, or of one that we do not know.
         num_layers: Encoder layers L; 0 for an encoder of another kind.
         trained: 1-based layers whose intermediate CTC was trained.
@@ -40,7 +39,6 @@ class OpenedModel:
     """
 
     source: str
-    experiment: Experiment
     stock_class: str
     num_layers: int
     trained: tuple[int, ...]
@@ -49,21 +47,6 @@ class OpenedModel:
     no_ours: str
     no_gates: str
     no_fast: str
-
-    @property
-    def model(self) -> Any:
-        """The ESPnet model."""
-        return self.experiment.model
-
-    @property
-    def encoder(self) -> Any:
-        """Its encoder."""
-        return self.experiment.encoder
-
-    @property
-    def speech2text(self) -> Any:
-        """`espnet_layerskip.Speech2Text` with that encoder."""
-        return self.experiment.speech2text
 
     @property
     def has_ctc(self) -> bool:
@@ -87,11 +70,11 @@ class OpenedModel:
         time and change no transcript.
         """
         if self.no_ours:
-            return System(self.experiment)
+            return System(self)
         encoder = to_stock(self.encoder)
         if not getattr(encoder, "interctc_use_conditioning", False):
             encoder.interctc_layer_idx = []
-        return System(self.experiment, encoder=encoder)
+        return System(self, encoder=encoder)
 
 
 def open_model(
@@ -104,7 +87,7 @@ def open_model(
 
     Args:
         source: Experiment directory, zip of ``espnet2.bin.pack``, or tag of espnet_model_zoo.
-        model_file: Checkpoint; None = the first that `find_model` looks for.
+        model_file: Checkpoint; None = the default one.
         gates: 1-based layers to put gates after, with or without a trained head; None = all
             layers that have one.
         options: More arguments of `espnet_layerskip.Speech2Text`; the decoder is greedy and
@@ -113,17 +96,12 @@ def open_model(
     Raises:
         ValueError: If the model cannot be found or loaded, or cannot have the gates asked for.
     """
-    files = find_model(source, model_file)
     usual = {"decoder_type": "greedy", "segment_size": "off", "blank_threshold": "auto"}
-    speech2text = Speech2Text(files.train_config, files.model_file, **(usual | options))
-    speech2text.model_files = files
-    model = speech2text.asr_model
-    encoder, own, chosen = model.encoder, None, "none"
-    stock = encoder.STOCK if isinstance(encoder, LayerSkipEncoder) else type(encoder)
-    if can_skip(encoder):
-        own, chosen = encoder.settings, "as configured"
-        if speech2text.calibration is not None:
-            chosen = f"calibrated: {speech2text.calibration.describe()}"
+    speech2text = load_model(source, model_file, **(usual | options))
+    assert speech2text.model_files is not None
+    model, weights = speech2text.asr_model, speech2text.model_files.model_file
+    encoder, chosen = model.encoder, chosen_by(speech2text)
+    own = encoder.settings if can_skip(encoder) else None
     trained = trained_layers(model)
     num_layers = len(getattr(encoder, "encoders", ()))
     obstacles = enable(model, trained if gates is None else _checked(gates, num_layers))
@@ -132,11 +110,12 @@ def open_model(
             f"{source} cannot have gates after layers {list(gates)}: {obstacles['no_gates']}"
         )
     return OpenedModel(
+        speech2text=speech2text,
+        checkpoint=weights.name,
+        sha256=file_digest(weights),
+        chosen=chosen,
         source=str(source),
-        experiment=Experiment(
-            speech2text, files.model_file.name, file_digest(files.model_file), chosen
-        ),
-        stock_class=stock.__name__,
+        stock_class=stock_of(encoder).__name__,
         num_layers=num_layers,
         trained=trained,
         gates=tuple(getattr(model.encoder, "gate_layer_idx", ())),
@@ -202,6 +181,18 @@ def enable(model: Any, gates: Sequence[int]) -> dict[str, str]:
     except ValueError as e:
         no_fast = str(e)
     return {"no_ours": "", "no_gates": no_gates, "no_fast": no_fast}
+
+
+def contexts_of(encoder: Any) -> list[str]:
+    """Return the contexts to try, the most careful one first; "packed" if no other works."""
+    found = []
+    for context in ("full", "packed_original"):
+        try:
+            encoder.check_context(context)
+            found.append(context)
+        except ValueError:
+            continue
+    return found or ["packed"]
 
 
 def _checked(gates: Sequence[int], num_layers: int) -> Sequence[int]:

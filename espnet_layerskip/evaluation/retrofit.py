@@ -7,30 +7,22 @@ many points of the words (or characters) may differ: an error rate rises by no m
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.encoders.convert import from_stock
-from espnet_layerskip.evaluation.calibrate import SweepProgress
-from espnet_layerskip.evaluation.choose import Trial, choose, find_warnings, make_trial
+from espnet_layerskip.evaluation.choose import Trial, choose, find_warnings, make_trials
 from espnet_layerskip.evaluation.decode import Decoded, decode, one_pass_groups
-from espnet_layerskip.evaluation.evidence import disagreement
 from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
 from espnet_layerskip.evaluation.grid import settings_to_try
 from espnet_layerskip.evaluation.inputs import TestSet
 from espnet_layerskip.evaluation.open_model import OpenedModel
-from espnet_layerskip.evaluation.scoring import (
-    Interval,
-    characters,
-    check_hypotheses,
-    score,
-    words,
-)
+from espnet_layerskip.evaluation.progress import note_utterances, to_stderr
+from espnet_layerskip.evaluation.scoring import SPLITS, check_hypotheses
 from espnet_layerskip.evaluation.systems import System
-from espnet_layerskip.method.settings import SkipSettings
 
 
 @dataclass(frozen=True)
@@ -55,60 +47,15 @@ class Budget:
         unit = "words" if self.metric == "wer" else "characters"
         return f"at most {self.amount:g} % of the {unit} other than the stock model's"
 
-    def trial(
-        self,
-        settings: SkipSettings,
-        wrong: list[int],
-        stock: list[int],
-        decoded: Decoded,
-        num_ref: list[int],
-        speakers: list[str] | None = None,
-    ) -> Trial:
-        """Return a setting's errors set against the budget.
-
-        Args:
-            settings: The setting.
-            wrong: Its errors of each utterance.
-            stock: Those of the stock model at full depth.
-            decoded: What it skipped and cost.
-            num_ref: Reference tokens of each utterance.
-            speakers: Speaker of each utterance; None = each utterance stands for itself.
-        """
-        skipped, flops = decoded.skipped.ratio, decoded.encoder_flops
-        found = make_trial(settings, wrong, stock, num_ref, self.amount, skipped, flops, speakers)
-        if self.labels:
-            return found
-        excess = disagreement(wrong, num_ref, self.amount, speakers)
-        return replace(found, excess=excess, utterances_needed=None)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Attributes:
-        name: What it is.
-        settings: How it skips.
-        rate: Error rate in percent; without transcripts the disagreement.
-        increase: Over the stock model at full depth, in points, with its 95 % interval.
-        skip_ratio: Share of frames that skipped a layer.
-        gflops: Of the encoder, for a second of audio.
-    """
-
-    name: str
-    settings: str
-    rate: float
-    increase: Interval
-    skip_ratio: float
-    gflops: float
-
 
 @dataclass(frozen=True)
 class Judgement:
     """What was found on the development set.
 
     Attributes:
-        rows: Before and after.
+        rows: Before and after, lines of the table: "name"; "settings"; "rate", an error rate in
+            percent, or without transcripts the disagreement; "increase", an interval; "skip_ratio";
+            "gflops" of the encoder, for a second of audio.
         chosen: The cheapest setting that keeps the budget; full depth if none does.
         kept_by: As of `choose`: "upper bound", "point estimate" or "nothing".
         full_depth: The retrofitted model at full depth.
@@ -116,22 +63,17 @@ class Judgement:
         warnings: What to know before relying on it.
     """
 
-    rows: list[Row]
+    rows: list[dict[str, Any]]
     chosen: Trial
     kept_by: str
     full_depth: Trial
     sweep: list[Trial]
     warnings: list[str]
 
-    @property
-    def rejected(self) -> bool:
-        """True if no setting keeps the budget."""
-        return self.kept_by == "nothing"
-
     def to_json(self) -> dict[str, Any]:
         """Return plain types."""
         return {
-            "rows": [asdict(row) for row in self.rows],
+            "rows": self.rows,
             "kept_by": self.kept_by,
             "chosen": self.chosen.to_json(),
             "sweep": [trial.to_json() for trial in self.sweep],
@@ -163,50 +105,45 @@ def judge_retrofit(
     """
     experiment = load_experiment(exp, blank_threshold=None)
     settings = settings_to_try(experiment)
-    [stock] = _decode([System(opened.experiment)], data, "the stock model")
-    text = data.text if budget.labels else stock.hyps
-    check_hypotheses(text, stock.hyps)
-    split = words if budget.metric == "wer" else characters
-
-    def errors(decoded: Decoded) -> list[int]:
-        return [counts.errors for counts in score(text, decoded.hyps, split).values()]
-
-    num_ref = [counts.words for counts in score(text, stock.hyps, split).values()]
-    before = errors(stock)
-    speakers = [data.utt2spk[utt] for utt in text]
-
-    def trial(how: SkipSettings, decoded: Decoded) -> Trial:
-        return budget.trial(how, errors(decoded), before, decoded, num_ref, speakers)
-
+    [stock] = _decode([System(opened)], data, "the stock model")
+    refs = data.text if budget.labels else stock.hyps
+    check_hypotheses(refs, stock.hyps)
+    judged = partial(
+        make_trials,
+        refs=refs,
+        split=SPLITS[budget.metric],
+        budget=budget.amount,
+        in_points=not budget.labels,
+        speakers=[data.utt2spk[utt] for utt in refs],
+        full_depth=stock,
+    )
     [group] = one_pass_groups([System(experiment, one) for one in settings])
     found = _decode(group, data, f"{len(settings)} settings of the retrofitted model")
-    full, *tried = [trial(how, one) for how, one in zip(settings, found, strict=True)]
+    full, *tried = judged(settings, found)
     chosen, kept_by = choose(tried, full, point_estimate)
     warnings = warnings_of(budget, tried, full, chosen, kept_by, len(data.speech))
     shown = chosen
     if kept_by == "nothing":  # what comes nearest
         cheaper = [t for t in tried if t.encoder_flops < full.encoder_flops]
         shown = min(cheaper or tried, key=lambda t: t.excess.high)
-    rows = [("stock model, full depth", trial(settings[0], stock))]
+    [as_it_was] = judged(settings[:1], [stock])
+    rows = [("stock model, full depth", as_it_was)]
     if trained:
-        untrained = System(opened.experiment, shown.settings, encoder=gated(opened, experiment))
-        [decoded] = _decode([untrained], data, "the stock weights with gates")
-        rows.append(("stock weights, these gates", trial(shown.settings, decoded)))
-    last = (
-        "skipping: none keeps the budget, this one is nearest"
-        if shown is not chosen
-        else "skipping"
-    )
-    rows += [("retrofitted, full depth", full), (f"retrofitted, {last}", shown)]
+        untrained = System(opened, shown.settings, encoder=gated(opened, experiment))
+        decoded = _decode([untrained], data, "the stock weights with gates")
+        [without] = judged([shown.settings], decoded)
+        rows.append(("stock weights, these gates", without))
+    none = "" if shown is chosen else ": none keeps the budget, this one is nearest"
+    rows += [("retrofitted, full depth", full), (f"retrofitted, skipping{none}", shown)]
     listed = [
-        Row(
-            name,
-            "" if one.settings.full_depth else one.settings.describe(),
-            one.rate,
-            one.increase,
-            one.skip_ratio,
-            one.encoder_flops / data.seconds / 1e9,
-        )
+        {
+            "name": name,
+            "settings": "" if one.settings.full_depth else one.settings.describe(),
+            "rate": one.rate,
+            "increase": asdict(one.increase),
+            "skip_ratio": one.skip_ratio,
+            "gflops": one.encoder_flops / data.seconds / 1e9,
+        }
         for name, one in rows
     ]
     return Judgement(listed, chosen, kept_by, full, tried, warnings)
@@ -247,6 +184,5 @@ def warnings_of(
 
 
 def _decode(systems: Sequence[Any], data: TestSet, what: str) -> list[Decoded]:
-    print(f"development set: {what}", file=sys.stderr)
-    progress = SweepProgress(len(data.speech), len(systems))
-    return decode(systems, data, progress)
+    to_stderr(f"development set: {what}")
+    return decode(systems, data, note_utterances(to_stderr, what, len(data.speech)))

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from espnet_layerskip._compat import TooShortUttError
-from espnet_layerskip.evaluation.inputs import Speech, TestSet, left_out, located
-from espnet_layerskip.files import read_usable, some
+from espnet_layerskip.evaluation.inputs import Speech, TestSet, left_out, located, read_tables
+from espnet_layerskip.files import refuse_segments, some
 from espnet_layerskip.inference.audio import AudioBlocks, Utterance
 from espnet_layerskip.inference.posteriors import extract_features, prepare
 from espnet_layerskip.training.retrofit import Example
@@ -63,19 +63,14 @@ def read_corpus(directory: Path, labels: bool) -> Corpus:
     """
     if not (directory / "wav.scp").is_file():
         raise ValueError(f"{directory}: no such data directory, or no wav.scp in it")
-    if (directory / "segments").exists():
+    refuse_segments(directory)
+    if labels and not (directory / "text").is_file():
         raise ValueError(
-            f"{directory}/segments: segments are not supported; write one audio file an utterance"
+            f"{directory} has no text: add the transcripts, or use none with --labels none"
         )
-    tables = {"wav.scp": read_usable(directory / "wav.scp")}
-    if labels:
-        if not (directory / "text").is_file():
-            raise ValueError(
-                f"{directory} has no text: add the transcripts, or use none with --labels none"
-            )
-        tables["text"] = read_usable(directory / "text", allow_empty_value=True)
-    if (directory / "utt2spk").is_file():
-        tables["utt2spk"] = read_usable(directory / "utt2spk")
+    names = ["wav.scp", *(["text"] if labels else [])]
+    speakers = ["utt2spk"] if (directory / "utt2spk").is_file() else []
+    tables = read_tables(directory, [*names, *speakers])
     refused = left_out(tables)
     for why in refused.values():
         logger.error("left out: %s", why)

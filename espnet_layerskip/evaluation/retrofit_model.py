@@ -14,9 +14,10 @@ import torch
 import yaml
 
 from espnet_layerskip.encoders import ENCODERS
+from espnet_layerskip.encoders.convert import from_stock
 from espnet_layerskip.evaluation.environment import relative
-from espnet_layerskip.evaluation.open_model import OpenedModel
-from espnet_layerskip.files import write_text
+from espnet_layerskip.evaluation.open_model import OpenedModel, contexts_of
+from espnet_layerskip.files import read_yaml, write_text
 from espnet_layerskip.inference.calibration import FILE_NAME
 from espnet_layerskip.training.checkpoint import load_state
 from espnet_layerskip.training.resume import whole_files
@@ -51,15 +52,14 @@ def retrofit_config(
     Raises:
         ValueError: If the encoder cannot have these gates or this context.
     """
-    config: dict[str, Any] = yaml.safe_load(
-        Path(opened.speech2text.model_files.train_config).read_text(encoding="utf-8")
-    )
+    config = read_yaml(opened.speech2text.model_files.train_config)
     [name] = [name for name, ours in ENCODERS.items() if type(opened.encoder) is ours]
+    gated = from_stock(opened.encoder, gates, skip_context="packed")
     skipping = {
         "gate_layer_idx": sorted(set(gates)),
         "blank_threshold": 0.9,
         "spike_extension": [0, 0],
-        "skip_context": context or _context(opened.encoder, gates),
+        "skip_context": context or contexts_of(gated)[0],
         "train_skip_prob": 0.75,
         "train_spike_extensions": [[0, 0], [1, 1]],
     }
@@ -80,19 +80,6 @@ def retrofit_config(
             "kd_label_weight": 1.0,
         }
     return config
-
-
-def _context(encoder: Any, gates: Sequence[int]) -> str:
-    from espnet_layerskip.encoders.convert import from_stock
-
-    for context in ("full", "packed_original"):
-        try:
-            from_stock(encoder, gates, skip_context=context)
-        except ValueError:
-            continue
-        return context
-    from_stock(encoder, gates, skip_context="packed")
-    return "packed"
 
 
 def build_student(opened: OpenedModel, config: dict[str, Any]) -> Any:
@@ -144,13 +131,8 @@ def with_own_files(config: dict[str, Any], directory: Path) -> tuple[dict[str, A
         return relative(copies[value].absolute())
 
     needed = (
-        "normalize_conf",
-        "bpemodel",
-        "non_linguistic_symbols",
-        "preprocessor_conf",
-        "frontend_conf",
-        "preencoder_conf",
-        "token_list",
+        *("normalize_conf", "bpemodel", "non_linguistic_symbols", "preprocessor_conf"),
+        *("frontend_conf", "preencoder_conf", "token_list"),
     )
     config = {key: moved(value) if key in needed else value for key, value in config.items()}
     return config, list(copies.values())

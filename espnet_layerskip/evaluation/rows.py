@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_layerskip.files import read_yaml
+from espnet_layerskip.evaluation.experiment import read_config
 from espnet_layerskip.method.settings import OFF, PRECISIONS, SkipSettings, check_choice
 
 KEEP = SkipSettings()  # as the experiment says
@@ -47,7 +47,7 @@ def experiment_rows(spec: str) -> list[Row]:
     the experiment says) and "stopped at layer K" for each gate.
 
     Raises:
-        ValueError: For an experiment without config.yaml, or seeds with differing gates.
+        ValueError: For what is no experiment, or seeds with differing gates.
     """
     label, sign, found = spec.partition("=")
     if not sign:
@@ -62,11 +62,16 @@ def experiment_rows(spec: str) -> list[Row]:
     [layers] = gates
     if not layers:
         return [Row(label, exps)]
+    return standard_rows(exps, layers, f"{label}, ")
+
+
+def standard_rows(exps: tuple[str, ...], layers: Sequence[int], label: str = "") -> list[Row]:
+    """Return skipping off, on, and stopped at each gate layer, of experiments with gates."""
     stopped = {k: SkipSettings(blank_threshold=1.0, exit_layer=k) for k in layers}
     return [
-        Row(f"{label}, skipping off", exps, OFF),
-        Row(f"{label}, skipping on", exps),
-        *(Row(f"{label}, stopped at layer {k}", exps, how) for k, how in stopped.items()),
+        Row(f"{label}skipping off", exps, OFF),
+        Row(f"{label}skipping on", exps),
+        *(Row(f"{label}stopped at layer {k}", exps, how) for k, how in stopped.items()),
     ]
 
 
@@ -108,8 +113,4 @@ def check_names(rows: Sequence[Row]) -> list[Row]:
 
 
 def _gate_layers(exp: str) -> tuple[int, ...]:
-    config_file = Path(exp) / "config.yaml"
-    if not config_file.is_file():
-        raise ValueError(f"{exp} is not an experiment: there is no {config_file}; train it first")
-    config = read_yaml(config_file)
-    return tuple(sorted((config.get("encoder_conf") or {}).get("gate_layer_idx") or ()))
+    return tuple(sorted((read_config(exp).get("encoder_conf") or {}).get("gate_layer_idx") or ()))

@@ -38,7 +38,8 @@ class Counts:
         return self.sub + self.deletions + self.ins
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(a + b for a, b in zip(self._all(), other._all(), strict=True)))
+        both = vars(self).values(), vars(other).values()
+        return Counts(*(a + b for a, b in zip(*both, strict=True)))
 
     def percentages(self) -> list[float]:
         """Return Corr, Sub, Del, Ins, Err (of the reference tokens), S.Err (of the sentences)."""
@@ -46,9 +47,6 @@ class Counts:
         counts = (self.correct, self.sub, self.deletions, self.ins, self.errors)
         wrong = 100.0 * self.wrong_sentences / max(self.sentences, 1)
         return [100.0 * c / words for c in counts] + [wrong]
-
-    def _all(self) -> tuple[int, ...]:
-        return tuple(vars(self).values())
 
 
 def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
@@ -86,6 +84,10 @@ def words(text: str) -> list[str]:
 def characters(text: str) -> list[str]:
     """Split a transcript into characters; a space between words is one, as ESPnet counts."""
     return list(" ".join(text.split()))
+
+
+SPLITS: dict[str, Split] = {"wer": words, "cer": characters}
+"""By metric."""
 
 
 def score(refs: Mapping[str, str], hyps: Mapping[str, str], split: Split) -> dict[str, Counts]:
@@ -161,7 +163,6 @@ def paired_bootstrap(
     baseline_errors: Sequence[float],
     num_ref: Sequence[int],
     num_samples: int = 10000,
-    seed: int = 0,
     speakers: Sequence[str] | None = None,
 ) -> Interval:
     """Return the difference of two error rates on the same utterances, with its interval.
@@ -176,7 +177,6 @@ def paired_bootstrap(
         baseline_errors: Errors of the system it is compared with, same order.
         num_ref: Reference tokens for each utterance, same order.
         num_samples: Draws.
-        seed: The same seed gives the same interval.
         speakers: Speaker of each utterance, same order; used if there are `MANY_SPEAKERS`.
 
     Raises:
@@ -193,7 +193,7 @@ def paired_bootstrap(
         _, place = np.unique(np.asarray(speakers), return_inverse=True)
         diff, lengths = (np.bincount(place, each).astype(np.float64) for each in (diff, lengths))
     n = len(lengths)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=num_samples)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), size=num_samples)
     samples = 100.0 * (drawn @ diff) / np.maximum(drawn @ lengths, 1.0)
     low, high = np.percentile(samples, [2.5, 97.5])
     return Interval(100.0 * float(diff.sum() / lengths.sum()), float(low), float(high))

@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 
 from espnet_layerskip._compat import ESPnetASRModel, asr_task
-from espnet_layerskip.encoders.base import LayerSkipEncoder
-from espnet_layerskip.encoders.convert import from_stock
+from espnet_layerskip.encoders.convert import from_stock, stock_of
 from espnet_layerskip.evaluation.experiment import Experiment
 from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.evaluation.systems import System
@@ -73,9 +72,6 @@ class StockSearch:
         """Return what a batch of speech skips: nothing."""
         return SkipCount()
 
-    def warm_up(self, speech: Sequence[Speech]) -> None:
-        """Do nothing: no FLOPs are counted."""
-
 
 def stock_class(experiment: Experiment, **options: Any) -> System:
     """Return the same weights in the encoder class of ESPnet.
@@ -107,11 +103,7 @@ def fast_class(experiment: Experiment) -> System:
 
 def stock_options(experiment: Experiment) -> Mapping[str, Any]:
     """Return the options of the encoder's class of ESPnet, by name."""
-    return inspect.signature(_stock(experiment.encoder).__init__).parameters  # type: ignore[misc]
-
-
-def _stock(encoder: Any) -> type:
-    return encoder.STOCK if isinstance(encoder, LayerSkipEncoder) else type(encoder)
+    return inspect.signature(stock_of(experiment.encoder).__init__).parameters  # type: ignore[misc]
 
 
 def stock_speech2text(
@@ -131,7 +123,7 @@ def stock_speech2text(
         ValueError: If the weights do not fit ESPnet's classes.
     """
     ours, encoder = experiment.speech2text, experiment.encoder
-    cls = _stock(encoder)
+    cls = stock_of(encoder)
     [known] = [c.classes for c in asr_task().class_choices_list if c.name == "encoder"]
     names = [name for name, one in known.items() if one is cls]
     if not names:

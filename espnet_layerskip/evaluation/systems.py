@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from espnet_layerskip._compat import TooShortUttError
 from espnet_layerskip.evaluation.experiment import Experiment
 from espnet_layerskip.evaluation.flops import counted
 from espnet_layerskip.evaluation.inputs import Speech
@@ -18,7 +16,9 @@ from espnet_layerskip.evaluation.rows import KEEP, describe
 from espnet_layerskip.inference.audio import AudioBlocks, Utterance
 from espnet_layerskip.inference.options import set_fast_form
 from espnet_layerskip.inference.posteriors import (
+    Clock,
     encode,
+    encode_whole,
     extract_features,
     postencode,
     prepare,
@@ -74,11 +74,6 @@ class System:
         return len(self.encoder.encoders)
 
     @property
-    def num_params(self) -> int:
-        """Parameters of the whole model, as it is decoded with greedy search."""
-        return sum(p.numel() for p in self.model.parameters())
-
-    @property
     def how(self) -> str:
         """How it skips, as on the command line; gates are named where they are not all."""
         whole, gates = self.settings, getattr(self.encoder, "gate_layer_idx", ())
@@ -114,7 +109,7 @@ class System:
 
     @torch.inference_mode()
     def posteriors(self, waves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, Encoded]:
-        """Run frontend, encoder and head on samples.
+        """Run frontend, encoder and head on samples; with a stock encoder all as ESPnet does.
 
         Args:
             waves: Utterances (N_i,), float32.
@@ -122,7 +117,10 @@ class System:
         Returns:
             Log-posteriors (B, T', V), and what the encoder returned.
         """
-        encoded = encode(self.model, [extract_features(self.model, wave) for wave in waves])
+        if can_skip(self.encoder):
+            encoded = encode(self.model, [extract_features(self.model, wave) for wave in waves])
+        else:
+            encoded = encode_whole(self.model, waves, Clock())
         return encoded.log_softmax(self.model.ctc), encoded
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[str]:
@@ -165,11 +163,6 @@ class System:
         """Return what an encoded batch skipped."""
         depth = encoded.depth(self.num_layers)
         return SkipCount.of(depth[depth > 0], self.num_layers)  # 0 on padding
-
-    def warm_up(self, speech: Sequence[Speech]) -> None:
-        """Encode the longest of some speech, so that what is computed once is not counted."""
-        with suppress(TooShortUttError):
-            self.encode(self.batch([max(speech, key=lambda s: s.samples.size)]))
 
 
 def texts_of(speech2text: Any, utterances: Sequence[Utterance]) -> list[str]:

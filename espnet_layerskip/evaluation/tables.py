@@ -15,12 +15,25 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)
 
 
-def over_seeds(values: Sequence[float], digits: int = 2) -> str:
+def over_seeds(values: Sequence[float]) -> str:
     """Return the mean, with min and max if there are several values."""
-    text = f"{mean(values):.{digits}f}"
-    if len(values) > 1:
-        text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
-    return text
+    if len(values) < 2:
+        return f"{values[0]:.2f}"
+    return between(mean(values), min(values), max(values))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines, in columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]
+
+
+def between(value: float, low: float, high: float) -> str:
+    """Return a value with its lowest and its highest."""
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def page(title: str, facts: Sequence[str], *parts: str) -> str:
@@ -44,6 +57,11 @@ def folded_command(command: str) -> str:
         else:
             lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
     return folded("Command", "```sh\n" + " \\\n".join(lines) + "\n```")
+
+
+def threads(number: int) -> str:
+    """Return a number of threads in words."""
+    return f"{number} thread{'s' if number > 1 else ''}"
 
 
 def bullets(lines: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
-"""Interleaved timing: A B A B ..., after warm-up, so that a noisy machine is fair to all rows."""
+"""Interleaved timing in changing order, after warm-up: a noisy machine is fair to all rows."""
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,10 +33,12 @@ def time_interleaved(
     warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time the named cases in turns: A B A B ... on the first input, then on the next one.
+    """Time the named cases in turns: all of them on the first input, then on the next one.
 
     One repeat is a pass over all inputs; its time is the sum over the inputs. Every case
-    therefore meets the machine's slow moments alike.
+    therefore meets the machine's slow moments alike. Their order is drawn anew for each input, by
+    a fixed seed: one that always ran after the same other one would find the caches as that left
+    them, and could be a tenth faster or slower for it.
 
     Args:
         inputs: For each input what to time, by name; the same names, in the same order, for each.
@@ -61,11 +64,12 @@ def time_interleaved(
             raise ValueError(f"input {i} has the cases {list(cases)}, but input 0 has {names}")
 
     seconds = {name: [0.0] * repeats for name in names}
+    draw = random.Random(0)
     for repeat in range(-warmup, repeats):
         for cases in inputs:
-            for name, run in cases.items():
+            for name in draw.sample(names, len(names)):
                 start = clock()
-                run()
+                cases[name]()
                 if repeat >= 0:
                     seconds[name][repeat] += clock() - start
     return seconds

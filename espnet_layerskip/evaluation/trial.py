@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,14 +14,15 @@ from espnet_layerskip._compat import TooShortUttError
 from espnet_layerskip.evaluation.choose import Trial
 from espnet_layerskip.evaluation.decode import Decoded, decode, one_pass_groups
 from espnet_layerskip.evaluation.environment import environment_record, finish_record
-from espnet_layerskip.evaluation.flops import count_flops
+from espnet_layerskip.evaluation.flops import counted
 from espnet_layerskip.evaluation.inputs import Speech, spread_over_durations
 from espnet_layerskip.evaluation.open_model import OpenedModel
-from espnet_layerskip.evaluation.scoring import Split, characters, error_rate, score, words
+from espnet_layerskip.evaluation.progress import Log, note_utterances
+from espnet_layerskip.evaluation.scoring import SPLITS, error_rate, score
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.evaluation.timing import summary, time_interleaved
 from espnet_layerskip.evaluation.trial_data import TrialData
-from espnet_layerskip.evaluation.trial_settings import Choice, make_trials, pick, settings_to_try
+from espnet_layerskip.evaluation.trial_settings import Choice, judged, pick, settings_to_try
 from espnet_layerskip.method.ctc import BLANK
 from espnet_layerskip.method.settings import OFF
 from espnet_layerskip.method.walk import advance
@@ -30,9 +30,7 @@ from espnet_layerskip.method.walk import advance
 STOCK, FULL, SKIP = "stock", "full", "skip"
 ENCODER, WAVE = "encoder", "wave to text"
 TIMED_SECONDS, MAX_TIMED, REPEATS = 30.0, 12, 7
-PROGRESS_SECONDS = 10.0
 
-Log = Callable[[str], object]
 Times = dict[str, dict[str, list[float]]]
 """Seconds of each pass, by scope and row."""
 
@@ -58,13 +56,9 @@ class Ceiling:
     trained: bool
 
     @property
-    def fixed(self) -> float:
-        """Share that no gate saves."""
-        return self.stem + self.lower
-
-    def speedup(self, skipped: float) -> float:
-        """Return how many times less arithmetic there is if that share of frames skips."""
-        return 1.0 / (1.0 - skipped * (1.0 - self.fixed))
+    def left(self) -> float:
+        """Share of the arithmetic that is left if all blank frames skip."""
+        return 1.0 - self.blank * (1.0 - self.stem - self.lower)
 
 
 @dataclass(frozen=True)
@@ -112,8 +106,8 @@ class TrialResult:
         opened, choice = self.opened, self.choice
         return {
             "model": opened.source,
-            "checkpoint": opened.experiment.checkpoint,
-            "sha256": opened.experiment.sha256,
+            "checkpoint": opened.checkpoint,
+            "sha256": opened.sha256,
             "encoder": opened.stock_class,
             "layers": opened.num_layers,
             "trained_layers": list(opened.trained),
@@ -157,20 +151,19 @@ def run_trial(
         ValueError: If nothing is recognised, or all of the speech is too short.
     """
     environment = environment_record()
-    stock, full = opened.stock(), System(opened.experiment, OFF)
+    stock, full = opened.stock(), System(opened, OFF)
     rows = {STOCK: stock, FULL: full}
     timed = timed_speech(full, data.test.speech)
     found: dict[str, Any] = {}
     if opened.has_ctc:
-        split = words if metric == "wer" else characters
+        split, total = SPLITS[metric], len(data.test.speech)
         log("decoding with ESPnet's class")
-        progress = _progress(log, data, "ESPnet's class")
-        [as_stock] = decode([stock], data.test, progress)
+        [as_stock] = decode([stock], data.test, note_utterances(log, "ESPnet's class", total))
         settings = settings_to_try(opened, forced) if opened.gates else [OFF]
         gates = f" and {len(settings) - 1} settings of gates after layers {[*opened.gates]}"
         log(f"decoding at full depth{gates if len(settings) > 1 else ''}")
         decoded = _decode(opened, settings, data, log)
-        trials = make_trials(settings, decoded, data.test.text, split, _tokens(opened))
+        trials = judged(settings, decoded, data.test.text, split, opened.tokens)
         hyps = decoded[0].hyps
         found |= {
             "trials": trials,
@@ -181,7 +174,7 @@ def run_trial(
             counts = score(data.test.text, as_stock.hyps, split)
             found["stock_rate"] = error_rate(counts.values())
         if (choice := found["choice"]) is not None:
-            rows[SKIP] = System(opened.experiment, choice.trial.settings)
+            rows[SKIP] = System(opened, choice.trial.settings)
         found["ceiling"] = find_ceiling(opened, full, timed, found["choice"])
     log(f"timing {len(rows)} forms in turns on {sum(s.seconds for s in timed):.0f} s of audio")
     times = time_rows(rows, timed, scopes=(ENCODER, WAVE) if opened.has_ctc else (ENCODER,))
@@ -234,9 +227,9 @@ def find_ceiling(
     for one in speech:
         batch = full.batch([one])
         full.encode(batch)  # what is computed once is in no count
-        stem += count_flops(partial(full.subsample, batch))
-        lower += count_flops(partial(_lower, full, batch, layer))
-        total += count_flops(partial(full.encode, batch))
+        stem += counted(partial(full.subsample, batch))[1]
+        lower += counted(partial(_lower, full, batch, layer))[1]
+        total += counted(partial(full.encode, batch))[1]
         encoded = full.encode(batch)
         best = encoded.argmax(full.model.ctc)[0, : int(encoded.lens[0])]
         frames, blank = frames + len(best), blank + int((best == BLANK).sum())
@@ -275,32 +268,14 @@ def _decode(
     opened: OpenedModel, settings: Sequence[Any], data: TrialData, log: Log
 ) -> list[Decoded]:
     """Decode with every setting; those of one context in one pass."""
-    systems = [System(opened.experiment, how) for how in settings]
+    systems = [System(opened, how) for how in settings]
     groups = one_pass_groups(systems)
     found: dict[int, Decoded] = {}
     for number, group in enumerate(groups, 1):
-        part = f"pass {number} of {len(groups)}"
-        decoded = decode(group, data.test, _progress(log, data, part))
+        part, total = f"pass {number} of {len(groups)}", len(data.test.speech)
+        decoded = decode(group, data.test, note_utterances(log, part, total))
         found |= zip(map(id, group), decoded, strict=True)
     return [found[id(system)] for system in systems]
-
-
-def _progress(log: Log, data: TrialData, part: str) -> Callable[[int], None]:
-    """Return what tells now and then how many utterances are done."""
-    total, told = len(data.test.speech), time.monotonic()
-
-    def note(done: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
-            log(f"  {part}: {done} of {total} utterances")
-
-    return note
-
-
-def _tokens(opened: OpenedModel) -> Split:
-    tokenizer = opened.speech2text.tokenizer
-    return characters if tokenizer is None else tokenizer.text2tokens  # type: ignore[no-any-return]
 
 
 def _lower(system: System, batch: Any, layer: int) -> None:

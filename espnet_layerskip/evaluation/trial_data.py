@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from espnet_layerskip.evaluation.inputs import Speech, TestSet
-from espnet_layerskip.files import read_usable, some
+from espnet_layerskip.evaluation.inputs import Speech, TestSet, located, spread_over_durations
+from espnet_layerskip.files import read_usable, refuse_segments, some
 from espnet_layerskip.inference.audio import AudioBlocks, AudioError, Utterance, read_wav_scp
 
 SECONDS = 300.0  # of audio, unless a number of utterances is asked for
@@ -69,10 +69,7 @@ def load_trial_data(
             f"{directory}: a data directory with wav.scp (lines 'utt_id path'), and text if there "
             f"are transcripts, is needed, but there is {found or 'nothing in it'}"
         )
-    if (directory / "segments").exists():
-        raise ValueError(
-            f"{directory}/segments: segments are not supported; write one audio file an utterance"
-        )
+    refuse_segments(directory)
     utterances, notes = read_wav_scp(directory / "wav.scp"), []
     total = len(utterances)
     texts, wrong = _transcripts(directory / "text")
@@ -102,8 +99,9 @@ def load_trial_data(
         )
     if len(short) < len(opened):
         notes.append(f"{len(opened) - len(short)} utterances of more than {LONGEST:g} s left out")
-    speech = []
-    for audio in spread(short, max_utts):
+    speech, mean = [], sum(audio.seconds for audio in short) / len(short)
+    count = max_utts or max(1, int(SECONDS / max(mean, 1e-3)))
+    for audio in spread_over_durations(sorted(short, key=lambda a: a.utt.utt_id), count):
         try:
             speech.append(Speech(audio.utt.utt_id, audio.read(), sample_rate))
         except AudioError as e:
@@ -116,16 +114,6 @@ def load_trial_data(
     text = {utt: texts[utt] for utt in sorted(names & texts.keys())}
     test = TestSet(sorted(speech, key=lambda s: s.utt_id), text, {})
     return TrialData(test, total, tuple(notes), len(wrong) + len(unread))
-
-
-def spread(audio: Sequence[AudioBlocks], max_utts: int | None) -> list[AudioBlocks]:
-    """Return some of the audio, evenly spread over the durations: so many, or five minutes."""
-    ordered = sorted(audio, key=lambda a: (a.seconds, a.utt.utt_id))
-    mean = sum(a.seconds for a in ordered) / len(ordered)
-    count = max(1, int(SECONDS / max(mean, 1e-3))) if max_utts is None else max_utts
-    count = min(count, len(ordered))
-    step = len(ordered) / count
-    return [ordered[int((i + 0.5) * step)] for i in range(count)]
 
 
 def _transcripts(path: Path) -> tuple[dict[str, str], list[str]]:
@@ -144,12 +132,10 @@ def _open(
 ) -> tuple[list[AudioBlocks], list[str]]:
     """Return the audio that can be opened, and why other audio cannot."""
     found, errors = [], []
-    roots = (Path(), *directory.parents)
     for utt in utterances:
-        paths = (root / utt.path for root in roots)
-        path = next((str(path) for path in paths if utt.path and path.is_file()), utt.path)
         try:
-            found.append(AudioBlocks(replace(utt, path=path), sample_rate, True, True))
+            at = replace(utt, path=located(utt.path, directory))
+            found.append(AudioBlocks(at, sample_rate, True, True))
         except AudioError as e:
             errors.append(str(e))
     return found, errors

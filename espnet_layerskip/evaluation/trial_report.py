@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from statistics import median
 from textwrap import fill
 
 from espnet_layerskip.evaluation.open_model import OpenedModel
+from espnet_layerskip.evaluation.tables import aligned, threads
 from espnet_layerskip.evaluation.trial import ENCODER, FULL, SKIP, STOCK, WAVE, TrialResult
 from espnet_layerskip.evaluation.trial_settings import MAX_DISAGREEMENT, MAX_INCREASE
 
@@ -79,15 +79,7 @@ def table(result: TrialResult) -> str:
     for row in result.times[ENCODER]:
         cells = [_ratio(result, scope, row) for scope in result.times]
         rows.append([names[row], *cells, *rates.get(row, ("-", "0"))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)
+    return "\n".join(aligned(rows))
 
 
 def _ratio(result: TrialResult, scope: str, row: str) -> str:
@@ -121,20 +113,17 @@ def _change(result: TrialResult) -> str:
 
 
 def _why_not(result: TrialResult) -> str:
-    opened = result.opened
+    opened, trained = result.opened, ", ".join(map(str, result.opened.trained))
     if opened.no_gates:
         return opened.no_gates
     if not opened.trained:
         return "no intermediate CTC head was trained, see interctc_layer_idx and interctc_weight"
     if not opened.usable:
         return (
-            f"its trained heads sit after layers {_list(opened.trained)} of {opened.num_layers}, "
+            f"its trained heads sit after layers {trained} of {opened.num_layers}, "
             "too deep to save anything"
         )
-    return (
-        f"the heads after layers {_list(opened.trained)} of {opened.num_layers} call hardly any "
-        "frame blank"
-    )
+    return f"the heads after layers {trained} of {opened.num_layers} call hardly any frame blank"
 
 
 def _behind(result: TrialResult) -> list[str]:
@@ -165,12 +154,13 @@ def _behind(result: TrialResult) -> list[str]:
             f"arithmetic {100 * ceiling.stem:.0f} % is the subsampling and "
             f"{100 * ceiling.lower:.0f} % layers 1 to {k} of {ceiling.layers}, which a gate after "
             f"layer {k} cannot save: if all blank frames skipped, the rest would be "
-            f"{100 / ceiling.speedup(ceiling.blank):.0f} % of what full depth takes"
+            f"{100 * ceiling.left:.0f} % of what full depth takes"
         )
         if choice is not None:
             taken = 100.0 / result.speedup(ENCODER, SKIP, FULL)[0]
+            left = choice.trial.encoder_flops / max(1, result.trials[0].encoder_flops)
             text += (
-                f". As set, the arithmetic is {100 * _left(result):.0f} % and the time "
+                f". As set, the arithmetic is {100 * left:.0f} % and the time "
                 f"{taken:.0f} % (each operation has a fixed cost: longer utterances gain more)"
             )
         found.append(f"{text}.")
@@ -181,12 +171,6 @@ def _behind(result: TrialResult) -> list[str]:
         )
         found.append(RETROFIT.format(model=opened.source))
     return found
-
-
-def _left(result: TrialResult) -> float:
-    """Return the share of full depth's arithmetic that the chosen setting takes."""
-    assert result.choice is not None
-    return result.choice.trial.encoder_flops / max(1, result.trials[0].encoder_flops)
 
 
 def _budget(result: TrialResult) -> str:
@@ -226,9 +210,9 @@ def _notes(result: TrialResult) -> list[str]:
         found.append(f"No fast form: {opened.no_fast}.")
     row = SKIP if result.choice is not None else FULL
     _, low, high = result.speedup(ENCODER, row)
-    threads = f"{env['num_threads']} thread{'s' if env['num_threads'] > 1 else ''}"
     found.append(
-        f"Times: ms for a second of audio; x is times as fast as ESPnet's class. {threads}, "
+        f"Times: ms for a second of audio; x is times as fast as ESPnet's class. "
+        f"{threads(env['num_threads'])}, "
         f"medians of interleaved passes over {result.timed_seconds:.0f} s of audio, one utterance "
         f"at a time; the encoder's {result.speedup(ENCODER, row)[0]:.2f} ranged from {low:.2f} to "
         f"{high:.2f}."
@@ -241,10 +225,6 @@ def _notes(result: TrialResult) -> list[str]:
             f"The machine is busy (load {load:.0f} on {cores} cores): repeat this on an idle one."
         )
     return found
-
-
-def _list(layers: Sequence[int]) -> str:
-    return ", ".join(map(str, layers))
 
 
 def _paragraph(text: str, hang: str = "") -> str:

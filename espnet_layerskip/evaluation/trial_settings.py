@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-from espnet_layerskip.evaluation.choose import Trial, make_trial
+from espnet_layerskip.evaluation.choose import Trial, make_trials
 from espnet_layerskip.evaluation.decode import Decoded
-from espnet_layerskip.evaluation.evidence import disagreement
-from espnet_layerskip.evaluation.open_model import OpenedModel
-from espnet_layerskip.evaluation.scoring import Split, check_hypotheses, score
+from espnet_layerskip.evaluation.open_model import OpenedModel, contexts_of
+from espnet_layerskip.evaluation.scoring import Split, check_hypotheses
 from espnet_layerskip.method.settings import OFF, SkipSettings
 
 MAX_INCREASE = 2.0  # percent of the error rate at full depth
@@ -73,19 +71,7 @@ def few(layers: Sequence[int]) -> tuple[int, ...]:
     return tuple(layers[round(i * step)] for i in range(MOST_LAYERS))
 
 
-def contexts_of(encoder: Any) -> list[str]:
-    """Return the contexts to try, the most careful one first; "packed" if no other works."""
-    found = []
-    for context in ("full", "packed_original"):
-        try:
-            encoder.check_context(context)
-            found.append(context)
-        except ValueError:
-            continue
-    return found or ["packed"]
-
-
-def make_trials(
+def judged(
     settings: Sequence[SkipSettings],
     decoded: Sequence[Decoded],
     text: dict[str, str],
@@ -97,37 +83,18 @@ def make_trials(
     Args:
         settings: Full depth first.
         decoded: What each of them gave.
-        text: Transcripts; {} = there are none: what full depth gives takes their place, and the
-            rates are disagreement with it in percent of its tokens.
+        text: Transcripts; {} = there are none: what full depth gives takes their place.
         split: Splits a transcript, to count errors.
         tokens: Splits what a model gives, to count disagreement.
 
     Raises:
         ValueError: If full depth recognises nothing.
     """
-    full = decoded[0]
-    check_hypotheses(text or full.hyps, full.hyps)
-    refs = text or full.hyps
-    scores = [score(refs, one.hyps, split if text else tokens).values() for one in decoded]
-    errors = [[counts.errors for counts in of_one] for of_one in scores]
-    num_ref = [counts.words for counts in scores[0]]
+    refs = text or decoded[0].hyps
+    check_hypotheses(refs, decoded[0].hyps)
     if text:
-        return [
-            make_trial(how, e, errors[0], num_ref, MAX_INCREASE, d.skipped.ratio, d.encoder_flops)
-            for how, d, e in zip(settings, decoded, errors, strict=True)
-        ]
-    return [
-        Trial(
-            how,
-            100.0 * sum(e) / sum(num_ref),
-            disagreement(e, num_ref),
-            disagreement(e, num_ref, MAX_DISAGREEMENT),
-            d.skipped.ratio,
-            d.encoder_flops,
-            None,
-        )
-        for how, d, e in zip(settings, decoded, errors, strict=True)
-    ]
+        return make_trials(settings, decoded, refs, split, MAX_INCREASE)
+    return make_trials(settings, decoded, refs, tokens, MAX_DISAGREEMENT, in_points=True)
 
 
 def pick(trials: Sequence[Trial]) -> Choice | None:

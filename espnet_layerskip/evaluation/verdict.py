@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 PAYS = 1.02
@@ -21,7 +22,7 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> str:
     if on is None:
         return ""
     off = names[on["off"]]
-    rates = f"{_mean(on['wer']):.1f} % word errors, against {_mean(off['wer']):.1f} % at full depth"
+    rates = f"{fmean(on['wer']):.1f} % word errors, against {fmean(off['wer']):.1f} % at full depth"
     skipping = f"Skipping {100 * on['skip_ratio']:.0f} % of the frames"
     if on["status"] != "ok":
         return f"{skipping} costs too much: {rates}."
@@ -56,10 +57,6 @@ def speed_ups(on: Mapping[str, Any], off: Mapping[str, Any]) -> dict[str, float]
     else:
         return {}
     return {n: base[n]["median_ms"] / times[n]["median_ms"] for n in times}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _listed(items: Sequence[str]) -> str:

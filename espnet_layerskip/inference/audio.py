@@ -36,6 +36,7 @@ MAX_CHANNELS = 256
 CANCELLED = 0.01
 # Bytes that a header has in the place of a length which its writer did not know.
 UNKNOWN_LENGTH = 0x7FFFF000
+NO_END = "Ogg: Last page lacks an end-of-stream bit."  # of libsndfile: it may be cut off
 UNRECOGNISED = 1  # of libsndfile's errors: no known header
 _CLAIM = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.M
@@ -209,6 +210,7 @@ class AudioBlocks:
         self.seconds: float = info.frames / info.samplerate
         """Length of what the file has, as far as its header tells."""
         self._claimed = claimed_frames(info, self._path)
+        self._cut_off = NO_END in info.extra_info
         self._told = False
         self.heard: Callable[[float], None] | None = None
         """Is called with the seconds of each block that was read."""
@@ -245,8 +247,13 @@ class AudioBlocks:
         if self._claimed - found > (file.samplerate // 10 if "MP" in file.format else 0):
             missing, claimed = self._claimed - found, self._claimed / file.samplerate
             self._warn(
-                f"its header says {claimed:.2f} s, but the last {missing / file.samplerate:.2f} s "
+                f"its header says {claimed:.2f} s, but {missing / file.samplerate:.2f} s of it "
                 "are missing: what is there is used"
+            )
+        elif self._cut_off:
+            self._warn(
+                f"its Ogg stream has no end after {found / file.samplerate:.2f} s, it may be cut "
+                "off: what is there is used"
             )
         self._told = True
 
@@ -254,6 +261,9 @@ class AudioBlocks:
         """Yield what can be decoded, in blocks (N_i, channels)."""
         size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
         found = 0
+        # else soundfile goes after each block to where it should have ended: where data is missing
+        # in the middle (a hole in an Ogg stream), what follows would come twice
+        file.seekable = lambda: False
         try:
             while len(x := file.read(size, "float32", always_2d=True)):
                 yield x

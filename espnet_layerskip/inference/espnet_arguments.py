@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.decoding.make_decoder import check_used
 from espnet_layerskip.files import read_yaml
+from espnet_layerskip.inference.batches import is_out_of_memory
 from espnet_layerskip.training.checkpoint import read_tensors
 from espnet_layerskip.training.device import check_device
 
@@ -33,6 +36,27 @@ def training_config(asr_train_config: Path | str | None, asr_model_file: Path | 
     if not config.is_file():
         raise ValueError(f"no training configuration {config}: give asr_train_config")
     return config
+
+
+@contextmanager
+def buildable(config: Path) -> Iterator[None]:
+    """Name the configuration, where ESPnet raises whatever it may because of it.
+
+    Raises:
+        ValueError: With what ESPnet said. An error of the device or the memory stays as it is.
+    """
+    try:
+        yield
+    except (MemoryError, ImportError):
+        raise
+    except Exception as e:
+        if isinstance(e, RuntimeError) and (is_out_of_memory(e) or "CUDA" in str(e)):
+            raise
+        what = " ".join(str(e).split()) or "it says nothing"
+        raise ValueError(
+            f"{config}: nothing can be built of it with these options ({type(e).__name__}: {what})"
+            ": use the config.yaml of the training, whole and unchanged"
+        ) from e
 
 
 def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> dict[str, Any]:

@@ -272,6 +272,8 @@ def _check_files(config: dict[str, Any], path: Path) -> None:
     if config.get("token_type") == "bpe":
         wanted["bpemodel"] = config.get("bpemodel")
     for key, name in wanted.items():
+        if name is None and key == "bpemodel":
+            raise ValueError(f"{path}: its configuration has token_type: bpe and no bpemodel")
         if isinstance(name, str) and not Path(name).is_file():
             raise ValueError(
                 f"{path}: its configuration names {key}: {name}, which is neither in it, nor in a "

@@ -29,9 +29,14 @@ class ResultDir:
         self._files: dict[str, TextIO] = {}
 
     def __enter__(self) -> ResultDir:
-        """Start: an earlier run's list of failures goes."""
+        """Start: the results of an earlier run go, none is taken for one of this run."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "failed").unlink(missing_ok=True)
+        for path in (
+            *(self.path / name for name in ("failed", "skip_stats")),
+            *(p for n in range(1, self.nbest + 1) for p in self.path.glob(f"{n}best_recog/*")),
+        ):
+            if path.is_file():
+                path.unlink()
         return self
 
     def __exit__(

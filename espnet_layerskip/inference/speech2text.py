@@ -21,6 +21,7 @@ from espnet_layerskip.inference import espnet_search
 from espnet_layerskip.inference.calibration import choose_skipping
 from espnet_layerskip.inference.entry import Entry, make_entry
 from espnet_layerskip.inference.espnet_arguments import (
+    buildable,
     espnet_arguments,
     take_search_arguments,
     training_config,
@@ -126,9 +127,10 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         kwargs = espnet_arguments(ESPnetSpeech2Text, kwargs, config)
         quantize = kwargs.pop("quantize_asr_model", False)
         if asr_model_file is None:
-            super().__init__(asr_train_config=config, asr_model_file=None, **kwargs)
+            with buildable(config):
+                super().__init__(asr_train_config=config, asr_model_file=None, **kwargs)
         else:
-            with config_without_init(config) as without:
+            with config_without_init(config) as without, buildable(config):
                 super().__init__(asr_train_config=without, asr_model_file=None, **kwargs)
             load_checkpoint(self.asr_model, asr_model_file)
         self.calibration = choose_skipping(

@@ -23,6 +23,11 @@ CONNECT_SECONDS = 30
 AHEAD = 64
 """So many chunks a Dask cluster is given at once, or four a thread: results wait in memory."""
 
+OURS_ALONE = (
+    "from espnet_layerskip._late_imports import start_sooner\nstart_sooner(check_types=False)\n"
+)
+"""What the workers of a cluster of ours do first, as other processes of ours do."""
+
 
 def _join_life(lifeline: Connection) -> None:
     """Let this worker end as soon as the other end of the pipe is closed, and not by Ctrl-C."""
@@ -81,6 +86,7 @@ def dask_executors(workers: Workers, num_chunks: int) -> Iterator[Executors]:
                 threads_per_worker=1,
                 dashboard_address=None,
                 silence_logs=level,
+                preload=OURS_ALONE,
             )
             address = stack.enter_context(cluster)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,18 @@ import soundfile
 from numpy.typing import NDArray
 
 from espnet_layerskip.files import some, write_bytes
-from espnet_layerskip.inference.audio import AudioBlocks, AudioError, Samples, Utterance, resampled
+from espnet_layerskip.inference.audio import (
+    AudioBlocks,
+    AudioError,
+    Samples,
+    Utterance,
+    describe,
+    resampled,
+)
+
+FULL_SCALE = 1.5  # resampling goes a little beyond 1
+MOST_BEYOND = 0.01
+"""Of the samples, beyond full scale: peaks may be cut off, speech in another scale may not."""
 
 
 def parse_rate(text: str) -> int:
@@ -77,13 +88,35 @@ def convert(
     """
     try:
         audio = AudioBlocks(Utterance(utt, entry), rate, resample=True, mix=True)
-        return write_audio(target, resampled(audio, speed, 1.0), audio.sample_rate), ""
+        blocks = within_scale(describe(audio.utt), resampled(audio, speed, 1.0))
+        return write_audio(target, blocks, audio.sample_rate), ""
     except AudioError as err:
         return 0, str(err)
     except OSError as err:
         if err.errno != errno.ENAMETOOLONG:
             raise
         return 0, f"utterance {utt}: {err}"
+
+
+def within_scale(name: str, blocks: Iterable[Samples]) -> Iterator[Samples]:
+    """Yield blocks (N_i,) as they are.
+
+    Raises:
+        AudioError: At the end, if more than `MOST_BEYOND` of the samples are beyond `FULL_SCALE`.
+    """
+    count = beyond = 0
+    peak = 0.0
+    for block in blocks:
+        size = np.abs(block)
+        count += len(block)
+        beyond += int(np.count_nonzero(size > FULL_SCALE))
+        peak = max(peak, float(size.max(initial=0.0)))
+        yield block
+    if beyond > MOST_BEYOND * count:
+        raise AudioError(
+            f"{name}: {100 * beyond / count:.0f} % of the samples are beyond full scale (the "
+            f"largest is {peak:.4g} instead of 1) and would be cut off: scale it"
+        )
 
 
 def to_pcm(x: Samples) -> NDArray[np.int16]:

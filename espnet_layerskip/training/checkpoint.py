@@ -43,7 +43,7 @@ def load_checkpoint(model: torch.nn.Module, path: Path | str) -> None:
             break
         state = inner
     if not isinstance(state, Mapping) or not all(
-        isinstance(v, torch.Tensor) for v in state.values()
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
     ):
         raise ValueError(f"{path} does not hold a state dict (a mapping of names to tensors)")
     load_state(model, state, str(path))
@@ -93,6 +93,13 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
     ]
     if shapes:
         problems.append("other shape: " + few(shapes))
+    kinds = [
+        k
+        for k in sorted(wanted.keys() & state.keys())
+        if state[k].is_floating_point() != wanted[k].is_floating_point()
+    ]
+    if kinds:
+        problems.append(f"whole numbers in the place of others: {few(kinds)}")
     if any(key.startswith("ctc.") for key in shapes):
         problems.append("the vocabulary of the checkpoint is not that of the token list")
     if problems:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from espnet_layerskip.evaluation.shift_names import DEFAULT, read_shifts
 from espnet_layerskip.method.settings import read_extension, read_threshold
+from espnet_layerskip.verbs.command_line import check_output
 
 if TYPE_CHECKING:
     from espnet_layerskip.inference.calibration import Calibration
@@ -121,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{exp}: calibrate the experiment directory, then pack it again, or say --dry-run"
         )
+    if exp.is_dir() and not args.dry_run:
+        check_output("the calibration", exp / "calibration.json")
     thresholds, extensions = read_grid(args.thresholds, args.extensions)
     question: dict[str, Any] = {
         "metric": args.metric,

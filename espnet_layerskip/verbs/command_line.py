@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import math
+import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
 
 EXIT_STATUSES = (
     "Exit status: 0; 1 if some of the input failed (the rest is done); 2 if nothing could run: the "
     "call, the model or the output cannot be used."
 )
+
+
+MAX_NUMBER = 2**31 - 1  # what C libraries take
+MAX_THREADS = 1024
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,9 +84,57 @@ class Parser(argparse.ArgumentParser):
                 f"{value!r} is none of {', '.join(choices)}{meant(str(value), choices)}",
             )
 
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        value = super()._get_value(action, text)  # type: ignore[misc]
+        most = MAX_THREADS if action.dest == "num_threads" else MAX_NUMBER
+        if isinstance(value, float) and not math.isfinite(value):
+            raise argparse.ArgumentError(action, f"a finite number is needed, but got {text}")
+        if isinstance(value, int) and value > most:
+            raise argparse.ArgumentError(action, f"at most {most} is possible, but got {text}")
+        return value
+
     def error(self, message: str) -> NoReturn:
         """Print the message in one line, and how to learn more; exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message}\n(see {self.prog} --help)\n")
+
+
+def check_output(option: str, path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Look whether a file can be written, before the work is done.
+
+    Args:
+        option: That names it.
+        path: The file.
+        inputs: What is read; an output does not replace it.
+
+    Raises:
+        ValueError: If it cannot, or is one of the inputs.
+    """
+    path = Path(path)
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"{option} {path}: there is no such directory to write it to")
+    if path.is_dir():
+        raise ValueError(f"{option} {path} is a directory: name a file")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ValueError(f"{option} {path} cannot be written: permission denied")
+    for source in inputs if path.is_file() else ():
+        with contextlib.suppress(OSError):  # it is no file, or there is none
+            if path.samefile(os.fsdecode(source).replace("\0", "")):
+                raise ValueError(f"{option} {path} is an input, and would be lost: name another")
+
+
+def make_folder(option: str, folder: Path) -> None:
+    """Make a folder for output, before the work is done.
+
+    Raises:
+        ValueError: If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ValueError(f"{option} {folder} cannot be made ({e.strerror}): name another") from e
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{option} {folder} cannot be written to: permission denied")
 
 
 class KeepEpilog(argparse.HelpFormatter):

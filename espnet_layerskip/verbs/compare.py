@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_layerskip.files import write_text
+from espnet_layerskip.verbs.command_line import make_folder
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +109,12 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> int:
     points = MAX_WER_POINTS if args.max_wer_points is None else args.max_wer_points
     if args.max_timed is not None and args.max_timed < 1:
         raise ValueError(f"--max_timed {args.max_timed}: at least 1 is needed")
+    if args.repeats < 0 or args.num_threads < 1:
+        raise ValueError(
+            "--repeats must be 0 or more, and --num_threads at least 1, but got "
+            f"{args.repeats} and {args.num_threads}"
+        )
+    make_folder("--output", args.output)
     if any(not seconds > 0.0 for seconds in args.seconds):
         raise ValueError(f"--seconds must be above 0, but got {args.seconds}")
     logging.getLogger().setLevel(logging.WARNING)  # ESPnet logs whole models

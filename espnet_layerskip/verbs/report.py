@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_layerskip.files import read_usable, write_bytes, write_text
+from espnet_layerskip.verbs.command_line import make_folder
 
 if TYPE_CHECKING:  # the command line starts without PyTorch
     from espnet_layerskip.evaluation.report.canvas import Drawing
@@ -124,10 +125,7 @@ def writing_to(output: Path) -> Iterator[None]:
         ValueError: At once if the folder cannot be made, is a file or its disk is nearly full;
             later if the disk fills up. Files are replaced whole: none is left half-written.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ValueError(f"--output {output} cannot be made ({e.strerror}): name another") from e
+    make_folder("--output", output)
     free = shutil.disk_usage(output).free
     if free < NEEDED_BYTES:
         raise ValueError(

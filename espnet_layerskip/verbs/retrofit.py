@@ -217,7 +217,7 @@ def _retrofit(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         "command": typed(["espnet-layerskip", *args.argv]),
         "environment": finish_record(environment),
         "model": Path(args.model).name,
-        "checkpoint": opened.experiment.checkpoint,
+        "checkpoint": opened.checkpoint,
         "encoder": opened.stock_class,
         "layers": opened.num_layers,
         "gates": list(gates),
@@ -251,7 +251,7 @@ def _question(
     for name, data in (("data", corpus), ("dev", dev)):
         rows = (f"{k} {v}".encode() for t in (data.wav, data.text) for k, v in sorted(t.items()))
         found[name] = digest(rows)
-    return found | {"model": opened.experiment.sha256, "gates": list(gates)}
+    return found | {"model": opened.sha256, "gates": list(gates)}
 
 
 def begin(
@@ -272,12 +272,12 @@ def begin(
     if force:
         for path in records:
             if path.is_file():
-                for name in json.loads(path.read_text(encoding="utf-8"))["files"]:
-                    (path.parent / name).unlink(missing_ok=True)
+                for name in read_record(path)["files"]:
+                    (path.parent / Path(name).name).unlink(missing_ok=True)
                 path.unlink()
         shutil.rmtree(output / "work", ignore_errors=True)
     elif done is not None:
-        record = json.loads(done.read_text(encoding="utf-8"))
+        record = read_record(done)
         if record["question"] != question:
             keys = {*record["question"], *question}
             changed = sorted(k for k in keys if record["question"].get(k) != question.get(k))
@@ -294,6 +294,17 @@ def begin(
             "write into it"
         )
     return None
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the record of a retrofit; a ValueError names one that is damaged."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record["question"], dict) and isinstance(record["files"], list):
+            return record
+        raise TypeError("question or files")
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise ValueError(f"{path} is damaged ({e!r}): remove it, and what stands beside it") from e
 
 
 def _train(
@@ -355,7 +366,7 @@ def _finish(
     from espnet_layerskip.inference.calibration import FILE_NAME, Calibration
     from espnet_layerskip.training.checkpoint import file_digest
 
-    where = output / "rejected" if judgement.rejected else output
+    where = output / "rejected" if judgement.kept_by == "nothing" else output
     config, copies = with_own_files(config, where)
     where.mkdir(parents=True, exist_ok=True)
     write_text(where / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))

@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="best path of the CTC head (greedy, the default), prefix beam search over it without "
         "or with an n-gram or lexicon (prefix_beam, ngram), or ESPnet's beam search (espnet)",
     )
-    add("--beam-size", type=int, default=10, metavar="N", help="of a search (default: 10)")
+    add("--beam-size", type=int, metavar="N", help="of a search (default: 10)")
     add("--ctc-weight", type=float, metavar="W", help="of --decoder espnet; default: ESPnet's")
     add("--ngram-file", metavar="F", help="ARPA file or KenLM binary, of ngram and espnet")
     add("--ngram-weight", type=float, metavar="W", help="of log10 p; default: ESPnet's, 0.9")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
-import os
 import stat
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from espnet_layerskip.inference.audio import Utterance, check_unique, read_wav_scp
 from espnet_layerskip.inference.transcriber import DEVICE
+from espnet_layerskip.verbs.command_line import check_output
 from espnet_layerskip.verbs.transcript_formats import SUBTITLES
 
 STDIN = "-"
@@ -65,12 +65,12 @@ def _name(path: str, depth: int, whole: bool) -> str:
     return "_".join(" ".join([*folders, name if whole else Path(name).stem]).split())
 
 
-def check_options(args: argparse.Namespace, count: int) -> None:
+def check_options(args: argparse.Namespace, utterances: Sequence[Utterance]) -> None:
     """Check the values of options, and the files that they name.
 
     Args:
         args: As ``add_options`` of the verb describes them.
-        count: Number of utterances.
+        utterances: What is to be transcribed.
 
     Raises:
         ValueError: For a value that no model could use; names the option.
@@ -92,22 +92,41 @@ def check_options(args: argparse.Namespace, count: int) -> None:
         path = getattr(args, name)
         if path and not Path(path).is_file():
             raise ValueError(f"--{name.replace('_', '-')} {path}: no such file")
+    inputs = [*(utt.path for utt in utterances), *option_files(args)]
     for name in ("stats", "times"):
         if path := getattr(args, name):
-            check_output(f"--{name}", path)
+            check_output(f"--{name}", path, inputs)
+    if args.stats and args.times and Path(args.stats).resolve() == Path(args.times).resolve():
+        raise ValueError(f"--stats and --times would both be {args.stats}: name two files")
+    count = len(utterances)
     if args.format in SUBTITLES and count > 1 and args.output_dir is None:
         raise ValueError(
             f"--format {args.format} has no place for the name of an utterance: give one AUDIO, or "
             f"a folder for a file of each, --output-dir DIR, but got {count} and no folder"
         )
+    if args.allow_pipes and args.wav_scp is None:
+        raise ValueError(
+            "--allow-pipes is for the paths of a table: give --wav-scp, or leave it out"
+        )
+    if args.confidence_temperature != 1.0 and args.format not in ("json", "ctm", "tsv"):
+        raise ValueError(
+            f"--confidence-temperature is of no use to --format {args.format}, which has no "
+            "confidences: choose json, ctm or tsv"
+        )
     if STDIN in args.audio and (args.dask or args.cmd):
         raise ValueError("AUDIO - is standard input, which --dask and --cmd cannot give others")
+
+
+def option_files(args: argparse.Namespace) -> list[str]:
+    """Return the files that options name, to be read."""
+    names = ("model", "model_file", "wav_scp", "ngram_file", "lexicon")
+    return [path for name in names if (path := getattr(args, name))]
 
 
 def _check_settings(args: argparse.Namespace) -> None:
     """Read what the model will read, for its errors."""
     from espnet_layerskip.decoding.frame_drop import choose_drop_threshold
-    from espnet_layerskip.decoding.make_decoder import check_used
+    from espnet_layerskip.decoding.make_decoder import USERS, check_used
     from espnet_layerskip.inference.segments import make_segmentation
     from espnet_layerskip.method.settings import SkipSettings
 
@@ -117,22 +136,13 @@ def _check_settings(args: argparse.Namespace) -> None:
         skip_context=args.skip_context,
     )
     choose_drop_threshold(args.drop_threshold, args.decoder)
-    check_used(args.decoder, ngram_file=args.ngram_file, lexicon=args.lexicon, penalty=args.penalty)
+    check_used(args.decoder, **{name: getattr(args, name) for name in USERS if name in args})
     if args.decoder == "ngram" and not args.ngram_file and not args.lexicon:
         raise ValueError("--decoder ngram needs --ngram-file, --lexicon or both: give one")
+    if args.segment_size == "off" and args.hop_size is not None:
+        raise ValueError("--hop-size is of no use with --segment-size off: leave one out")
     # with the shortest frames that there are: what does not fit these fits no model
     make_segmentation(args.segment_size, args.hop_size, 1, 16000)
-
-
-def check_output(option: str, path: str) -> None:
-    """Raise a ValueError if a file cannot be written there."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"{option} {path}: there is no such directory to write it to")
-    if Path(path).is_dir():
-        raise ValueError(f"{option} {path} is a directory: name a file")
-    if not os.access(path if Path(path).exists() else folder, os.W_OK):
-        raise ValueError(f"{option} {path} cannot be written: permission denied")
 
 
 def check_model(model: str, model_file: str | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from espnet_layerskip.export.folder import is_export
-from espnet_layerskip.files import some, write_text
+from espnet_layerskip.files import some, write_bytes, write_text
 from espnet_layerskip.inference.audio import AudioError, Utterance, check_path
 from espnet_layerskip.inference.pipes import hold_stdin
 from espnet_layerskip.inference.quiet import log_ours
@@ -29,6 +29,7 @@ from espnet_layerskip.verbs.transcribe_inputs import (
     check_model,
     check_options,
     list_utterances,
+    option_files,
 )
 from espnet_layerskip.verbs.transcript_writers import (
     Write,
@@ -46,7 +47,6 @@ MODEL_OPTIONS = (
     "spike_extension",
     "skip_context",
     "precision",
-    "beam_size",
     "device",
     "segment_size",
     "hop_size",
@@ -56,7 +56,7 @@ MODEL_OPTIONS = (
 def transcribe(args: argparse.Namespace) -> int:
     """Check what was asked for, then do it; see `espnet_layerskip.verbs.transcribe.run`."""
     utterances = list_utterances(args.audio, args.wav_scp)
-    check_options(args, len(utterances))
+    check_options(args, utterances)
     workers = workers_from(args)
     check_model(args.model, args.model_file)
     log_ours()
@@ -69,8 +69,10 @@ def transcribe(args: argparse.Namespace) -> int:
             utterances = [
                 replace(utt, path=held.name) if utt.path == STDIN else utt for utt in utterances
             ]
-        ctm = stack.enter_context(_opened(args.times)) if args.times else None
+        ctm: list[str] | None = [] if args.times else None
         stats = _transcribe(args, utterances, workers, _writer(args, utterances, out), ctm)
+    if ctm is not None:
+        write_bytes(args.times, "".join(ctm).encode("utf-8", "surrogateescape"))
     if args.stats:
         write_text(args.stats, json.dumps(stats, indent=2) + "\n")
     return 1 if stats["failed"] else 0
@@ -81,12 +83,9 @@ def _writer(args: argparse.Namespace, utterances: Sequence[Utterance], out: Text
     if args.output_dir is None:
         return stream_writer(out, args.format)
     folder = Path(args.output_dir)
-    check_folder("--output-dir", folder, utterances, args.format)
+    others = [*option_files(args), args.stats, args.times]
+    check_folder("--output-dir", folder, utterances, args.format, filter(None, others))
     return folder_writer(folder, args.format, out)
-
-
-def _opened(path: str) -> TextIO:
-    return open(path, "w", encoding="utf-8", errors="surrogateescape")
 
 
 def _transcriber(args: argparse.Namespace, workers: Workers) -> Transcriber:
@@ -94,6 +93,7 @@ def _transcriber(args: argparse.Namespace, workers: Workers) -> Transcriber:
     names = ("ctc_weight", "ngram_file", "ngram_weight", "lexicon", "penalty", "drop_threshold")
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     options |= {name: getattr(args, name) for name in MODEL_OPTIONS}
+    options["beam_size"] = args.beam_size or 10
     options["decoder_type"] = args.decoder
     exported = is_export(args.model)
     if exported:
@@ -130,7 +130,7 @@ def _transcribe(
     utterances: list[Utterance],
     workers: Workers,
     write: Write,
-    ctm: TextIO | None,
+    ctm: list[str] | None,
 ) -> dict[str, Any]:
     """Write the transcripts, and their words to ``ctm``; return the statistics."""
     errors = _missing(args, utterances)
@@ -166,7 +166,7 @@ def _transcribe(
                     continue
                 write(found)
             if ctm is not None:
-                ctm.writelines(f"{line}\n" for line in ctm_lines(found.utt_id, found.words))
+                ctm += [f"{line}\n" for line in ctm_lines(found.utt_id, found.words)]
     elapsed = time.perf_counter() - started
     failed = [utt.utt_id for utt in utterances if utt.utt_id in errors]
     done = len(utterances) - len(failed)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from espnet_layerskip.files import write_bytes
 from espnet_layerskip.inference.audio import Utterance
 from espnet_layerskip.inference.transcriber import Transcript
+from espnet_layerskip.verbs.command_line import make_folder
 from espnet_layerskip.verbs.transcript_formats import heading, render
 
 Write = Callable[[Transcript], None]
@@ -61,18 +62,26 @@ def file_name(utt_id: str, name: str) -> str:
     return f"{utt_id.replace('/', '_')}.{SUFFIXES.get(name, name)}"
 
 
-def check_folder(option: str, folder: Path, utterances: Sequence[Utterance], name: str) -> None:
+def check_folder(
+    option: str,
+    folder: Path,
+    utterances: Sequence[Utterance],
+    name: str,
+    others: Iterable[str] = (),
+) -> None:
     """Make a folder, and check that each utterance has a file of its own in it.
+
+    Args:
+        option: That names the folder.
+        folder: For the files.
+        utterances: Those to be written.
+        name: Of the format.
+        others: Files that are read or written beside them.
 
     Raises:
         ValueError: If it cannot be made or written to, or two files would have one name.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ValueError(f"{option} {folder} cannot be made ({e.strerror}): name another") from e
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{option} {folder} cannot be written to: permission denied")
+    make_folder(option, folder)
     by_name: dict[str, str] = {}
     for utt in utterances:
         file = file_name(utt.utt_id, name)
@@ -81,6 +90,12 @@ def check_folder(option: str, folder: Path, utterances: Sequence[Utterance], nam
                 f"{option}: {by_name[file]} and {utt.utt_id} would both be {file}: rename one"
             )
         by_name[file] = utt.utt_id
+    for path in map(Path, others):
+        if path.name in by_name and path.resolve().parent == folder.resolve():
+            raise ValueError(
+                f"{option}: {by_name[path.name]} would be written to {path}, which is another "
+                "file of this call: name another folder"
+            )
 
 
 def too_long(utt_id: str, name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from espnet_layerskip.files import write_text
 from espnet_layerskip.method.settings import SkipSettings
+from espnet_layerskip.verbs.command_line import check_output
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -68,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but got {value}")
     output = None if args.output is None else Path(args.output)
-    if output is not None and not output.absolute().parent.is_dir():
-        raise ValueError(f"--output {output}: there is no such directory to write it to")
+    if output is not None:
+        check_output("--output", output, [args.model])
     gates = None if args.gates is None else SkipSettings.from_items([f"gates={args.gates}"])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger().setLevel(logging.ERROR)  # ESPnet warns about what is usual

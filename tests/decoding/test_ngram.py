@@ -284,3 +284,17 @@ def test_options_that_a_decoder_cannot_use_are_refused(decoder, option):
         ValueError, match=f"{next(iter(option))} is of no use to .*{decoder}, .*ngram"
     ):
         make_decoder(decoder, TOKENS, list, **option)
+
+
+@pytest.mark.parametrize("line", ["a <blank>", "a a <sos/eos>"])
+def test_a_word_that_no_search_can_say_is_refused(tmp_path, line):
+    (tmp_path / "words").write_text(f"b b\n{line}\n")
+    tokens = ["<blank>", "a", "b", "<sos/eos>"]
+    with pytest.raises(ValueError, match=r"words:2: the model has no token <.*> that a word can"):
+        read_lexicon(tmp_path / "words", tokens, list)
+
+
+def test_a_probability_above_one_is_refused(tmp_path):
+    (tmp_path / "a.arpa").write_text("\\data\\\n\\1-grams:\n1e-5 a\n1.5 b\n\\end\\\n")
+    with pytest.raises(ValueError, match=r"a.arpa:4: not of the ARPA format: '1.5 b'"):
+        load_ngram(tmp_path / "a.arpa")

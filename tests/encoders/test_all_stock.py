@@ -16,7 +16,6 @@ from tests.support.encoders import (
     GATED,
     NO_DROPOUT,
     OTHERS,
-    SKIPPING,
     build_encoders,
     cases,
     features,
@@ -49,10 +48,9 @@ STOCK_ONLY = [
 WITH_INTERCTC = ["conformer", "transformer", "e_branchformer"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"), [(k, o) for k, o, _ in SKIPPING] + STOCK_ONLY, ids=str
-)
+@pytest.mark.parametrize(("kind", "options"), STOCK_ONLY, ids=str)
 def test_off_is_the_stock_encoder(kind, options):
+    """Those that can have gates: tests/properties."""
     stock, ours = build_encoders(kind, **options)
     assert list(ours.state_dict()) == list(stock.state_dict())
     x, lens = features(size=options.get("input_size", 20)), torch.tensor([90, 90])

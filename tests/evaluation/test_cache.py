@@ -7,15 +7,15 @@ import pytest
 from espnet_layerskip.evaluation.cache import (
     PACKAGE_DIR,
     DecodingCache,
-    cache_key,
     code_digest,
+    digest,
     speech_digest,
 )
 from espnet_layerskip.evaluation.decode import Decoded
 from espnet_layerskip.evaluation.inputs import Speech, TestSet
 from espnet_layerskip.inference.skip_count import SkipCount
 
-DECODED = Decoded({"u": "A Ä"}, SkipCount(4, 1, 10, 16), 123, 1.5)
+DECODED = Decoded({"u": "A Ä", "v": ""}, SkipCount(4, 1, 10, 16), 123, ["v"])
 
 
 def test_round_trip_and_damage(tmp_path):
@@ -31,8 +31,9 @@ def test_round_trip_and_damage(tmp_path):
 
 
 def test_keys_tell_parts_apart():
-    assert cache_key(["a", "b"]) == cache_key(["a", "b"])
-    assert len({cache_key(p) for p in (["a", "b"], ["ab"], ["b", "a"], ["a", "b", ""])}) == 4
+    assert digest([b"a", b"b"]) == digest([b"a", b"b"])
+    parts = ([b"a", b"b"], [b"ab"], [b"b", b"a"], [b"a", b"b", b""])
+    assert len(set(map(digest, parts))) == 4
 
 
 def test_speech_digest_follows_names_and_samples():

@@ -7,8 +7,11 @@ from espnet_layerskip.evaluation.choose import (
     find_warnings,
     in_order,
     make_trial,
+    make_trials,
     over_conditions,
 )
+from espnet_layerskip.evaluation.decode import Decoded
+from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.method.settings import OFF, SkipSettings
 
 WORDS = 10
@@ -187,6 +190,33 @@ CLEAN = Condition("dev", 400, 5.0)
 NOISY = Condition("dev, noise10", 400, 10.0, is_copy=True)
 
 
+@pytest.mark.parametrize(
+    ("budget", "in_points", "fits"),
+    [
+        (100.0, False, True),  # twice as many errors as full depth's
+        (20.0, False, False),
+        (10.0, True, True),  # 10 of 100 words may differ
+        (2.0, True, False),
+    ],
+)
+def test_a_budget_is_relative_or_in_points(budget, in_points, fits):
+    refs = dict.fromkeys(map(str, range(400)), " ".join("abcdefghij"))
+    wrong = [n % 2 if in_points else 1 + n % 2 for n in range(400)]
+    hyps = {utt: "x " * n + refs[utt][2 * n :] for utt, n in zip(refs, wrong, strict=True)}
+    full = refs if in_points else {utt: "x" + ref[1:] for utt, ref in refs.items()}
+    decoded = [Decoded(each, SkipCount(10, 5, 30, 40), 7) for each in (full, hyps)]
+    settings = [OFF, SkipSettings(0.9)]
+    off, found = make_trials(settings, decoded, refs, str.split, budget, in_points=in_points)
+    assert found.increase.difference == pytest.approx(5.0)
+    assert found.fits is fits
+    assert (found.encoder_flops, found.skip_ratio) == (7, 0.5)
+    assert (found.utterances_needed is None) == in_points
+    assert off.rate == (0.0 if in_points else 10.0)
+    if in_points:
+        assert found.increase.high == pytest.approx(found.excess.high + budget), "what decides"
+        assert found.increase.low >= 0.0, "nothing differs by less than nothing"
+
+
 def test_over_several_conditions_the_worst_decides(full):
     one = trial(full, full)
     assert over_conditions([one], [CLEAN]) is one
@@ -196,7 +226,6 @@ def test_over_several_conditions_the_worst_decides(full):
     assert (both.seems_to_fit, noisy.seems_to_fit) == (False, False)
     assert (both.rate, both.increase) == (one.rate, one.increase)
     assert both.excess == noisy.excess
-    assert both.worst.condition is NOISY
     assert both.encoder_flops == one.encoder_flops, "copies cost nothing where it is used"
     more = trial(worse(full), full, budget=30.0)
     kept = over_conditions([one, more], [CLEAN, NOISY])

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 from espnet_layerskip.evaluation.decode import Decoded, decode, one_pass_groups
 from espnet_layerskip.evaluation.inputs import Speech
@@ -71,9 +70,8 @@ def test_an_utterance_that_is_too_short(experiment, plain, few, caplog):
     systems = systems_of(experiment, OFF, SkipSettings(0.5))
     for some in (systems, systems[:1]):
         found = decode(some, few)
-        nothing = Decoded({"s0-short": ""}, SkipCount(), 0, short.seconds, ["s0-short"])
+        nothing = Decoded({"s0-short": ""}, SkipCount(), 0, ["s0-short"])
         assert found == [nothing] * len(some)
-        assert Decoded.from_json(json.loads(json.dumps(nothing.to_json()))) == nothing
         assert "s0-short has" in caplog.text
     [found] = decode([StockSearch(stock_speech2text(plain, beam_size=1))], few)
     assert (found.hyps, found.too_short) == ({"s0-short": ""}, ["s0-short"])

@@ -4,10 +4,9 @@ import shutil
 
 import pytest
 
-from espnet_layerskip.evaluation.cache import DecodingCache
-from espnet_layerskip.evaluation.compare import Comparison
 from espnet_layerskip.evaluation.experiment import load_experiment
 from espnet_layerskip.evaluation.rows import experiment_rows
+from espnet_layerskip.evaluation.systems import System
 from tests.support.experiments import make_experiment, write_calibration
 
 
@@ -38,11 +37,10 @@ def test_calibrated_to_off_is_measured_as_configured(exp):
     assert experiment.chosen.endswith("here as configured")
 
 
-def test_fewer_gates_are_kept_in_every_row(tmp_path, data_dir):
+def test_fewer_gates_are_kept_in_a_row(tmp_path):
     exp = make_experiment(tmp_path / "exp", gates=(1, 3))
     write_calibration(exp, 0.5, gates=(1,))
-    comparison = Comparison(data_dir, DecodingCache(tmp_path / "cache"), log=lambda line: None)
-    _, on, *_ = comparison.measure(experiment_rows(f"x={exp}"), repeats=0, threads=1)
-    system = on.seeds[0].system
+    _, on, *_ = experiment_rows(f"x={exp}")
+    system = System(load_experiment(exp), on.settings)
     assert system.how.endswith("gates=1")
     assert tuple(system.encoder.gates_in_use) == (1,)

@@ -33,18 +33,8 @@ def test_joins_whole_utterances_of_one_speaker(corpus):
     assert [u.utt_id for u in got] == ["b1", "a1+a2+a3", "b2+b3"]
     parts = {u.utt_id: u.samples for u in utterances}
     assert np.array_equal(got[1].samples, np.concatenate([parts["a1"], parts["a2"], parts["a3"]]))
-
-
-def test_does_not_depend_on_the_order_of_the_data(corpus):
-    utterances, speakers = corpus
-    names = [u.utt_id for u in join_utterances(utterances, speakers, 3.0, 3)]
-    assert names == [u.utt_id for u in join_utterances(utterances[::-1], speakers, 3.0, 3)]
-
-
-def test_no_utterance_is_used_twice(corpus):
-    utterances, speakers = corpus
-    used = "+".join(u.utt_id for u in join_utterances(utterances, speakers, 3.0, 3)).split("+")
-    assert sorted(used) == ["a1", "a2", "a3", "b1", "b2", "b3"]
+    turned = join_utterances(utterances[::-1], speakers, seconds=3.0, count=3)
+    assert [u.utt_id for u in turned] == [u.utt_id for u in got], "the order says nothing"
 
 
 def test_says_how_many_there_are(corpus):
@@ -113,14 +103,6 @@ def test_one_bad_entry_costs_that_entry(data_dir, tmp_path, caplog):
     assert "refused" not in load_test_set(data_dir).describe()
 
 
-def test_bad_tables(data_dir, tmp_path):
-    directory = copy_of(data_dir, tmp_path)
-    table = directory / "utt2spk"
-    table.write_text(table.read_text().replace("s1-u5 s1\n", ""))
-    with pytest.raises(ValueError, match="not in utt2spk: s1-u5"):
-        load_test_set(directory, 16000)
-
-
 def test_a_wrong_line_costs_its_utterance_in_all_tables(data_dir, tmp_path, caplog):
     directory = copy_of(data_dir, tmp_path)
     changes = {
@@ -164,10 +146,6 @@ def test_wrong_rate_and_missing_text(data_dir, tmp_path):
     (directory / "text").unlink()
     with pytest.raises(ValueError, match="text missing"):
         load_test_set(directory, 16000)
-
-
-def test_the_rate_is_that_of_most_of_the_audio(data_dir):
-    assert load_test_set(data_dir).speech[0].rate == 16000
 
 
 def test_part_of_the_data_is_spread_over_the_durations():

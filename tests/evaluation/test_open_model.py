@@ -28,12 +28,12 @@ def test_a_stock_model_gets_our_class_with_a_gate_at_each_trained_head(stock_exp
         "valid.cer_ctc.ave.pth",
     ]
 
-    stock, full = opened.stock(), System(opened.experiment, OFF)
+    stock, full = opened.stock(), System(opened, OFF)
     assert type(stock.encoder) is type(opened.encoder).STOCK
     batch = full.batch(data.speech[:1])
     torch.testing.assert_close(full.encode(batch).out, stock.encode(batch).out)
     assert not stock.encode(batch).intermediates
-    skipping = System(opened.experiment, SkipSettings(0.3, (0, 0), "full", (1,)))
+    skipping = System(opened, SkipSettings(0.3, (0, 0), "full", (1,)))
     assert skipping.transcribe(data.speech[0])[1].num_skipped > 0
 
 

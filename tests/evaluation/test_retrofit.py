@@ -5,12 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_layerskip.evaluation.decode import Decoded
-from espnet_layerskip.evaluation.retrofit import Budget
 from espnet_layerskip.evaluation.retrofit_data import Corpus, check_labels, examples, hold_out
 from espnet_layerskip.evaluation.retrofit_model import default_gates, with_own_files
-from espnet_layerskip.inference.skip_count import SkipCount
-from espnet_layerskip.method.settings import SkipSettings
 
 
 def corpus(speakers, utterances, copies=False):
@@ -74,26 +70,6 @@ def test_few_unknown_tokens_are_passed_over_with_a_warning(caplog):
 )
 def test_the_usual_gate_is_near_the_middle(layers, trained, gates):
     assert default_gates(SimpleNamespace(num_layers=layers, trained=trained)) == gates
-
-
-@pytest.mark.parametrize(
-    ("budget", "fits"),
-    [
-        (Budget("wer", 100.0, True), True),  # twice as many errors as the stock model's
-        (Budget("wer", 20.0, True), False),
-        (Budget("wer", 10.0, False), True),  # 10 of 100 words may differ
-        (Budget("wer", 2.0, False), False),
-    ],
-)
-def test_a_budget_is_relative_with_transcripts_and_in_points_without(budget, fits):
-    stock = [1] * 400 if budget.labels else [0] * 400
-    wrong = [n + (i % 2) for i, n in enumerate(stock)]
-    decoded = Decoded({}, SkipCount(10, 5, 30, 40), 7, 1.0)
-    trial = budget.trial(SkipSettings(0.9), wrong, stock, decoded, [10] * 400)
-    assert trial.increase.difference == pytest.approx(5.0)
-    assert trial.fits is fits
-    assert trial.encoder_flops == 7
-    assert trial.skip_ratio == 0.5
 
 
 def test_files_that_a_configuration_names_come_along(tmp_path, monkeypatch):

@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from espnet_layerskip.evaluation.rows import Row, check_names, custom_row, experiment_rows
 from espnet_layerskip.method.settings import OFF, SkipSettings
+
+PACKED = Path(__file__).parents[2] / "egs2/an4/asr1/pretrained/an4_layerskip.zip"
 
 
 def test_standard_rows(exps):
@@ -14,6 +18,13 @@ def test_standard_rows(exps):
     ]
     stock = str(exps["stock"])
     assert experiment_rows(stock) == [Row("stock", (stock,))]
+
+
+def test_a_packed_model_has_the_rows_of_its_gates():
+    rows = experiment_rows(f"packed={PACKED}")
+    assert [row.name for row in rows] == [
+        *("packed, skipping off", "packed, skipping on", "packed, stopped at layer 3"),
+    ]
 
 
 def test_custom_row():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from espnet_layerskip.encoders.convert import to_stock
 from espnet_layerskip.evaluation.inputs import load_test_set
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.inference.skip_count import SkipCount
@@ -46,6 +47,19 @@ def test_posteriors_are_those_of_the_whole_model(experiment, speech):
     assert_same(log_probs.exp().sum(-1), torch.ones(log_probs.shape[:2]))
     alone = [on.posteriors([wave])[1].lens.item() for wave in waves]
     assert encoded.lens.tolist() == alone
+
+
+def test_a_stock_encoder_has_espnets_frontend(experiment, speech, monkeypatch):
+    """Or a benchmark would count what we save there as ESPnet's."""
+    wave = torch.from_numpy(speech[0].samples)
+    stock = System(experiment, encoder=to_stock(experiment.encoder))
+    calls = []
+    stft = experiment.model.frontend.stft
+    run = stft.forward
+    monkeypatch.setattr(stft, "forward", lambda *args: calls.append(args) or run(*args))
+    stock.posteriors([wave])
+    System(experiment, OFF).posteriors([wave])
+    assert [len(args) for args in calls] == [2, 1], "without lengths: no mask"
 
 
 @pytest.mark.parametrize("kind", ["experiment", "stock_twin", "cascade"])

@@ -9,6 +9,7 @@ from espnet_layerskip.evaluation.tables import (
     markdown_table,
     over_seeds,
     page,
+    threads,
 )
 
 
@@ -31,6 +32,7 @@ def test_a_page_leaves_empty_parts_out():
     ]
     assert folded("S", "") == ""
     assert bullets(["a", "b"]) == "- a\n- b"
+    assert (threads(1), threads(2)) == ("1 thread", "2 threads")
 
 
 def test_a_command_is_one_option_a_line_and_can_be_typed_again():

@@ -31,7 +31,8 @@ def test_order_is_interleaved_and_warm_up_is_not_measured():
         "b": clock.case("b", [60.0, 10.0, 20.0, 30.0, 40.0, 90.0]),
     }
     result = time_interleaved([cases], repeats=5, warmup=1, clock=clock)
-    assert clock.log == ["a", "b"] * 6
+    passes = ["".join(clock.log[i : i + 2]) for i in range(0, 12, 2)]
+    assert set(passes) == {"ab", "ba"}, "no case always runs after the same other one"
     assert result["a"] == [1.0, 2.0, 3.0, 4.0, 5.0]
     found = summary(result["b"])
     assert (found["median_s"], found["min_s"], found["max_s"]) == (30.0, 10.0, 90.0)
@@ -44,7 +45,7 @@ def test_a_repeat_is_the_sum_over_the_inputs():
         {"a": clock.case("a1", [9.0] + [0.5] * 5), "b": clock.case("b1", [9.0] + [0.25] * 5)},
     ]
     result = time_interleaved(inputs, repeats=5, clock=clock)
-    assert clock.log == ["a0", "b0", "a1", "b1"] * 6
+    assert [name[1] for name in clock.log] == ["0", "0", "1", "1"] * 6
     assert result["a"] == [1.5] * 5
     assert result["b"] == [2.25] * 5
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from espnet_layerskip.evaluation.flops import count_flops
+from espnet_layerskip.evaluation.flops import counted
 from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.evaluation.open_model import open_model
 from espnet_layerskip.evaluation.systems import System
@@ -13,7 +13,6 @@ from espnet_layerskip.evaluation.trial import (
     FULL,
     STOCK,
     WAVE,
-    Ceiling,
     TrialResult,
     find_ceiling,
     time_rows,
@@ -29,27 +28,20 @@ def opened(stock_exps):
 
 @pytest.fixture(scope="module")
 def full(opened):
-    return System(opened.experiment, OFF)
-
-
-def test_what_skipping_can_save_at_most():
-    ceiling = Ceiling(4, 8, stem=0.2, lower=0.3, blank=0.5, trained=True)
-    assert ceiling.fixed == pytest.approx(0.5)
-    assert ceiling.speedup(0.0) == 1.0
-    assert ceiling.speedup(0.5) == pytest.approx(1 / 0.75)
-    assert ceiling.speedup(1.0) == pytest.approx(2.0)
+    return System(opened, OFF)
 
 
 def test_the_ceiling_is_counted(opened, full, data):
     found = find_ceiling(opened, full, data.speech[:2], None)
     assert (found.layer, found.layers, found.trained) == (1, 4, True)
-    stopped = System(opened.experiment, SkipSettings(1.0, exit_layer=1))
+    stopped = System(opened, SkipSettings(1.0, exit_layer=1))
     flops = {
-        system: sum(count_flops(partial(system.encode, system.batch([s]))) for s in data.speech[:2])
+        system: sum(counted(partial(system.encode, system.batch([s])))[1] for s in data.speech[:2])
         for system in (stopped, full)
     }
-    assert found.fixed == pytest.approx(flops[stopped] / flops[full])
-    assert 0.0 < found.stem < found.fixed
+    assert found.stem + found.lower == pytest.approx(flops[stopped] / flops[full])
+    assert min(found.stem, found.lower) > 0.0
+    assert found.left == 1.0 - found.blank * (1.0 - found.stem - found.lower)
     assert 0.2 < found.blank < 0.8  # the weights are made so
     picked = SimpleNamespace(trial=SimpleNamespace(settings=SkipSettings(0.9, gates_in_use=(2,))))
     higher = find_ceiling(opened, full, data.speech[:2], picked)

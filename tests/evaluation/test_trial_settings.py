@@ -6,7 +6,7 @@ from espnet_layerskip.evaluation.decode import Decoded
 from espnet_layerskip.evaluation.scoring import characters, words
 from espnet_layerskip.evaluation.trial_settings import (
     few,
-    make_trials,
+    judged,
     pick,
     settings_to_try,
 )
@@ -75,12 +75,12 @@ def decoded(wrong, flops, hyp="a b c d e"):
     for i, utt in enumerate(TEXT):
         bad = each + (i < rest)
         hyps[utt] = " ".join(["x"] * bad + hyp.split()[bad:])
-    return Decoded(hyps, SkipCount(10, 10 - flops // 10, 0, 0), flops, 1.0)
+    return Decoded(hyps, SkipCount(10, 10 - flops // 10, 0, 0), flops)
 
 
 def trials(*rows, text=TEXT):
     settings = [OFF] + [SkipSettings(round(0.5 + 0.01 * i, 2)) for i in range(len(rows) - 1)]
-    return make_trials(settings, [decoded(*row) for row in rows], text, words, str.split)
+    return judged(settings, [decoded(*row) for row in rows], text, words, str.split)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,9 @@ def test_as_measured_where_the_interval_is_too_wide():
     errors = [t.increase for t in found]
     assert errors[1].difference == 0.0
     # the same number of errors, elsewhere
-    other = Decoded(
-        dict(TEXT) | {f"u{i}": "x b c d e" for i in range(1000, 2000)}, SkipCount(), 50, 1.0
-    )
+    other = Decoded(dict(TEXT) | {f"u{i}": "x b c d e" for i in range(1000, 2000)}, SkipCount(), 50)
     full = decoded(20, 100)
-    choice = pick(make_trials([OFF, SkipSettings(0.9)], [full, other], TEXT, words, str.split))
+    choice = pick(judged([OFF, SkipSettings(0.9)], [full, other], TEXT, words, str.split))
     assert choice.kept_by == "measured"
     assert choice.trial.increase.high > 0.2
 
@@ -125,7 +123,7 @@ def test_without_transcripts_full_depth_takes_their_place():
 
 
 def test_full_depth_that_recognises_nothing_is_an_error():
-    empty = Decoded(dict.fromkeys(TEXT, ""), SkipCount(), 100, 1.0)
+    empty = Decoded(dict.fromkeys(TEXT, ""), SkipCount(), 100)
     for text in (TEXT, {}):
         with pytest.raises(ValueError, match="transcripts are empty"):
-            make_trials([OFF], [empty], text, words, characters)
+            judged([OFF], [empty], text, words, characters)

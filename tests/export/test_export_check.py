@@ -31,12 +31,13 @@ def test_table(tool, exps, data_dir, capsys):
 
 
 def test_other_frames_and_texts_are_counted(tool, experiment, data, tmp_path):
-    from espnet_layerskip.evaluation.onnx import OnnxSystem, export_for
+    from espnet_layerskip.evaluation.onnx import OnnxSystem
     from espnet_layerskip.evaluation.systems import System
+    from espnet_layerskip.export.write import export_model
     from espnet_layerskip.method.settings import OFF, SkipSettings
 
     few = SkipSettings(blank_threshold=0.52)
-    export_for(experiment, few, tmp_path / "few", 2.0)
+    export_model(System(experiment, few).speech2text, tmp_path / "few", longest=2.0)
     agreement = tool.Agreement()
     agreement.add(data.speech[0], System(experiment, OFF), OnnxSystem(tmp_path / "few", False))
     assert agreement.same_frames == 0

@@ -13,8 +13,7 @@ from tests.support.encoders import CONF, CONTEXTS, features, gated
 
 pytestmark = pytest.mark.numerics
 
-KINDS = [
-    ("conformer", {}),
+KINDS = [  # the Conformer as it usually is: test_utterances_that_keep_no_frame
     ("conformer", {"macaron_style": False, "use_cnn_module": False}),
     ("transformer", {}),
     ("e_branchformer", {"merge_conv_kernel": 7, "use_linear_after_conv": True}),

@@ -5,6 +5,9 @@ import soundfile
 import yaml
 
 from espnet_layerskip.bin.asr_inference import get_parser, main, read_utterances
+from espnet_layerskip.files import write_text
+from espnet_layerskip.inference.recognize import Result
+from espnet_layerskip.inference.result_dir import ResultDir
 from espnet_layerskip.inference.speech2text import load_model
 
 
@@ -171,3 +174,12 @@ def test_a_full_disk_is_said_and_no_utterance_is_blamed(models, corpus, tmp_path
     assert run(models["skip"], corpus.good, tmp_path, "--decoder", "greedy") == 2
     assert "the disk is full: free some space" in caplog.messages[-1]
     assert not (tmp_path / "failed").exists()
+
+
+def test_nothing_of_an_earlier_run_stays(tmp_path):
+    for name in ("1best_recog/text", "skip_stats", "2best_recog/text", "asr_inference.1.log"):
+        write_text(tmp_path / name, "a OLD\n")
+    with ResultDir(tmp_path, nbest=2) as results:
+        results.write(Result("a", error="it is broken"))
+    there = {p.name: p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
+    assert there == {"failed": "a it is broken\n", "asr_inference.1.log": "a OLD\n"}

@@ -132,7 +132,7 @@ def test_what_is_there_of_a_truncated_file_is_read_with_a_warning(tmp_path, wave
     blocks.read()
     [said] = [record.getMessage() for record in caplog.records]
     missing = (len(whole) - len(got)) / 16000
-    assert f"utterance a: {path}: its header says 18.00 s, but the last {missing:.2f} s" in said
+    assert f"utterance a: {path}: its header says 18.00 s, but {missing:.2f} s of it" in said
 
 
 def test_a_length_that_the_writer_did_not_know_is_no_truncation(tmp_path, caplog):
@@ -280,3 +280,25 @@ print(sum(map(len, blocks)), peak() - before)
     samples, megabytes = map(int, done.stdout.split()[-2:])
     assert samples == 120 * 16000
     assert megabytes < 60
+
+
+@pytest.mark.skipif("OGG" not in soundfile.available_formats(), reason="libsndfile has no Ogg")
+def test_an_ogg_stream_with_a_hole_or_without_an_end_is_said(tmp_path, monkeypatch, caplog):
+    noise = np.random.default_rng(0).normal(0, 0.1, 12 * 16000).astype(np.float32)
+    soundfile.write(tmp_path / "a.ogg", noise, 16000)
+    pages = [b"OggS" + page for page in (tmp_path / "a.ogg").read_bytes().split(b"OggS")[1:]]
+    (tmp_path / "hole.ogg").write_bytes(b"".join(pages[:4] + pages[6:]))
+    (tmp_path / "cut.ogg").write_bytes(b"".join(pages[:-2]))
+    whole, hole, cut = (
+        read_audio(Utterance(name, str(tmp_path / f"{name}.ogg")), 16000)
+        for name in ("a", "hole", "cut")
+    )
+    monkeypatch.setattr(audio, "BLOCK_SECONDS", 4)
+    blocks = read_audio(Utterance("blocks", str(tmp_path / "hole.ogg")), 16000)
+    assert len(cut) < len(whole) == len(noise)
+    assert len(hole) < len(whole)
+    np.testing.assert_array_equal(blocks, hole)  # nothing comes twice
+    messages = [record.getMessage() for record in caplog.records]
+    assert "utterance hole" in messages[0]
+    assert f"{(len(whole) - len(hole)) / 16000:.2f} s of it are missing" in messages[0]
+    assert f"no end after {len(cut) / 16000:.2f} s, it may be cut off" in messages[1]

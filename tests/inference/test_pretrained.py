@@ -260,3 +260,23 @@ def test_checkpoints_are_never_unpickled(models, tmp_path):
             models["skip"] / "config.yaml", lm_file=str(tmp_path / "exp/valid.loss.ave.pth")
         )
     assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_conf": ...}, "AttributeError"),
+        ({"encoder_conf": {"outputsize": 3}}, "TypeError"),
+        ({"frontend_conf": {"fs": 0}}, "ZeroDivisionError"),
+        ({"token_list": ["<blank>", "a", "a", "<sos/eos>"]}, "duplicated"),
+        ({"token_type": "bpe", "bpemodel": None}, "has token_type: bpe and no bpemodel"),
+    ],
+)
+def test_a_configuration_that_is_none_is_named(models, tmp_path, change, message):
+    exp = shutil.copytree(models["skip"], tmp_path / "asr")
+    config = yaml.safe_load((exp / "config.yaml").read_text()) | change
+    config = {key: value for key, value in config.items() if value is not ...}
+    (exp / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=message) as error:
+        load_model(exp, decoder_type="greedy")
+    assert str(error.value).split(":")[0].endswith(("config.yaml", "asr"))

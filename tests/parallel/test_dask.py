@@ -23,12 +23,23 @@ def test_what_is_missing_is_said(monkeypatch):
 
 @pytest.mark.slow
 class TestCluster:
-    @pytest.fixture(autouse=True)
-    def dask(self, monkeypatch):
+    @pytest.fixture(scope="class", autouse=True)
+    def dask(self):
         distributed = pytest.importorskip("distributed")
         before = logging.getLogger("distributed").level
         yield distributed
         logging.getLogger("distributed").setLevel(before)
+
+    @pytest.fixture(scope="class")
+    def running(self, dask):
+        """A cluster of two workers that runs already."""
+        options = {
+            "threads_per_worker": 1,
+            "dashboard_address": None,
+            "silence_logs": logging.ERROR,
+        }
+        with dask.LocalCluster(n_workers=2, **options) as it:
+            yield Workers(dask=it.scheduler_address)
 
     def test_results_are_those_of_one_process(self, capfd):
         assert list(map_chunks(functions.square_slowly, CHUNKS, LOCAL)) == SQUARES
@@ -36,22 +47,21 @@ class TestCluster:
         assert captured.out == ""
         assert "INFO" not in captured.err
 
-    def test_the_chunk_of_a_dead_worker_is_repeated(self, tmp_path):
-        function = partial(functions.die_at, tmp_path / "log", 4, 1)
-        assert list(map_chunks(function, CHUNKS, LOCAL)) == SQUARES
-        assert (tmp_path / "log").read_text().split().count("4") == 2
+    def test_a_function_is_loaded_anew_by_each_run(self, running):
+        for _ in range(2):
+            found = list(map_chunks(functions.Loader(), [[1], [2], [3]], running))
+            loads = [loads for _, loads, _ in found]
+            assert sorted(loads) in ([1, 2, 3], [1, 1, 2])
 
-    def test_an_exception_is_raised_here(self, tmp_path):
+    def test_an_exception_is_raised_here(self, running, tmp_path):
         function = partial(functions.note_pid_and_fail, tmp_path)
         with pytest.raises(ValueError, match="nothing is done with 7"):
-            list(map_chunks(function, [[7]], LOCAL))
+            list(map_chunks(function, [[7]], running))
 
-    def test_a_cluster_that_runs_already(self, dask):
-        with dask.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as it:
-            workers = Workers(dask=it.scheduler_address)
-            for _ in range(2):  # the second run loads its function anew
-                found = list(map_chunks(functions.Loader(), [[1], [2]], workers))
-                assert [loads for _, loads, _ in found] in ([1, 2], [2, 1])
+    def test_the_chunk_of_a_dead_worker_is_repeated(self, running, tmp_path):
+        function = partial(functions.die_at, tmp_path / "log", 4, 1)
+        assert list(map_chunks(function, CHUNKS, running)) == SQUARES
+        assert (tmp_path / "log").read_text().split().count("4") == 2
 
     def test_no_scheduler_is_there(self, monkeypatch):
         monkeypatch.setattr(executors, "CONNECT_SECONDS", 1)

@@ -170,12 +170,12 @@ def _changed(kind: str, options: str, change: str) -> Any:
     return encoder
 
 
-def subjects(fast: bool = False, plain: bool = False, contexts: bool = True) -> list[Any]:
+def subjects(fast: bool = False, plain: bool | None = None, contexts: bool = True) -> list[Any]:
     """Return the parameters of a test.
 
     Args:
         fast: Those that have a fast form only.
-        plain: Those without options only.
+        plain: True: those without options only; False: those with options only.
         contexts: In each context that an encoder has, not only in the last one.
     """
     found = [Subject(k, o, c) for k, o, own in CASES for c in (own if contexts else own[-1:])]
@@ -183,8 +183,8 @@ def subjects(fast: bool = False, plain: bool = False, contexts: bool = True) -> 
         kinds = (*_PLAIN, "e_branchformer_ctc")
         forms = ({}, CONDITIONED, *owsm_encoder.FORMS, {"macaron_ffn": False})
         found = [s for s in found if s.kind in kinds and any(s.options == f for f in forms)]
-    if plain:
-        found = [s for s in found if not s.options]
+    if plain is not None:
+        found = [s for s in found if (not s.options) is plain]
     return [pytest.param(s, id=str(s)) for s in found]
 
 
@@ -288,9 +288,10 @@ def _skip_settings(subject: Subject, batch: Batch, repeats: float) -> SkipSettin
         "repeat_threshold": repeats,
     }
     with torch.no_grad():
-        full = subject.run(subject.ours, x, batch.lengths, None, skip=False, intermediates=True)
-        valid = torch.arange(full.out.size(1)) < full.lens[:, None]
-        probs = head_blank_prob(subject.ctc, dict(full.intermediates)[GATES[0]], GATES[0])
+        stop = SkipSettings(exit_layer=GATES[0])
+        lower = subject.run(subject.ours, x, batch.lengths, stop, intermediates=True)
+        valid = torch.arange(lower.out.size(1)) < lower.lens[:, None]
+        probs = head_blank_prob(subject.ctc, dict(lower.intermediates)[GATES[0]], GATES[0])
         first = between(probs[valid], probs[valid], batch.quantiles[0])
         second = 1.0
         if batch.quantiles[1] < 1.0:

@@ -192,3 +192,14 @@ def test_the_token_list_is_espnets(tmp_path: Path, token_type: str) -> None:
     expected = (tmp_path / "tokens").read_text().split("\n")[:-1]
     nlsyms = str(tmp_path / "nlsyms")
     assert token_list.count_tokens(texts.values(), token_type, nlsyms) == expected
+
+
+def test_samples_of_another_scale_are_refused_and_a_loud_peak_is_not(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 8000)
+    soundfile.write(tmp_path / "a.wav", noise * 32768, 8000, subtype="FLOAT")
+    _, problem = audio.convert("u-1", str(tmp_path / "a.wav"), tmp_path / "b.flac")
+    assert problem.startswith(f"utterance u-1: {tmp_path}/a.wav: 100 % of the samples are beyond")
+    assert not (tmp_path / "b.flac").exists()
+    noise[::1000] = 9.0
+    soundfile.write(tmp_path / "a.wav", noise, 8000, subtype="FLOAT")
+    assert audio.convert("u-1", str(tmp_path / "a.wav"), tmp_path / "b.flac") == (8000, "")

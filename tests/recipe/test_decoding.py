@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from espnet_layerskip.files import read_table
 
-from .conftest import REPO, TEMPLATE, RunRecipe
+from .conftest import TEMPLATE, RunRecipe
 
 pytestmark = pytest.mark.slow  # every stage starts processes of its own
 
@@ -38,29 +39,31 @@ sys.exit(f"cannot decode {broken}" if set(broken) & set(keys) else 0)
 
 
 @pytest.fixture
-def shim(tmp_path: Path, recipe_dir: Path, run_recipe: RunRecipe) -> str:
-    """Return a PYTHONPATH with the stand-in; the recipe is at the end of stage 11."""
-    package = tmp_path / "shim" / "espnet_layerskip"
-    (package / "bin").mkdir(parents=True)
-    for name in ("recipe", "files.py", "inference", "evaluation"):
-        (package / name).symlink_to(REPO / "espnet_layerskip" / name)
-    for init in (package, package / "bin"):
-        (init / "__init__.py").touch()
-    (package / "bin" / "asr_inference.py").write_text(RECOGNISER, encoding="utf-8")
+def stand_ins(tmp_path: Path, recipe_dir: Path, run_recipe: RunRecipe) -> Path:
+    """Return a directory with the stand-in; the recipe is at the end of stage 11."""
+    directory = tmp_path / "stand ins"
+    directory.mkdir()
+    (directory / "espnet_layerskip.bin.asr_inference.py").write_text(RECOGNISER, encoding="utf-8")
     exp = recipe_dir / "exp" / "asr_x"
     exp.mkdir(parents=True)
     (exp / "config.yaml").write_text("encoder: x\n", encoding="utf-8")
     (exp / "valid.cer_ctc.ave.pth").write_bytes(b"weights")
     assert run_recipe("--stage", "3", "--stop_stage", "3").returncode == 0
-    return str(package.parent)
+    return directory
 
 
-def test_decoding_goes_on_and_is_scored(run_recipe: RunRecipe, recipe_dir: Path, shim: str) -> None:
+@pytest.fixture
+def run(run_recipe: RunRecipe, stand_ins: Path) -> RunRecipe:
+    """Return `run_recipe` with the stand-ins."""
+    return partial(run_recipe, STAND_INS=str(stand_ins))
+
+
+def test_decoding_goes_on_and_is_scored(run: RunRecipe, recipe_dir: Path) -> None:
     options = ["--asr_tag", "x", "--inference_tag", "inf", "--inference_nj", "2"]
     calls, text = recipe_dir / "calls", recipe_dir / "exp/asr_x/inf/test/text"
     (recipe_dir / "broken").write_text("s1-test1", encoding="utf-8")
     both = ["--stage", "12", "--stop_stage", "13", *options]
-    failed = run_recipe(*both, PYTHONPATH=shim)
+    failed = run(*both)
     assert failed.returncode != 0
     assert "job 2 failed" in failed.stderr
     assert "cannot decode ['s1-test1']" in failed.stderr
@@ -68,12 +71,12 @@ def test_decoding_goes_on_and_is_scored(run_recipe: RunRecipe, recipe_dir: Path,
     assert set(read_table(text)) == {"s0-test0", "s0-test2"}, "the others' results are kept"
     assert len(calls.read_text().split()) == 3
 
-    scoring = run_recipe("--stage", "13", "--stop_stage", "13", *options, PYTHONPATH=shim)
+    scoring = run("--stage", "13", "--stop_stage", "13", *options)
     assert scoring.returncode != 0
     assert "1 of 3 utterance(s) have no result: s1-test1" in scoring.stderr
 
     (recipe_dir / "broken").unlink()
-    again = run_recipe(*both, PYTHONPATH=shim)
+    again = run(*both)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "1 of 2 job(s) are done already" in again.stdout
     assert len(calls.read_text().split()) == 3 + 1, "only the part that failed was run again"
@@ -86,23 +89,20 @@ def test_decoding_goes_on_and_is_scored(run_recipe: RunRecipe, recipe_dir: Path,
     model = recipe_dir / "exp/asr_x/valid.cer_ctc.ave.pth"
     shutil.copy(model, model.with_name("other"))
     model.write_bytes(b"other weights")
-    new = run_recipe("--stage", "12", "--stop_stage", "12", *options, PYTHONPATH=shim)
+    new = run("--stage", "12", "--stop_stage", "12", *options)
     assert new.returncode == 0
     assert len(calls.read_text().split()) == 4 + 3, "a new model is decoded anew"
 
     shutil.rmtree(recipe_dir / "exp/asr_x/inf/test/logdir/output.1")
-    gone = run_recipe("--stage", "12", "--stop_stage", "12", *options, PYTHONPATH=shim)
+    gone = run("--stage", "12", "--stop_stage", "12", *options)
     assert "1 of 2 job(s) are done already" in gone.stdout
     assert len(calls.read_text().split()) == 7 + 2, "a part whose output is gone is decoded again"
 
 
-def test_a_model_file_that_is_not_there_lists_those_that_are(
-    run_recipe: RunRecipe, shim: str
-) -> None:
-    done = run_recipe(
+def test_a_model_file_that_is_not_there_lists_those_that_are(run: RunRecipe) -> None:
+    done = run(
         *("--stage", "12", "--stop_stage", "12", "--asr_tag", "x"),
         *("--inference_asr_model", "valid.acc.ave.pth"),
-        PYTHONPATH=shim,
     )
     assert done.returncode == 2
     assert "choose one with --inference_asr_model: valid.cer_ctc.ave.pth" in done.stderr
@@ -119,9 +119,9 @@ sys.exit(int(pathlib.Path("status").read_text()))
 
 
 def test_stage_12_calibrates_where_the_decoding_says_auto(
-    run_recipe: RunRecipe, recipe_dir: Path, shim: str
+    run: RunRecipe, recipe_dir: Path, stand_ins: Path
 ) -> None:
-    (Path(shim) / "espnet_layerskip" / "cli.py").write_text(CALIBRATE, encoding="utf-8")
+    (stand_ins / "espnet_layerskip.cli.py").write_text(CALIBRATE, encoding="utf-8")
     config, status = recipe_dir / "conf" / "decode.yaml", recipe_dir / "status"
     config.parent.mkdir()
     config.write_text("decoder_type: greedy\nblank_threshold: auto  # calibrated\n")
@@ -129,7 +129,7 @@ def test_stage_12_calibrates_where_the_decoding_says_auto(
     options = ["--stage", "12", "--stop_stage", "12", "--asr_tag", "x", "--inference_nj", "1"]
     options += ["--inference_config", "conf/decode.yaml", "--max_wer_increase", "2.5"]
     status.write_text("0")
-    done = run_recipe(*options, PYTHONPATH=shim)
+    done = run(*options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (recipe_dir / "calibrations").read_text() == (
         "calibrate --if-needed --allow-seen-data --exp exp/asr_x "
@@ -140,35 +140,33 @@ def test_stage_12_calibrates_where_the_decoding_says_auto(
     assert len((recipe_dir / "calls").read_text().split()) == 3
 
     status.write_text("3")
-    nothing = run_recipe(*options, PYTHONPATH=shim)
+    nothing = run(*options)
     assert nothing.returncode == 0, "off is an answer too"
     assert "nothing is shown to keep the budget" in nothing.stdout
     assert len((recipe_dir / "calls").read_text().split()) == 6, "decoded anew: another setting"
 
     status.write_text("2")
-    failed = run_recipe(*options, PYTHONPATH=shim)
+    failed = run(*options)
     assert failed.returncode == 2
     assert "calibration failed with status 2" in failed.stderr
 
-    fixed = run_recipe(*options, "--inference_args", "--blank_threshold 0.9", PYTHONPATH=shim)
+    fixed = run(*options, "--inference_args", "--blank_threshold 0.9")
     assert fixed.returncode == 0, "an argument wins over the configuration"
     assert len((recipe_dir / "calibrations").read_text().splitlines()) == 3
 
     status.write_text("0")
     shutil.copytree(recipe_dir / "dump/raw/dev", recipe_dir / "dump/raw/other")
-    apart = run_recipe(*options, "--calibration_set", "other", PYTHONPATH=shim)
+    apart = run(*options, "--calibration_set", "other")
     assert apart.returncode == 0, apart.stdout + apart.stderr
     call = (recipe_dir / "calibrations").read_text().splitlines()[-1]
     assert "--data dump/raw/other" in call
     assert "--allow-seen-data" not in call
 
 
-def test_shifted_copies_are_made_decoded_and_scored(
-    run_recipe: RunRecipe, recipe_dir: Path, shim: str
-) -> None:
+def test_shifted_copies_are_made_decoded_and_scored(run: RunRecipe, recipe_dir: Path) -> None:
     options = ["--stage", "12", "--stop_stage", "13", "--asr_tag", "x", "--inference_tag", "inf"]
     options += ["--inference_nj", "1", "--shifts", "gain-20 speed1.1"]
-    done = run_recipe(*options, PYTHONPATH=shim)
+    done = run(*options)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("test", "test_gain-20", "test_speed1.1"):
         assert (recipe_dir / f"exp/asr_x/inf/{name}/score_wer").is_dir(), name
@@ -180,18 +178,16 @@ def test_shifted_copies_are_made_decoded_and_scored(
     assert samples == [4800, 4800, 4364]
 
 
-def test_language_models_go_to_decoders_that_use_them(
-    run_recipe: RunRecipe, recipe_dir: Path, shim: str
-) -> None:
+def test_language_models_go_to_decoders_that_use_them(run: RunRecipe, recipe_dir: Path) -> None:
     options = ["--stage", "12", "--stop_stage", "12", "--asr_tag", "x", "--inference_nj", "1"]
     options += ["--use_lm", "true", "--use_ngram", "true"]  # neither is there
-    greedy = run_recipe(*options, "--inference_args", "--decoder greedy", PYTHONPATH=shim)
+    greedy = run(*options, "--inference_args", "--decoder greedy")
     assert greedy.returncode == 0, greedy.stdout + greedy.stderr
     assert "decoder greedy: language models that it cannot use are left out" in greedy.stdout
     [found] = recipe_dir.glob("exp/asr_x/*/test/text")
     assert "lm_" not in str(found.relative_to(recipe_dir))
     assert "gram" not in str(found.relative_to(recipe_dir))
-    search = run_recipe(*options[:-4], "--use_ngram", "true", PYTHONPATH=shim)
+    search = run(*options[:-4], "--use_ngram", "true")
     assert search.returncode == 2
     assert "ESPnet's search takes an n-gram over tokens: --ngram_unit token" in search.stderr
 
@@ -225,10 +221,10 @@ def test_which_threshold_a_decoding_is_told(
     assert done.stdout.splitlines() == expected
 
 
-def test_stage_14_packs_the_calibration(run_recipe: RunRecipe, recipe_dir: Path, shim: str) -> None:
+def test_stage_14_packs_the_calibration(run: RunRecipe, recipe_dir: Path) -> None:
     (recipe_dir / "exp/asr_x/calibration.json").write_text("{}", encoding="utf-8")
     options = ["--stage", "14", "--stop_stage", "14", "--asr_tag", "x", "--feats_normalize", "none"]
-    done = run_recipe(*options, PYTHONPATH=shim)
+    done = run(*options)
     assert done.returncode == 0, done.stdout + done.stderr
     with zipfile.ZipFile(recipe_dir / "exp/asr_x/asr_x_valid.cer_ctc.ave.zip") as packed:
         assert "exp/asr_x/calibration.json" in packed.namelist()

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -49,14 +48,14 @@ pytestmark = pytest.mark.slow  # starts a process for each step
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Path:
+def demo(tmp_path: Path, python: str) -> Path:
     """Return a recipe directory whose stages only leave the files that they would make."""
     for name in ("path.sh", "utils", "local", "demo.sh"):
         (tmp_path / name).symlink_to(RECIPE / name)
     shutil.copytree(RECIPE / "conf", tmp_path / "conf")
     (tmp_path / "compare.json").write_text(json.dumps(report()))
     (tmp_path / "benchmark.json").write_text(json.dumps(benchmark()))
-    for name, text in (("run.sh", RUN_SH), ("python", PYTHON.replace("PYTHON", sys.executable))):
+    for name, text in (("run.sh", RUN_SH), ("python", PYTHON.replace("PYTHON", python))):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     return tmp_path

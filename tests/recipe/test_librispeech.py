@@ -119,7 +119,8 @@ TINY = (
     "--encoder_conf linear_units=32 --encoder_conf cnn_module_kernel=7 "
     "--encoder_conf interctc_layer_idx=[1,2] --encoder_conf gate_layer_idx=[2] "
     "--frontend_conf n_mels=20 --specaug none --batch_type unsorted --batch_size 6 "
-    "--accum_grad 1 --max_epoch 1 --num_workers 0 --use_amp false --keep_nbest_models 1"
+    "--accum_grad 1 --max_epoch 1 --num_workers 0 --use_amp false --keep_nbest_models 1 "
+    "--use_matplotlib false"
 )
 SRUN = """#!/usr/bin/env bash
 # Stands for Slurm: notes its options, and loses the node of the first decoding job once.

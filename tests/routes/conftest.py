@@ -7,6 +7,7 @@ tests' process, which has ESPnet imported. What has to start from nothing is in 
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import multiprocessing
@@ -23,6 +24,8 @@ import pytest
 import soundfile
 import torch
 import yaml
+
+from tests.support.forking_python import preload
 
 REPO = Path(__file__).resolve().parents[2]
 TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "<sos/eos>"]
@@ -63,8 +66,7 @@ class Forked:
         before: Callable[[], None] | None = None,
         stdin: Path | None = None,
     ):
-        import espnet2.tasks.asr  # noqa: F401  (once, here)
-
+        preload()  # once, here
         self.args, self.cwd, self.env = list(args), cwd, env or {}
         self.before, self.stdin = before, stdin
         self.log = cwd / f"fork{len(list(cwd.glob('fork*.log')))}.log"
@@ -74,6 +76,7 @@ class Forked:
 
     def _run(self) -> None:
         status: Any = 1
+        atexit._clear()  # what is to be done at the end of the tests
         try:
             os.chdir(self.cwd)
             os.environ.update(self.env)
@@ -96,6 +99,7 @@ class Forked:
         except BaseException:
             traceback.print_exc()
         finally:
+            atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status if isinstance(status, int) else 1)
@@ -203,6 +207,7 @@ def training(ours: bool = True, **more: Any) -> dict[str, Any]:
         "max_epoch": 1,
         "num_workers": 0,
         "num_att_plot": 0,
+        "use_matplotlib": False,  # a figure for each loss takes longer than the training
         "optim": "adam",
         "best_model_criterion": [["valid", "loss", "min"]],
     }

@@ -90,7 +90,7 @@ ${python} -m espnet2.bin.pack asr --asr_train_config ${exp}/config.yaml \\
 @pytest.fixture(scope="module")
 def done(recipe: Recipe) -> Recipe:
     """The recipe after stages 10, 11, 12 and 14."""
-    write_yaml(recipe.root / "conf/train.yaml", training())
+    write_yaml(recipe.root / "conf/train.yaml", training(use_matplotlib=True))
     decode = {"beam_size": 2, "ctc_weight": 1.0, "maxlenratio": 0.5}
     write_yaml(recipe.root / "conf/decode.yaml", decode)
     for script in (COLLECT, AGGREGATE, TRAIN, DECODE, PACK):

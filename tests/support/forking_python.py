@@ -4,6 +4,9 @@
 program that stands for ``python3``: what it is asked to run is run in a fork of that server, with
 its own arguments, directory, environment and streams. What has to start from nothing is tested
 elsewhere (test_launcher.py, test_transcribe_scale.py).
+
+``STAND_INS=DIR`` in its environment: where ``-m MODULE`` is asked for and DIR/MODULE.py is there,
+that is run in the module's place.
 """
 
 from __future__ import annotations
@@ -65,13 +68,23 @@ def forking_python(directory: Path) -> Iterator[Path]:
         server.communicate()
 
 
+def preload() -> None:
+    """Import what a training and a decoding import late: seconds, in each fork otherwise."""
+    import librosa
+    import torch._dynamo  # noqa: F401  (PyTorch's optimizers)
+
+    import espnet_layerskip.inference.speech2text
+    import espnet_layerskip.training.task  # noqa: F401
+
+    librosa.filters.mel(sr=16000, n_fft=512, n_mels=20)  # and Numba
+
+
 def serve(address: str) -> None:
     """Import what the programs of a recipe import, then fork for each call."""
     from espnet_layerskip._late_imports import start_sooner
 
     start_sooner()
-    import espnet_layerskip.training.task  # noqa: F401
-
+    preload()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
@@ -138,6 +151,9 @@ def run(args: list[str], cwd: str, env: dict[str, str]) -> int:
             args = args[1:]
         here = cwd if args[0] in ("-m", "-c") else str(Path(args[0]).resolve().parent)
         sys.path.insert(0, here)
+        stand_in = Path(env.get("STAND_INS", ""), f"{args[1]}.py") if args[0] == "-m" else None
+        if stand_in is not None and "STAND_INS" in env and stand_in.is_file():
+            args = [str(stand_in), *args[2:]]
         if args[0] == "-m":
             sys.argv = args[1:]
             runpy.run_module(args[1], run_name="__main__", alter_sys=True)

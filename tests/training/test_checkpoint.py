@@ -115,3 +115,15 @@ def test_weights_that_are_not_finite_are_named(tmp_path, value):
     with pytest.raises(ValueError, match=r"m.pth holds .* not finite \(encoder.weight\)"):
         load_checkpoint(model, save(tmp_path, state))
     assert torch.equal(model.encoder.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {k: v.int() for k, v in state.items()}, "whole numbers in the place"),
+        (lambda state: dict(enumerate(state.values())), "does not hold a state dict"),
+    ],
+)
+def test_weights_of_another_kind_are_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(Model(), save(tmp_path, change(Model().state_dict())))

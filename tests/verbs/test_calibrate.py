@@ -55,7 +55,7 @@ def sweep(monkeypatch):
                 hyps = dict.fromkeys(hyps, "")
             flops = 100 if one.full_depth else known.flops(one.blank_threshold)
             flops += sum(one.spike_extension)
-            out.append(Decoded(hyps, SkipCount(10, 5, 30, 40), flops, 1.0))
+            out.append(Decoded(hyps, SkipCount(10, 5, 30, 40), flops))
         return out
 
     monkeypatch.setattr(engine, "decode", decode)
@@ -349,7 +349,7 @@ def test_a_real_sweep_of_a_real_model(exp, data_dir, capsys, monkeypatch):
     monkeypatch.setattr("espnet_layerskip.evaluation.grid.EXTENSIONS", ((0, 0),))
     options = ("--allow-point-estimate", "--metric", "cer", "--num-threads", 1)
     assert calibrate(exp, data_dir, 1000, *options) == 0
-    assert "8 of 8 utterances" in capsys.readouterr().err
+    assert "decoding 8 utterances of" in capsys.readouterr().err
     found = json.loads((exp / "calibration.json").read_text())
     flops = [row["encoder_flops"] for row in found["sweep"]]
     assert found["chosen"]["encoder_flops"] == min(flops) < found["full_depth"]["encoder_flops"]
@@ -360,14 +360,16 @@ def test_bad_input(exps, exp, data_dir, tmp_path, capsys):
     (tmp_path / "model.zip").touch()
     for args, message in (
         ((exp, data_dir, 0), "--max-wer-increase must be above 0"),
-        ((exp, data_dir, "nan"), "--max-wer-increase must be above 0"),
         ((exp, data_dir, 1, "--shifts", "echo"), "shift 'echo' is not known"),
         ((exp, data_dir, 1, "--num-threads", 0), "--num-threads must be at least 1"),
         ((tmp_path / "model.zip", data_dir), "calibrate the experiment directory, then pack"),
         ((tmp_path / "none", data_dir), "neither an experiment directory"),
-        ((exp, tmp_path), "no such data directory, or no wav.scp in it"),
+        ((exp, tmp_path), "wav.scp missing; found"),
         ((exps["stock"], data_dir), "its encoder, ConformerEncoder, has no gate"),
     ):
         assert calibrate(*args, shifts=None) == 2
         assert message in capsys.readouterr().err
     assert not (exp / "calibration.json").exists()
+    with pytest.raises(SystemExit):
+        calibrate(exp, data_dir, "nan")
+    assert "--max-wer-increase: a finite number is needed" in capsys.readouterr().err

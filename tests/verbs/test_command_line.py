@@ -2,6 +2,7 @@
 
 import errno
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from espnet_layerskip import cli
 from espnet_layerskip.cli import VERBS, get_parser, main
+from espnet_layerskip.verbs.command_line import check_output
 
 
 def refused(capsys, *args):
@@ -129,3 +131,44 @@ def test_ctrl_c_has_a_status_of_its_own(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         cli.command()
     assert end.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("transcribe --model m --num-threads 100000 a", "at most 1024 is possible, but got 100000"),
+        ("transcribe --model m --beam-size 99999999999 a", "but got 99999999999"),
+        ("benchmark --model m --lm-weight nan", "a finite number is needed, but got nan"),
+    ],
+)
+def test_numbers_that_no_library_takes(capsys, words, message):
+    assert message in refused(capsys, *words.split())
+
+
+def test_a_closed_stdout_and_a_signal_end_the_command(monkeypatch, capsys):
+    def hang_up():
+        signal.raise_signal(signal.SIGHUP)
+
+    monkeypatch.setattr(cli, "main", hang_up)
+    monkeypatch.setattr(cli, "start_sooner", lambda check_types: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.command()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert end.value.code == 128 + signal.SIGHUP
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as end:
+        cli.command()
+    assert end.value.code == 2
+    assert "standard output is closed" in capsys.readouterr().err
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path):
+    (tmp_path / "a.wav").write_text("x")
+    (tmp_path / "link").symlink_to("a.wav")
+    with pytest.raises(ValueError, match="--stats .*link is an input, and would be lost"):
+        check_output("--stats", tmp_path / "link", ["none", "\0", tmp_path / "a.wav"])
+    check_output("--stats", tmp_path / "b", [tmp_path / "a.wav", tmp_path / "b"])

@@ -102,3 +102,14 @@ def test_compare_exps_without_a_result(data_dir, tmp_path):
         )
     with pytest.raises(ValueError, match="nothing to compare"):
         compare_exps.main(["--data", str(data_dir), "--output", str(tmp_path)])
+
+
+def test_an_output_that_cannot_be_is_refused_at_once(data_dir, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for output, options, message in (
+        (tmp_path / "file", (), "file cannot be made (File exists)"),
+        (tmp_path / "new", ("--repeats", "-1"), "--repeats must be 0 or more"),
+    ):
+        command = ["compare", "--exp", "none", "--data", str(data_dir), "--output", str(output)]
+        assert main([*command, *options]) == 2
+        assert message in capsys.readouterr().err

@@ -13,13 +13,14 @@ from espnet_layerskip.cli import main
 from espnet_layerskip.evaluation import retrofit as judge
 from espnet_layerskip.evaluation import retrofit_model, retrofit_teacher
 from espnet_layerskip.evaluation.retrofit_model import CHECKPOINT
+from espnet_layerskip.files import write_text
 from espnet_layerskip.inference.calibration import read_calibration
 from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.method.settings import OFF, SkipSettings
 from espnet_layerskip.parallel import map_chunks
 from espnet_layerskip.training import retrofit as training
 from espnet_layerskip.training.task import LayerSkipASRTask
-from espnet_layerskip.verbs.retrofit import default_rate
+from espnet_layerskip.verbs.retrofit import begin, default_rate
 from tests.support.chunk_functions import die_once
 from tests.support.experiments import make_experiment
 
@@ -343,3 +344,21 @@ def test_the_packed_model_works_elsewhere(stock, data_dir, tmp_path, monkeypatch
     for model in (tmp_path / output, elsewhere):
         wav = next(data_dir.glob("*.wav"))
         assert main(["transcribe", "--model", str(model), str(wav)]) == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"question": {}}', '{"question": 1, "files": []}'])
+def test_a_damaged_record_is_named(tmp_path, content):
+    (tmp_path / "retrofit.json").write_text(content)
+    for force in (False, True):
+        with pytest.raises(ValueError, match=r"retrofit.json is damaged"):
+            begin(tmp_path, {}, force)
+
+
+def test_a_record_removes_nothing_elsewhere(tmp_path):
+    output = tmp_path / "output"
+    write_text(output / "retrofit.json", '{"question": {}, "files": ["../kept", "gone"]}')
+    for path in (tmp_path / "kept", output / "gone"):
+        path.touch()
+    assert begin(output, {}, force=True) is None
+    assert (tmp_path / "kept").exists()
+    assert not (output / "gone").exists()

@@ -377,3 +377,37 @@ def test_stdout_of_the_process_holds_nothing_else(models, corpus, lines):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stats", "a.wav"], "--stats a.wav is an input, and would be lost"),
+        (["--times", "x", "--stats", "./x"], "--stats and --times would both be ./x"),
+        (["--output-dir", ".", "--stats", "a.txt"], "a would be written to a.txt, which is"),
+        (["--ngram-weight", "0.5"], "ngram_weight is of no use to decoder_type greedy"),
+        (["--beam-size", "4"], "beam_size is of no use to decoder_type greedy"),
+        (["--drop-threshold", "0.9"], "drop_threshold is of no use to decoder_type greedy"),
+        (["--ctc-weight", "0.3"], "ctc_weight is of no use to decoder_type greedy"),
+        (["--segment-size", "off", "--hop-size", "5"], "--hop-size is of no use"),
+        (["--confidence-temperature", "2"], "is of no use to --format text"),
+        (["--allow-pipes"], "--allow-pipes is for the paths of a table"),
+    ],
+)
+def test_what_would_be_lost_or_has_no_effect(
+    models, corpus, capsys, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    content = Path(corpus.files[0]).read_bytes()
+    Path("a.wav").write_bytes(content)
+    assert transcribe(models, *options, "a.wav") == 2
+    assert message in capsys.readouterr().err
+    assert Path("a.wav").read_bytes() == content
+
+
+def test_times_of_an_earlier_call_stay_until_there_are_others(models, corpus, tmp_path):
+    times = tmp_path / "t.ctm"
+    times.write_text("of yesterday\n")
+    assert transcribe(models, corpus.files[0], "--times", times, "--decoder", "ngram",
+                      "--lexicon", corpus.files[0]) == 2  # fmt: skip
+    assert times.read_text() == "of yesterday\n"

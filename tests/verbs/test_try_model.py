@@ -94,6 +94,7 @@ def test_an_encoder_that_cannot_be_served(stock_exps, data_dir, tmp_path, capsys
         (["--gates", "x"], "gates must be layer numbers"),
         (["--gates", "4"], "gates must be layers between 1 and 3"),
         (["--output", "/no/such/place/x.json"], "there is no such directory"),
+        (["--output", "."], "is a directory: name a file"),
     ],
 )
 def test_wrong_calls(stock_exps, data_dir, capsys, options, message):

@@ -59,10 +59,7 @@ class Panel(NamedTuple):
     """Where axes lie in a figure, in points from its top left corner, and what they show.
 
     Attributes:
-        left: Of the axes, as are the next three.
-        top: See left.
-        right: See left.
-        bottom: See left.
+        left, top, right, bottom: Of the axes.
         x: Data at the left and at the right edge.
         y: Data at the bottom and at the top edge.
     """

@@ -49,21 +49,6 @@ def compare_texts(traces: Sequence[Trace]) -> list[Change]:
     )
 
 
-def find_changes(traces: Sequence[Trace]) -> list[Change]:
-    """Return the changed utterances, the most damaged first."""
-    changed = [t for t in traces if words(t.text_on) != words(t.text_off)]
-    return compare_texts(changed)
-
-
-def confusion(traces: Sequence[Trace]) -> dict[tuple[bool, bool], int]:
-    """Return the number of utterances by (right with skipping off, right with skipping on)."""
-    table = {(off, on): 0 for off in (True, False) for on in (True, False)}
-    for trace in traces:
-        ref = words(trace.ref)
-        table[words(trace.text_off) == ref, words(trace.text_on) == ref] += 1
-    return table
-
-
 def marked_words(ref: str, hyp: str) -> list[tuple[str, bool]]:
     """Return the words of a transcript, each with whether it is wrong; "*" is a missing one.
 

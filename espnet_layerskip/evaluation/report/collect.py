@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,12 @@ from typing import Any
 from espnet_layerskip.evaluation.cache import DecodingCache
 from espnet_layerskip.evaluation.compare import Comparison
 from espnet_layerskip.evaluation.environment import environment_record, finish_record
-from espnet_layerskip.evaluation.experiment import Experiment
-from espnet_layerskip.evaluation.flops import count_flops
-from espnet_layerskip.evaluation.inputs import Speech, spread_over_durations
-from espnet_layerskip.evaluation.report.changes import WORSE, find_changes
+from espnet_layerskip.evaluation.experiment import Experiment, read_config
+from espnet_layerskip.evaluation.flops import counted
+from espnet_layerskip.evaluation.inputs import Speech, located, spread_over_durations
+from espnet_layerskip.evaluation.report.changes import UNCHANGED, WORSE, compare_texts
 from espnet_layerskip.evaluation.report.sweep import (
     Point,
-    failures,
     measured_settings,
     points_of,
     sweep_rows,
@@ -32,8 +31,7 @@ from espnet_layerskip.evaluation.report.traces import (
 from espnet_layerskip.evaluation.report.training_history import History, load_history
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.evaluation.timing import MIN_REPEATS
-from espnet_layerskip.files import read_yaml
-from espnet_layerskip.inference.pretrained import MODEL_FILES, find_model, is_model_tag
+from espnet_layerskip.inference.pretrained import MODEL_FILES
 from espnet_layerskip.method.settings import OFF
 
 TEST_SET = "test"  # the recipe's dump/raw/test
@@ -88,7 +86,6 @@ def collect(
     model_file: str | None = None,
     utt_ids: Sequence[str] = (),
     num_threads: int = 1,
-    log: Callable[[str], object] = print,
 ) -> Material:
     """Decode, trace and time.
 
@@ -100,7 +97,6 @@ def collect(
         model_file: Checkpoint name of ``exp`` and the others.
         utt_ids: Utterances to show; empty = a few informative ones.
         num_threads: PyTorch threads while timing.
-        log: Takes lines about the progress.
 
     Raises:
         ValueError: For an experiment, data or utterance that cannot be used.
@@ -108,14 +104,14 @@ def collect(
     environment = environment_record()
     config = check_experiment(exp, model_file)
     data_dir = data_dir or find_data(Path(exp), config)
-    comparison = Comparison(data_dir, DecodingCache(cache_dir), model_file, log)
+    comparison = Comparison(data_dir, DecodingCache(cache_dir), model_file)
     experiment, data = comparison.load(str(exp)), comparison.data
     speech = {s.utt_id: s for s in data.speech}
     if unknown := sorted(set(utt_ids) - set(speech)):
         some = ", ".join(list(speech)[:3])
         raise ValueError(f"--utt-id {unknown[0]} is not in {data_dir} (it has {some} ...)")
     rows = sweep_rows(str(exp), experiment.settings, experiment.encoder.gate_layer_idx, others)
-    log(f"tracing {len(speech)} utterances")
+    print(f"tracing {len(speech)} utterances")
     traces = trace_test_set(experiment, data)
     traced = {trace.utt_id for trace in traces}
     if short := [utt for utt in utt_ids if utt not in traced]:
@@ -132,7 +128,7 @@ def collect(
         traces=traces,
         examples=examples,
         points=points,
-        failures=failures(results),
+        failures=[f"{r.row.name}: {r.failure}" for r in results if not r.seeds],
         history=load_history(Path(exp), config.get("max_epoch")),
         environment=finish_record(environment),
         num_timed=min(NUM_TIMED, len(traces)),
@@ -151,8 +147,8 @@ def _stem_share(experiment: Experiment, speech: Sequence[Speech]) -> float:
     for one in spread_over_durations(speech, NUM_COUNTED):
         batch = full.batch([one])
         full.encode(batch)  # what is computed once does not count
-        stem += count_flops(partial(full.subsample, batch))
-        total += count_flops(partial(full.encode, batch))
+        stem += counted(partial(full.subsample, batch))[1]
+        total += counted(partial(full.encode, batch))[1]
     return stem / total
 
 
@@ -171,7 +167,7 @@ def choose(traces: Sequence[Trace], utt_ids: Sequence[str]) -> list[tuple[Trace,
         (ordered[0], "The fewest frames skipped."),
         (ordered[-1], "The most frames skipped."),
     ]
-    if changes := find_changes(traces):
+    if changes := [c for c in compare_texts(traces) if c.effect != UNCHANGED]:
         damaged = changes[0].effect == WORSE
         why = "Skipping damaged its text." if damaged else "Skipping changed its text."
         wanted.insert(0, (changes[0].trace, why))
@@ -216,28 +212,15 @@ def check_experiment(exp: str | Path, model_file: str | None = None) -> dict[str
         ValueError: If it is no experiment, has no gate or no averaged checkpoint yet; says
             what to do.
     """
-    tag, exp = str(exp), Path(exp)
-    config_file = exp / "config.yaml"
-    packed = (
-        exp.is_file() or (exp / "meta.yaml").is_file() or (not exp.exists() and is_model_tag(tag))
-    )
-    if not packed and not config_file.is_file():
-        raise ValueError(
-            f"{exp} is not an experiment: there is no {config_file}; train it first (stage 11 of "
-            "the recipe), or name the folder that the training wrote, a packed zip or a model tag"
-        )
-    if packed:
-        files = find_model(tag, model_file)  # holds what was unpacked
-        config_file = files.train_config
-    config = read_yaml(config_file)
+    config, exp = read_config(exp, model_file), Path(exp)
     if not (config.get("encoder_conf") or {}).get("gate_layer_idx"):
         raise ValueError(
             f"{exp} has encoder: {config.get('encoder')} without a gate, so there is nothing to "
             "report on: give it as --compare, and an experiment with gate_layer_idx as --exp (a "
             "stock model gets a gate by python -m espnet_layerskip.recipe.add_gate)"
         )
-    has_model = packed or any(any(exp.glob(name)) for name in MODEL_FILES)
-    if model_file is None and not has_model and (exp / "checkpoint.pth").is_file():
+    interrupted = model_file is None and (exp / "checkpoint.pth").is_file()
+    if interrupted and not any(any(exp.glob(name)) for name in MODEL_FILES):
         epochs = sorted(p.name for p in exp.glob("*epoch.pth"))
         raise ValueError(
             f"{exp}: the training was interrupted, it has no averaged checkpoint yet. Start stage "
@@ -256,10 +239,9 @@ def find_data(exp: Path, config: dict[str, Any]) -> Path:
     looked = []
     for entry in config.get("valid_data_path_and_name_and_type") or []:
         data_dir = Path(entry[0]).parent.parent / TEST_SET
-        absolute = exp.resolve()
-        for root in (Path(), absolute, *absolute.parents):
-            if (root / data_dir / "wav.scp").is_file():
-                return root / data_dir
+        table = Path(located(str(data_dir / "wav.scp"), exp.resolve() / "config.yaml"))
+        if table.is_file():
+            return table.parent
         looked.append(str(data_dir))
     where = f" (looked for {', '.join(sorted(set(looked)))})" if looked else ""
     raise ValueError(

@@ -127,12 +127,6 @@ def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
     """Return Spearman's rank correlation; None where it is not defined."""
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
+    from scipy.stats import spearmanr
 
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks; equal values share their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks: np.ndarray = ((ends - counts + ends - 1) / 2.0)[inverse]
-    return ranks
+    return float(spearmanr(x, y).statistic)

@@ -10,7 +10,13 @@ from typing import Any
 from espnet_layerskip.evaluation.report.canvas import Drawing
 from espnet_layerskip.evaluation.report.changes import marked_words
 from espnet_layerskip.evaluation.report.collect import Material
-from espnet_layerskip.evaluation.report.sweep import OFF_KIND, ON_KIND, Point, measured_settings
+from espnet_layerskip.evaluation.report.sweep import (
+    OFF_KIND,
+    ON_KIND,
+    Point,
+    measured_settings,
+    sweep_lines,
+)
 from espnet_layerskip.evaluation.report.traces import Trace, Variant
 from espnet_layerskip.evaluation.report.utterance_figure import VEIL_TOP, levels_of, shown
 
@@ -29,7 +35,7 @@ def page_data(material: Material, drawings: Sequence[Drawing]) -> dict[str, Any]
         "veil_top": VEIL_TOP,
         "settings": [_setting(p, off, material.points) for p in chosen],
         "configured": next((i for i, p in enumerate(chosen) if p.kind == ON_KIND), 0),
-        "lines": _lines(chosen),
+        "lines": _lines(material.points),
         "utterances": {
             drawing.name: _utterance(trace, drawing, material.variants.get(trace.utt_id, ()))
             for (trace, _), drawing in examples
@@ -43,17 +49,14 @@ def as_json(data: dict[str, Any]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _lines(chosen: Sequence[Point]) -> list[dict[str, Any]]:
-    """Return for each extension the numbers of its settings, by rising threshold."""
+def _lines(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return for each extension the numbers of its settings, by rising threshold, off the last."""
     found: list[dict[str, Any]] = []
     start = 0
-    for i, point in enumerate(chosen):
-        if point.kind == OFF_KIND:
-            extension = chosen[start].settings.spike_extension or (0, 0)
-            found.append(
-                {"name": f"{extension[0]},{extension[1]}", "settings": [*range(start, i + 1)]}
-            )
-            start = i + 1
+    for (left, right), line in sweep_lines(points).items():
+        end = start + len(line) + 1
+        found.append({"name": f"{left},{right}", "settings": [*range(start, end)]})
+        start = end
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+FONT_SIZE = 8.0  # points
 GAP = 9.0  # points from the middle of a marker to its label
 PAD = 0.15  # of the font size, around a label: browsers give a line more room than its ink takes
 # Where a label may lie beside its point: to the right, left, above, below, then between these.
@@ -21,8 +22,7 @@ class Label(NamedTuple):
     """A label that is wanted.
 
     Attributes:
-        x: Of its point, in data.
-        y: Of its point, in data.
+        x, y: Of its point, in data.
         text: What is written.
         color: Of the text.
     """
@@ -33,7 +33,7 @@ class Label(NamedTuple):
     color: str
 
 
-def place_labels(ax: Any, labels: Sequence[Label], fontsize: float = 8.0) -> list[Label]:
+def place_labels(ax: Any, labels: Sequence[Label]) -> list[Label]:
     """Write labels beside their points, the first ones first; return those without room.
 
     A label keeps clear of all points, of the labels before it and of the edges of the axes. A
@@ -43,21 +43,20 @@ def place_labels(ax: Any, labels: Sequence[Label], fontsize: float = 8.0) -> lis
     Args:
         ax: The axes.
         labels: The more important ones first.
-        fontsize: In points.
     """
     figure = ax.figure
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
     scale = figure.dpi / 72.0
     at = np.asarray(ax.transData.transform([(one.x, one.y) for one in labels]))
-    half, pad = 3.5 * scale, PAD * fontsize * scale
+    half, pad = 3.5 * scale, PAD * FONT_SIZE * scale
     taken = [(x - half, y - half, x + half, y + half) for x, y in at]
     edges = ax.get_window_extent(renderer)
     left_out = []
     for (x, y), label in zip(at, labels, strict=True):
         text = ax.annotate(
             *(label.text, (label.x, label.y), (0, 0)),
-            textcoords="offset points", fontsize=fontsize, color=label.color,
+            textcoords="offset points", fontsize=FONT_SIZE, color=label.color,
         )  # fmt: skip
         box = text.get_window_extent(renderer)
         size = box.width + 2 * pad, box.height + 2 * pad
@@ -80,7 +79,7 @@ def place_labels(ax: Any, labels: Sequence[Label], fontsize: float = 8.0) -> lis
         x0, y0, *_ = place
         ax.annotate(
             *(label.text, (label.x, label.y), ((x0 + pad - x) / scale, (y0 + pad - y) / scale)),
-            textcoords="offset points", fontsize=fontsize, color=label.color,
+            textcoords="offset points", fontsize=FONT_SIZE, color=label.color,
             arrowprops=_line(label.color) if reach > 1.0 else None, ha="left", va="bottom",
         )  # fmt: skip
     return left_out

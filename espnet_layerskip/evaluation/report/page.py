@@ -6,7 +6,8 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from espnet_layerskip.evaluation.report.changes import (
     UNCHANGED,
     WORSE,
     compare_texts,
-    confusion,
     marked_words,
 )
 from espnet_layerskip.evaluation.report.collect import Material
@@ -31,14 +31,13 @@ from espnet_layerskip.evaluation.report.sweep import (
     OFF_NAME,
     ON_NAME,
     STOCK_KIND,
-    Point,
     in_words,
 )
 from espnet_layerskip.evaluation.report.templates import render_page
 from espnet_layerskip.evaluation.report.traces import log_mel
 from espnet_layerskip.evaluation.report.training_figure import draw_training
 from espnet_layerskip.evaluation.report.utterance_figure import draw_utterance
-from espnet_layerskip.evaluation.report.why import Step, explain
+from espnet_layerskip.evaluation.report.why import explain
 from espnet_layerskip.evaluation.scoring import MAX_WER_POINTS
 from espnet_layerskip.evaluation.tables import over_seeds
 from espnet_layerskip.evaluation.verdict import verdict
@@ -46,6 +45,15 @@ from espnet_layerskip.evaluation.verdict import verdict
 AUDIO_BYTES = 2_000_000  # of audio in the page; the page says where it is left out
 WAV_BYTES = 16_000  # FLAC below this is given as WAV: Chromium cannot seek in FLAC of some KB
 MAX_UNCHANGED = 200  # transcripts in the page that skipping did not change
+# The buttons above the transcripts: what they say, and what they let through.
+FILTERS = [
+    ("changed", [WORSE, SAME, BETTER]),
+    ("worse", [WORSE]),
+    ("better", [BETTER]),
+    ("as many errors", [SAME]),
+    ("unchanged", [UNCHANGED]),
+    ("all", [WORSE, SAME, BETTER, UNCHANGED]),
+]
 
 
 def draw_all(material: Material, command: str) -> list[Drawing]:
@@ -81,6 +89,8 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
 
     points = {point.name: point for point in material.points}
     off, on = points[OFF_NAME], points.get(ON_NAME)
+    trace = material.traces[0]
+    gates = [gate.layer_idx for gate in trace.gates]
     texts = compare_texts(material.traces)
     changed = [c for c in texts if c.effect != UNCHANGED]
     unchanged = [c for c in texts if c.effect == UNCHANGED]
@@ -94,18 +104,18 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
         on=on,
         stock=next((p for p in material.points if p.kind == STOCK_KIND), None),
         verdict=verdict([p.record for p in material.points]),
-        why=_why(material, on, off) if on else [],
+        why=explain(on, off, gates, trace.num_layers, material.stem_share) if on else [],
         examples=list(zip(material.examples, drawings, strict=False)),
         drawings={d.name: d for d in drawings},
         changes=changed,
         texts=[*changed, *unchanged[:MAX_UNCHANGED]],
         left_out=max(0, len(unchanged) - MAX_UNCHANGED),
-        filters=_filters(),
-        right=confusion(material.traces),
+        filters=FILTERS,
+        right=Counter((c.errors_off == 0, c.errors_on == 0) for c in texts),
         environment=[line.removeprefix("- ") for line in describe(material.environment)],
         max_wer_points=MAX_WER_POINTS,
         usual_width=WIDTH,
-        audio_source=_AudioSources(AUDIO_BYTES),
+        audio_source=_audio_sources(AUDIO_BYTES),
         in_words=in_words,
         inline_svg=lambda drawing: Markup(inline_svg(drawing)),
         marked_words=marked_words,
@@ -116,44 +126,20 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
     )
 
 
-def _why(material: Material, on: Point, off: Point) -> list[Step]:
-    trace = material.traces[0]
-    gates = [gate.layer_idx for gate in trace.gates]
-    return explain(on, off, gates, trace.num_layers, material.stem_share)
+def _audio_sources(left: int) -> Callable[[Speech], str | None]:
+    """Return what gives speech as a data URI; None from where it is more than so many bytes."""
 
-
-def _filters() -> list[tuple[str, list[str]]]:
-    """Return the buttons above the transcripts: what they say, and what they let through."""
-    changed = [WORSE, SAME, BETTER]
-    return [
-        ("changed", changed),
-        ("worse", [WORSE]),
-        ("better", [BETTER]),
-        ("as many errors", [SAME]),
-        ("unchanged", [UNCHANGED]),
-        ("all", [*changed, UNCHANGED]),
-    ]
-
-
-class _AudioSources:
-    """Gives out audio for the page, until there is enough of it.
-
-    Args:
-        limit: In bytes.
-    """
-
-    def __init__(self, limit: int):
-        self.left = limit
-
-    def __call__(self, speech: Speech) -> str | None:
-        """Return the samples as a data URI; None if they are too much."""
+    def source(speech: Speech) -> str | None:
+        nonlocal left
         kind, data = "flac", _encoded(speech, "FLAC")
         if len(data) < WAV_BYTES:
             kind, data = "wav", _encoded(speech, "WAV")
-        if len(data) > self.left:
+        if len(data) > left:
             return None
-        self.left -= len(data)
+        left -= len(data)
         return f"data:audio/{kind};base64,{base64.b64encode(data).decode()}"
+
+    return source
 
 
 def _encoded(speech: Speech, form: str) -> bytes:

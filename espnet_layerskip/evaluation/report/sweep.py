@@ -11,9 +11,9 @@ from typing import Any
 from espnet_layerskip.evaluation.compare import RowResult
 from espnet_layerskip.evaluation.compare_report import compare_records
 from espnet_layerskip.evaluation.grid import THRESHOLDS, grid
-from espnet_layerskip.evaluation.rows import Row, check_names, experiment_rows
+from espnet_layerskip.evaluation.rows import Row, check_names, experiment_rows, standard_rows
 from espnet_layerskip.evaluation.scoring import MAX_WER_POINTS, Interval, paired_bootstrap
-from espnet_layerskip.method.settings import OFF, SkipSettings
+from espnet_layerskip.method.settings import SkipSettings
 
 SWEPT = THRESHOLDS[::2]  # fewer than calibrate tries: here every row is timed as well
 OFF_NAME, ON_NAME = "skipping off", "skipping on"
@@ -89,10 +89,7 @@ def sweep_rows(
     Raises:
         ValueError: If another experiment cannot be read or two rows have the same name.
     """
-    rows = [Row(OFF_NAME, (exp,), OFF), Row(ON_NAME, (exp,))]
-    for layer in exits:
-        stopped = SkipSettings(blank_threshold=1.0, exit_layer=layer)
-        rows.append(Row(f"stopped at layer {layer}", (exp,), stopped))
+    rows = standard_rows((exp,), exits)
     rows += [Row(in_words(s), (exp,), s) for s in grid(stored, SWEPT) if s.over(stored) != stored]
     for spec in others:
         rows += experiment_rows(spec)
@@ -100,7 +97,7 @@ def sweep_rows(
 
 
 def points_of(results: Sequence[RowResult], exp: str, audio_seconds: float) -> list[Point]:
-    """Return a point for every row that was measured; see `failures` for the others.
+    """Return a point for every row that was measured.
 
     Raises:
         ValueError: If skipping off failed: everything is compared with it.
@@ -132,11 +129,6 @@ def points_of(results: Sequence[RowResult], exp: str, audio_seconds: float) -> l
             )
         )
     return points
-
-
-def failures(results: Sequence[RowResult]) -> list[str]:
-    """Return a line for every row that could not be measured."""
-    return [f"{r.row.name}: {r.failure}" for r in results if not r.seeds]
 
 
 def sweep_lines(points: Sequence[Point]) -> dict[tuple[int, int], list[Point]]:

@@ -6,14 +6,11 @@ The one module that imports jinja2, and only when something is rendered: it is a
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from typing import Any
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     return Environment(
@@ -27,7 +24,7 @@ def _environment() -> Environment:
 
 def render_page(**values: Any) -> str:
     """Return the page; every value but ``Markup`` is escaped."""
-    return _environment().get_template("report.html.j2").render(values).lstrip()
+    return str(_environment().get_template("report.html.j2").render(values)).lstrip()
 
 
 def caption(figure: str, **values: Any) -> str:

@@ -17,7 +17,6 @@ from espnet_layerskip.inference.posteriors import extract_features
 from espnet_layerskip.method.ctc import BLANK
 from espnet_layerskip.method.frames import Encoded
 from espnet_layerskip.method.settings import OFF, SkipSettings
-from espnet_layerskip.method.trace import SkipTrace
 
 Spike = tuple[int, str, float]
 """A token found: the encoder frame where it begins, its name, its highest probability."""
@@ -176,7 +175,8 @@ def _trace(on: System, off: System, look: System, speech: Speech, ref: str) -> T
         looked = look.encode(batch).trace  # where it is too short no gate has looked
         assert looked is not None
         found, whole = found or looked, looked.num_skipped() > 0
-    depth = skipped.depth(on.num_layers)[0].numpy()
+    depth, kept = skipped.depth(on.num_layers)[0].numpy(), skipped.trace
+    repeats = 0 if kept is None else int((kept.spoken_mask & ~kept.keep_mask).sum())
     thresholds = on.settings.thresholds(on.encoder.gate_layer_idx)
     gates: list[GateDecision] = []
     seen = np.ones_like(depth, bool)
@@ -192,7 +192,6 @@ def _trace(on: System, off: System, look: System, speech: Speech, ref: str) -> T
             )
         )
         seen = keep
-    tokenizer = on.speech2text.tokenizer
     num_feats, num_frames = int(batch[1]), len(final)
     hop_seconds = speech.seconds / max(1, num_feats - 1)
     return Trace(
@@ -201,7 +200,7 @@ def _trace(on: System, off: System, look: System, speech: Speech, ref: str) -> T
         frame_seconds=max(1, round(num_feats / num_frames)) * hop_seconds,
         hop_seconds=hop_seconds,
         ref=ref,
-        num_ref_tokens=len(ref if tokenizer is None else list(tokenizer.text2tokens(ref))),
+        num_ref_tokens=len(on.experiment.tokens(ref)),
         text_on=on.text(skipped),
         text_off=off.text(full),
         gates=gates,
@@ -211,13 +210,9 @@ def _trace(on: System, off: System, look: System, speech: Speech, ref: str) -> T
         spikes=_tokens(on, skipped),
         spikes_off=_tokens(off, full),
         num_layers=on.num_layers,
-        num_repeats=_num_repeats(skipped.trace),
+        num_repeats=repeats,
         whole=whole,
     )
-
-
-def _num_repeats(trace: SkipTrace | None) -> int:
-    return 0 if trace is None else int((trace.spoken_mask & ~trace.keep_mask).sum())
 
 
 def _tokens(system: System, encoded: Encoded) -> list[Spike]:

@@ -42,6 +42,7 @@ def figures(monkeypatch):
         return finish(figure, *args, **kwargs)
 
     monkeypatch.setattr(canvas, "finish", keep)
+    monkeypatch.setattr(canvas, "PNG_DPI", 30)  # of the file only
     return kept
 
 

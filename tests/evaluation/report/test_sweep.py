@@ -90,4 +90,4 @@ def test_points(data_dir, exps, tmp_path):
     assert on.time_ms.low <= on.time_ms.difference <= on.time_ms.high
     lines = sweep_lines(list(points.values()))
     assert [p.name for p in lines[0, 0]] == [ON_NAME, "threshold 0.9, extension 0,0"]
-    assert results[0].timed_seconds == pytest.approx(1.0)  # two utterances of 0.5 s
+    assert results[0].times[0][1] == pytest.approx(1.0)  # two utterances of 0.5 s

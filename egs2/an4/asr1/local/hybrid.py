@@ -67,19 +67,6 @@ marked failed."""
 
 
 @dataclass(frozen=True)
-class Search:
-    """How to search.
-
-    Attributes:
-        name: What the page calls it.
-        arguments: Of `espnet_layerskip.Speech2Text`.
-    """
-
-    name: str
-    arguments: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Measured:
     """A row under one search: what ran, and what came of it."""
 
@@ -90,13 +77,11 @@ class Measured:
     counts: Mapping[str, Any]
 
 
-def searches(weights: Sequence[float], beam_size: int) -> list[Search]:
-    """Return greedy CTC search, and ESPnet's beam search with each CTC weight."""
-    found = [Search(GREEDY, {"decoder_type": "greedy"})]
-    for weight in weights:
-        how = {"decoder_type": "espnet", "beam_size": beam_size, "ctc_weight": weight}
-        found.append(Search(f"beam {beam_size}, CTC weight {weight:g}", how))
-    return found
+def searches(weights: Sequence[float], beam_size: int) -> dict[str, dict[str, Any]]:
+    """Return by name the arguments of greedy CTC search, and of ESPnet's with each CTC weight."""
+    beam = {"decoder_type": "espnet", "beam_size": beam_size}
+    found = {f"beam {beam_size}, CTC weight {w:g}": beam | {"ctc_weight": w} for w in weights}
+    return {GREEDY: {"decoder_type": "greedy"}, **found}
 
 
 def hybrid_row(items: Sequence[str]) -> tuple[Row, str | None]:
@@ -107,7 +92,8 @@ def hybrid_row(items: Sequence[str]) -> tuple[Row, str | None]:
 
 
 def measure(
-    search: Search,
+    search: str,
+    arguments: Mapping[str, Any],
     rows: Sequence[tuple[Row, str | None]],
     data: TestSet,
     repeats: int,
@@ -117,7 +103,9 @@ def measure(
     """Decode, score and time all rows under one search.
 
     Args:
-        search: Greedy search leaves out the rows that drop frames: it drops what it need not see.
+        search: Its name. Greedy search leaves out the rows that drop frames: it drops what it need
+            not see.
+        arguments: Of `espnet_layerskip.Speech2Text`.
         rows: With their drop_threshold; the first stock one is the stock twin.
         data: Test set.
         repeats: Timed passes; 0 = no timing.
@@ -127,16 +115,15 @@ def measure(
     Returns:
         A record for each row.
     """
-    greedy = search.arguments["decoder_type"] == "greedy"
     found = []
     for row, drop in rows:
-        if greedy and drop is not None:
+        if search == GREEDY and drop is not None:
             continue
         [exp] = row.exps
         dropping = {} if drop is None else {"drop_threshold": drop}
-        experiment = load_experiment(exp, **search.arguments, **dropping)
+        experiment = load_experiment(exp, **arguments, **dropping)
         system = System(experiment, row.settings)
-        log(f"{search.name}: {row.name}")
+        log(f"{search}: {row.name}")
         [decoded] = decode([system], data)
         check_hypotheses(data.text, decoded.hyps)
         counts = score(data.text, decoded.hyps, words)
@@ -144,10 +131,10 @@ def measure(
     records = [_record(one, found) for one in found]
     if repeats:
         speech = spread_over_durations(data.speech, max_timed)
-        log(f"{search.name}: timing {len(found)} rows")
+        log(f"{search}: timing {len(found)} rows")
         for record, one in zip(records, _times(found, speech, repeats), strict=True):
             record |= one
-    return [{"under": search.name, **record} for record in records]
+    return [{"under": search, **record} for record in records]
 
 
 def _times(
@@ -294,8 +281,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     check_names([row for row, _ in rows])
     records = []
     with num_threads(args.num_threads):
-        for search in searches(args.ctc_weight, args.beam_size):
-            records += measure(search, rows, data, args.repeats, args.max_timed)
+        for search in searches(args.ctc_weight, args.beam_size).items():
+            records += measure(*search, rows, data, args.repeats, args.max_timed)
     timed = min(args.max_timed or len(data.speech), len(data.speech))
     settings = {"repeats": args.repeats, "timed_utterances": timed, "threads": args.num_threads}
     report = {

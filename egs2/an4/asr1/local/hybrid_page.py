@@ -11,6 +11,7 @@ from typing import Any
 
 from align import ABOUT as ABOUT_ALIGN
 from align import align_tables
+from espnet_layerskip.evaluation.compare_report import about_test_set
 from espnet_layerskip.evaluation.environment import describe
 from espnet_layerskip.evaluation.tables import folded, folded_command, markdown_table
 from espnet_layerskip.files import run_main, write_text
@@ -32,19 +33,12 @@ def hybrid_page(reports: Mapping[str, Mapping[str, Any]]) -> str:
         if name not in reports:
             continue
         report = reports[name]
-        data, rows = report["data"], report["rows"]
-        facts = [
-            *describe(report["environment"]),
-            f"- test set: {data['dir']}, {data['utterances']} utterances, {data['words']} words, "
-            f"{data['seconds']:.1f} s",
-        ]
-        used = {(r["name"], r["exp"], r["sha256"][:16], r["what"]) for r in rows}
+        facts = [*describe(report["environment"]), about_test_set(report["data"])]
+        used = {(r["name"], r["exp"], r["sha256"][:16], r["what"]) for r in report["rows"]}
         header = ("row", "experiment", "SHA-256", "what ran")
         parts += [f"## {title}", "\n".join(facts), about, tables(report)]
-        parts += [
-            folded("Experiments, checkpoints, settings", markdown_table(header, sorted(used)))
-        ]
-        parts += [folded_command(report["command"])]
+        ran = folded("Experiments, checkpoints, settings", markdown_table(header, sorted(used)))
+        parts += [ran, folded_command(report["command"])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.evaluation.compare_report import compare_page
+from espnet_layerskip.evaluation.scoring import Interval
 from espnet_layerskip.evaluation.tables import markdown_table
 from espnet_layerskip.evaluation.training_log import parse_log
 from espnet_layerskip.files import run_main, write_text
@@ -46,7 +47,6 @@ def cost_row(exp: Path, record: dict[str, Any]) -> list[str]:
     """
     work, found = record["training"], record["found"]
     chosen, original = found["chosen"], training_seconds(exp)
-    increase = chosen["increase"]
     cells = ["", "", ""]
     if work["epochs"]:
         share = f" ({100 * work['seconds'] / original:.0f} %)" if original else ""
@@ -55,7 +55,7 @@ def cost_row(exp: Path, record: dict[str, Any]) -> list[str]:
         exp.name,
         record["way"],
         *cells,
-        f"{increase['difference']:+.2f} [{increase['low']:+.2f}, {increase['high']:+.2f}]",
+        str(Interval(**chosen["increase"])),
         f"{100 * chosen['skip_ratio']:.1f}",
         found["kept_by"].replace("nothing", "rejected"),
     ]
@@ -76,14 +76,7 @@ def records(report: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
 def retrofit_results(reports: Sequence[dict[str, Any]]) -> str:
     """Return the page of several comparisons, one for each kind of network."""
     header = [
-        "model",
-        "way",
-        "original s",
-        "trained s",
-        "CPU s",
-        "train_dev",
-        "skipped %",
-        "kept by",
+        *("model", "way", "original s", "trained s", "CPU s", "train_dev", "skipped %", "kept by"),
     ]
     rows = [cost_row(exp, record) for report in reports for exp, record in records(report)]
     parts = [

@@ -13,7 +13,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 from espnet_layerskip.evaluation.calibrate import COPIES, all_conditions, try_all
@@ -76,14 +76,13 @@ def table(
     ]
     cells = []
     for condition, off, trial in zip(conditions, full, on, strict=True):
-        change, scale = trial.increase, 100.0 / max(off.rate, 1e-9)
+        scale = 100.0 / max(off.rate, 1e-9)
         verdict = "shown" if trial.fits else "measured" if trial.seems_to_fit else "no"
         cells.append(
             [
                 *(condition.name, str(condition.utterances), f"{off.rate:.1f}"),
                 f"{trial.rate:.1f}",
-                f"{scale * change.difference:+.1f} [{scale * change.low:+.1f}, "
-                f"{scale * change.high:+.1f}]",
+                "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(scale * n for n in astuple(trial.increase))),
                 *(f"{100 * trial.skip_ratio:.0f} %", verdict),
             ]
         )

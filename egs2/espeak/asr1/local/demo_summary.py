@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from espnet_layerskip.evaluation.tables import aligned
 from espnet_layerskip.evaluation.verdict import verdict
 from espnet_layerskip.files import run_main
 
@@ -60,15 +61,6 @@ def summary(report: Mapping[str, Any]) -> str:
     )
     after = ["", *failed] if failed else []
     return "\n".join(["", verdict(records), "", *lines, *after, "", about])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as lines, in columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
-        for row in rows
-    ]
 
 
 def runtimes(report: Mapping[str, Any]) -> str:
