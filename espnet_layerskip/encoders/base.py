@@ -17,9 +17,9 @@ from espnet_layerskip.encoders.fast_form import HasFastForm
 from espnet_layerskip.encoders.loading import LoadsEitherVersion
 from espnet_layerskip.encoders.stem import mixes_frames, narrow_stem, subsample
 from espnet_layerskip.method.frames import Encoded, Frames, LayerState, join
-from espnet_layerskip.method.gate import BlankGate, is_short
+from espnet_layerskip.method.gate import BlankGate
 from espnet_layerskip.method.repeats import make_gate
-from espnet_layerskip.method.settings import SkipSettings, read_extension
+from espnet_layerskip.method.settings import SkipSettings, is_short, read_extension
 from espnet_layerskip.method.walk import advance
 
 # Options of every encoder in addition to those of its stock class, with their defaults.

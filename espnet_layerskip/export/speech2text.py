@@ -24,7 +24,7 @@ from espnet_layerskip.inference.recognized import Recognized
 from espnet_layerskip.inference.segments import SEGMENT_SIZE, Posteriors, make_segmentation
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.times import SPACE, WORD_START, word_times
-from espnet_layerskip.method.settings import OFF, SkipSettings, check_choice
+from espnet_layerskip.method.settings import OFF, SkipSettings, check_choice, is_short
 
 DECODER_TYPES = ("greedy", "prefix_beam", "ngram")
 Samples = NDArray[np.float32]
@@ -274,8 +274,9 @@ class Speech2Text:
             row[: len(wave)] = wave
         began = time.perf_counter()
         session, inputs = self._session, self._inputs
-        if speech.shape[1] // self.description.frame + 1 < inputs.get("min_skipped_frames", 0):
-            session, inputs = self._full_depth(), {}  # too short for any frame to be dropped
+        frames = speech.shape[1] // self.description.frame + 1  # of the encoder, at most
+        if is_short(frames, inputs.get("min_skipped_frames", 0)):
+            session, inputs = self._full_depth(), {}  # all frames go on; the gate is not asked
         inputs = {"speech": speech, "speech_lengths": lens, **inputs}
         log_probs, lengths, *more = session.run(None, inputs)
         seconds = time.perf_counter() - began

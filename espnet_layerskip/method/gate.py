@@ -8,20 +8,8 @@ from typing import Any
 import torch
 
 from espnet_layerskip.method.ctc import head_blank_prob
-from espnet_layerskip.method.settings import SkipSettings
+from espnet_layerskip.method.settings import SkipSettings, is_short
 from espnet_layerskip.method.trace import GateTrace
-
-
-def is_short(length: Any, min_skipped_frames: int) -> Any:
-    """Return whether so many frames would be more than 4 of 5 of an utterance.
-
-    Then there is next to nothing to gain, and no need to look.
-
-    Args:
-        length: Frames of the utterance: a number or a tensor.
-        min_skipped_frames: See `SkipSettings`.
-    """
-    return 4 * length < 5 * min_skipped_frames
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,18 @@ class SkipSettings:
         return SkipSettings(**texts)  # type: ignore[arg-type]
 
 
+def is_short(length: Any, min_skipped_frames: int) -> Any:
+    """Return whether so many frames would be more than 4 of 5 of an utterance.
+
+    Then there is next to nothing to gain, and no need to look.
+
+    Args:
+        length: Frames of the utterance: a number or a tensor.
+        min_skipped_frames: See `SkipSettings`.
+    """
+    return 4 * length < 5 * min_skipped_frames
+
+
 def can_skip(encoder: Any) -> bool:
     """Return whether an encoder has at least one gate."""
     return bool(getattr(encoder, "gate_layer_idx", None))

@@ -74,7 +74,9 @@ def test_long_audio_in_segments(models, exported, waves, batch_size):
 def test_short_audio_runs_at_full_depth(exported, waves):
     speech2text, whole = Speech2Text(exported), Speech2Text(exported, blank_threshold="off")
     assert speech2text.recognize(waves)[0].skips.num_skipped > 0
-    speech2text._inputs["min_skipped_frames"] = np.array(10_000)
+    frames = max(map(len, waves)) // speech2text.description.frame + 1
+    speech2text._inputs["min_skipped_frames"] = np.array(4 * frames // 5 + 1)
+    speech2text._session = None  # the graph with gates is not run at all
     for found, expected in zip(speech2text.recognize(waves), whole.recognize(waves), strict=True):
         assert summary(found) == summary(expected)
         assert found.skips.num_skipped == 0
