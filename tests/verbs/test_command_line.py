@@ -152,6 +152,7 @@ def test_a_closed_stdout_and_a_signal_end_the_command(monkeypatch, capsys):
     monkeypatch.setattr(cli, "main", hang_up)
     monkeypatch.setattr(cli, "start_sooner", lambda check_types: None)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
     try:
         with pytest.raises(SystemExit) as end:
             cli.command()
