@@ -43,11 +43,12 @@ def buildable(config: Path) -> Iterator[None]:
     """Name the configuration, where ESPnet raises whatever it may because of it.
 
     Raises:
-        ValueError: With what ESPnet said. An error of the device or the memory stays as it is.
+        ValueError: With what ESPnet said. An error of the device or the memory stays as it is,
+            and so does NotImplementedError.
     """
     try:
         yield
-    except (MemoryError, ImportError):
+    except (MemoryError, ImportError, NotImplementedError):
         raise
     except Exception as e:
         if isinstance(e, RuntimeError) and (is_out_of_memory(e) or "CUDA" in str(e)):
