@@ -25,6 +25,7 @@ from espnet_layerskip.files import (
     some,
     write_bytes,
     write_table,
+    write_text,
 )
 
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\r\n\0")
@@ -257,3 +258,13 @@ def test_closed_streams_and_ctrl_c_end_a_program_without_a_traceback(
     for name in ("stdin", "stdout"):
         monkeypatch.setattr(sys, name, None)
     run_main(lambda: print(sys.stdin.read()))  # what it prints is lost
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(path, "text\n")
+    assert os.read(reader, 10) == b"text\n"
+    assert path.is_fifo()
+    os.close(reader)
