@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,12 @@ def _filled(hyp: Hypothesis, scores: Any) -> Hypothesis:
 def word_confidence(token_probs: Sequence[float]) -> float:
     """Return how sure a word is: the product of the probabilities of its tokens."""
     return float(np.prod(token_probs))
+
+
+def check_temperature(value: Any, name: str = "confidence_temperature") -> None:
+    """Raise ValueError unless this is a temperature, or None for the default."""
+    if value is not None and not (type(value) in (int, float) and 0.0 < value < math.inf):
+        raise ValueError(f"{name} must be a number above 0, but got {value!r}")
 
 
 NEAREST = 1e-6

@@ -16,6 +16,7 @@ from espnet_layerskip.evaluation.choose import (
     make_trials,
     over_conditions,
 )
+from espnet_layerskip.evaluation.confidence import fit_confidence
 from espnet_layerskip.evaluation.decode import decode, one_pass_groups
 from espnet_layerskip.evaluation.environment import environment_record, finish_record
 from espnet_layerskip.evaluation.experiment import Experiment, load_experiment
@@ -129,6 +130,7 @@ def calibrate(
         environment=finish_record(environment),
         command=command,
         asked=question,
+        confidence=fit_confidence(System(experiment, chosen.settings), sets.values()),
     )
     path = calibration_file(experiment.speech2text.model_files.model_file)
     kept = None

@@ -50,8 +50,20 @@ def calibration_page(found: Calibration) -> str:
             *conditions,
             *(condition_table(found, rows) if several else []),
             f"Calibrated: {found.describe()}",
+            *confidence_line(found.confidence),
         ]
     )
+
+
+def confidence_line(confidence: Mapping[str, Any]) -> list[str]:
+    """Return what is known of the confidence of words, as lines of markdown."""
+    if not confidence:
+        return []
+    return [
+        "",
+        "Confidence of words: temperature {temperature}, of {words} words of which {right} are "
+        "right.".format(**confidence),
+    ]
 
 
 def condition_table(found: Calibration, rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from espnet_layerskip.decoding.confidence import check_temperature
 from espnet_layerskip.files import write_bytes, write_text
 from espnet_layerskip.method.settings import SkipSettings, can_skip
 from espnet_layerskip.training.checkpoint import file_digest
@@ -50,6 +51,8 @@ class Calibration:
         environment: Versions, machine and date.
         command: How it was made.
         asked: All that it depends on, in plain types; {} = not known.
+        confidence: "temperature" of the words' confidences, how many "words" gave it and how
+            many of them were "right"; {} = not known.
     """
 
     settings: SkipSettings
@@ -66,6 +69,7 @@ class Calibration:
     environment: dict[str, Any]
     command: str
     asked: dict[str, Any] = field(default_factory=dict)
+    confidence: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shown(self) -> bool:
@@ -76,6 +80,11 @@ class Calibration:
     def is_off(self) -> bool:
         """True if no frame skips."""
         return self.settings.full_depth
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the words' confidences; see `espnet_layerskip.decoding.confidence`."""
+        return float(self.confidence.get("temperature", 1.0))
 
     def fits(self, gate_layer_idx: Sequence[int]) -> bool:
         """Return whether a model with these gates has all that decide."""
@@ -133,8 +142,6 @@ def read_calibration(path: Path | str) -> Calibration:
         if Path(path).stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if isinstance(content, Mapping) and "settings" not in content:
-            content = _from_older(content)
         needed = {f.name for f in fields(Calibration) if f.default_factory is MISSING}
         if not isinstance(content, Mapping) or needed - content.keys():
             raise ValueError("entries are missing")
@@ -149,7 +156,7 @@ def read_calibration(path: Path | str) -> Calibration:
 
 
 _KINDS = {"warnings": list, "sweep": list, "settings": Mapping, "data": Mapping}
-_KINDS |= dict.fromkeys(("full_depth", "chosen", "environment", "asked"), Mapping)  # asked: {}
+_KINDS |= dict.fromkeys(("full_depth", "chosen", "environment", "asked", "confidence"), Mapping)
 _KINDS |= dict.fromkeys(("metric", "kept_by", "checkpoint", "sha256", "command"), str)
 
 
@@ -162,17 +169,10 @@ def _check(values: Mapping[str, Any]) -> None:
     budget = values["max_increase"]
     if type(budget) not in (int, float) or not 0.0 <= budget < math.inf:
         wrong.append("max_increase")
+    if "temperature" in values.get("confidence", {}):
+        check_temperature(values["confidence"]["temperature"])
     if wrong or not {"name", "utterances"} <= values["data"].keys():
         raise ValueError(f"entries of another kind: {', '.join(wrong) or 'data'}")
-
-
-def _from_older(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a file of version 0.1 in today's form: it had the settings among the rest."""
-    names = ("blank_threshold", "spike_extension", "skip_context", "gate_layer_idx")
-    if not set(names) <= content.keys():
-        raise ValueError("entries are missing")
-    settings = {name: content[name] for name in names[:3]}
-    return {**content, "settings": {**settings, "gates_in_use": content["gate_layer_idx"]}}
 
 
 def choose_skipping(
@@ -226,9 +226,10 @@ def log_choice(
         logger.info("skipping is %s: %s", how, now)
     elif asked:
         logger.warning("skipping: %s: the options win over what was calibrated", now)
+    elif found.shown or found.is_off:
+        logger.info("skipping is as calibrated: %s", found.describe())
     else:
-        level = logging.INFO if found.shown or found.is_off else logging.WARNING
-        logger.log(level, "skipping is as calibrated: %s", found.describe())
+        logger.warning("skipping is as calibrated, not shown to keep its budget: %s", now)
 
 
 def find_calibration(

@@ -77,6 +77,7 @@ def make_entry(
     frame_seconds: float | None,
     token_type: str | None,
     ends: tuple[int, int],
+    temperature: float = 1.0,
 ) -> Entry:
     """Return (text, token, token_int, hypothesis), the hypothesis with its strings and times.
 
@@ -87,6 +88,7 @@ def make_entry(
         frame_seconds: Of an encoder frame; None: no times.
         token_type: Of the training; see :func:`~.times.word_times`.
         ends: Token ids of sos and eos.
+        temperature: Of the words' confidences.
     """
     token = converter.ids2tokens(hyp.token_int)
     text = None if tokenizer is None else tokenizer.tokens2text(token)
@@ -94,6 +96,6 @@ def make_entry(
         [] if frame_seconds is None else [frame * frame_seconds for frame in frames]
         for frames in (hyp.token_frames, hyp.token_ends)
     )
-    words = word_times(token, starts, stops, token_type, hyp.token_probs)
+    words = word_times(token, starts, stops, token_type, hyp.token_probs, temperature)
     hyp = replace(hyp, token=token, text=text or "", token_times=starts, words=words)
     return text, token, hyp.token_int, NBestHypothesis.of(hyp, *ends)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from espnet_layerskip.decoding.confidence import word_confidence
+from espnet_layerskip.decoding.confidence import tempered, word_confidence
 from espnet_layerskip.decoding.hypothesis import Word
 
 SPACE, WORD_START = "<space>", "\u2581"  # of ESPnet's characters, of SentencePiece
@@ -49,6 +49,7 @@ def word_times(
     ends: Sequence[float],
     token_type: str | None,
     probs: Sequence[float] = (),
+    temperature: float = 1.0,
 ) -> list[Word]:
     """Group tokens to words with their times, and how sure each is.
 
@@ -59,6 +60,7 @@ def word_times(
         token_type: "char" (words are separated by ``<space>``), "bpe" (pieces that start a
             word are marked), anything else: each token is a word.
         probs: Probability of each token; empty: the words have no confidence.
+        temperature: Of the confidences; see :func:`~.decoding.confidence.tempered`.
 
     Example:
         >>> word_times(["N", "O", "<space>", "A"], [0, 1, 2, 3], [1, 2, 3, 5], "char")
@@ -81,7 +83,13 @@ def word_times(
             words.pop()
         words.append(Word(text, start, end, None if sure is None else word_confidence(sure)))
         inside = token_type in ("char", "bpe")
-    return [word for word in words if word.text]
+    return [
+        word
+        if word.confidence is None
+        else replace(word, confidence=float(tempered(word.confidence, temperature)))
+        for word in words
+        if word.text
+    ]
 
 
 def spread_words(words: Sequence[Word], seconds: float, reach: float = REACH) -> list[Word]:

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from espnet_layerskip.decoding.hypothesis import Word
@@ -46,9 +46,8 @@ class Transcript:
     error: str | None = None
 
     @classmethod
-    def of(cls, result: Result, words: bool, temperature: float = 1.0) -> Transcript:
-        """Take what is needed of a result; confidences at a temperature, see `tempered`."""
-        from espnet_layerskip.decoding.confidence import tempered
+    def of(cls, result: Result, words: bool) -> Transcript:
+        """Take what is needed of a result."""
         from espnet_layerskip.inference.times import spread_words
 
         found = result.found
@@ -56,12 +55,6 @@ class Transcript:
             return cls(result.utt_id, seconds=result.seconds, error=result.error)
         text, _, _, hypothesis = found.nbest[0]
         said = spread_words(hypothesis.words, result.seconds) if words else []
-        said = [
-            word
-            if word.confidence is None
-            else replace(word, confidence=float(tempered(word.confidence, temperature)))
-            for word in said
-        ]
         sure = [word.confidence for word in said if word.confidence is not None]
         return cls(
             result.utt_id,
@@ -84,7 +77,6 @@ class Transcriber:
         batch_size: Utterances, or segments of a long one, to encode together.
         words: Give the words with their times too.
         pipes: Run paths that end with ``|`` as shell commands.
-        temperature: Of the confidences, see `espnet_layerskip.decoding.confidence.tempered`.
     """
 
     def __init__(
@@ -96,11 +88,10 @@ class Transcriber:
         words: bool = False,
         module: str = "espnet_layerskip.inference.speech2text",
         pipes: bool = False,
-        temperature: float = 1.0,
     ):
         self.model, self.model_file, self.options = model, model_file, dict(options)
         self.batch_size, self.words, self.module = batch_size, words, module
-        self.pipes, self.temperature = pipes, temperature
+        self.pipes = pipes
         self.heard: Callable[[float], None] | None = None
         """Is called with the seconds of audio as they are read; does not travel."""
         self._loaded: Any = None
@@ -157,7 +148,7 @@ class Transcriber:
             return audio
 
         for result in recognize(speech2text, utterances, open_audio, self.batch_size):
-            yield Transcript.of(result, self.words, self.temperature)
+            yield Transcript.of(result, self.words)
 
 
 def torch_device(device: str) -> str:

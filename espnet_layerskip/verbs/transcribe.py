@@ -112,10 +112,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--confidence-temperature",
         type=float,
-        default=1.0,
         metavar="T",
-        help="above 1 makes the confidences of words and utterances less sure; as "
-        "tools/confidence_calibration.py finds it for a model (default: 1, as they are)",
+        help="above 1 makes the confidences of words and utterances less sure, 1 leaves them as "
+        "they are; default: what espnet-layerskip calibrate has stored with the model, else 1",
     )
     add("--times", metavar="FILE.ctm", help="write the times of the words in seconds (CTM)")
     add(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import stat
 import sys
 from collections import Counter
@@ -81,10 +80,9 @@ def check_options(args: argparse.Namespace, utterances: Sequence[Utterance]) -> 
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but got {value}")
     if args.ctc_weight is not None and not 0.0 <= args.ctc_weight <= 1.0:
         raise ValueError(f"--ctc-weight must be in [0, 1], but got {args.ctc_weight}")
-    if not 0.0 < args.confidence_temperature < math.inf:
-        raise ValueError(
-            f"--confidence-temperature must be above 0, but got {args.confidence_temperature}"
-        )
+    from espnet_layerskip.decoding.confidence import check_temperature
+
+    check_temperature(args.confidence_temperature, "--confidence-temperature")
     if not DEVICE.fullmatch(args.device):
         raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, but got {args.device!r}")
     _check_settings(args)
@@ -108,7 +106,7 @@ def check_options(args: argparse.Namespace, utterances: Sequence[Utterance]) -> 
         raise ValueError(
             "--allow-pipes is for the paths of a table: give --wav-scp, or leave it out"
         )
-    if args.confidence_temperature != 1.0 and args.format not in ("json", "ctm", "tsv"):
+    if args.confidence_temperature is not None and args.format not in ("json", "ctm", "tsv"):
         raise ValueError(
             f"--confidence-temperature is of no use to --format {args.format}, which has no "
             "confidences: choose json, ctm or tsv"

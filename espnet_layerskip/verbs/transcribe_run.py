@@ -50,6 +50,7 @@ MODEL_OPTIONS = (
     "device",
     "segment_size",
     "hop_size",
+    "confidence_temperature",
 )
 
 
@@ -108,7 +109,6 @@ def _transcriber(args: argparse.Namespace, workers: Workers) -> Transcriber:
         bool(args.times) or args.format != "text",
         f"espnet_layerskip.{'export' if exported else 'inference'}.speech2text",
         args.allow_pipes,
-        args.confidence_temperature,
     )
 
 

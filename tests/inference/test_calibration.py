@@ -20,7 +20,7 @@ from espnet_layerskip.training.checkpoint import file_digest
 def row(threshold, flops, rate=10.0, fits=True):
     interval = {"difference": 0.1, "low": -0.2, "high": 0.4}
     return {
-        "settings": {"threshold": threshold, "extension": [0, 1], "gates": None},
+        "settings": SkipSettings(threshold, (0, 1)).to_json(),
         "rate": rate,
         "increase": interval,
         "excess": interval,
@@ -111,15 +111,6 @@ def test_one_line_says_what_is_used(calibration, weights, caplog):
     assert "it is not used" in said(weights, "auto", SkipSettings())
 
 
-def test_a_file_of_version_0_1_is_read(calibration, weights):
-    content = json.loads(json.dumps(dataclasses.asdict(calibration)))
-    del content["settings"]
-    content |= {"blank_threshold": 0.95, "spike_extension": [0, 1], "skip_context": "packed"}
-    content["gate_layer_idx"] = [4]  # meant the gates in use
-    calibration_file(weights).write_text(json.dumps(content))
-    assert read_calibration(calibration_file(weights)) == calibration
-
-
 def test_a_setting_that_is_not_shown_is_used_with_a_warning(calibration, weights, caplog):
     with caplog.at_level(logging.WARNING):
         calibration.save(calibration_file(weights))
@@ -128,7 +119,7 @@ def test_a_setting_that_is_not_shown_is_used_with_a_warning(calibration, weights
         luck = dataclasses.replace(calibration, kept_by="point estimate")
         luck.save(calibration_file(weights))
         assert use_calibration(encoder(), weights) == luck
-    assert "not shown: only its point estimate" in caplog.text
+    assert "as calibrated, not shown to keep its budget: threshold=0.95" in caplog.text
 
 
 def test_other_weights_or_gates_are_warned_of_and_change_nothing(calibration, weights, caplog):
@@ -165,6 +156,8 @@ def test_a_damaged_file_is_named(weights, content):
         {"max_increase": math.inf},
         {"kept_by": ["luck"]},
         {"data": {}},
+        {"confidence": {"temperature": -1}},
+        {"confidence": {"temperature": math.nan}},
         {"data": "dev"},
         {"sweep": "\x1b[2J" * 2_000_000},
     ],

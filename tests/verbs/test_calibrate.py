@@ -59,6 +59,8 @@ def sweep(monkeypatch):
         return out
 
     monkeypatch.setattr(engine, "decode", decode)
+    sure = {"temperature": 1.7, "words": 80, "right": 70}
+    monkeypatch.setattr(engine, "fit_confidence", lambda system, sets: sure)
     return known
 
 
@@ -119,9 +121,13 @@ def test_the_right_answer_is_found_stored_and_read_back(sweep, exp, large, capsy
     auto = load_model(exp, decoder_type="greedy")
     assert auto.calibration == found
     assert auto.asr_model.encoder.blank_threshold == 0.9
+    assert auto.confidence_temperature == 1.7
+    assert load_model(exp, confidence_temperature=1).confidence_temperature == 1
+    assert "Confidence of words: temperature 1.7, of 80 words of which 70 are right." in printed.out
     configured = load_model(exp, decoder_type="greedy", blank_threshold=None)
     assert configured.calibration is None
     assert configured.asr_model.encoder.blank_threshold == 0.5
+    assert configured.confidence_temperature == 1.0
 
 
 def test_the_same_on_few_utterances_is_not_shown(sweep, exp, data_dir, capsys, caplog):
@@ -140,7 +146,7 @@ def test_the_same_on_few_utterances_is_not_shown(sweep, exp, data_dir, capsys, c
     with caplog.at_level(logging.WARNING):
         model = load_model(exp, blank_threshold="auto")
     assert model.asr_model.encoder.blank_threshold == 0.9, "it was asked for"
-    assert "not shown: only its point estimate keeps" in caplog.text
+    assert "as calibrated, not shown to keep its budget" in caplog.text
 
 
 def test_one_bad_entry_costs_that_entry_and_is_told(sweep, exp, data_dir, tmp_path, capsys, caplog):
