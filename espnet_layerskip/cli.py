@@ -23,7 +23,13 @@ from espnet_layerskip.verbs import (
     transcribe,
     try_model,
 )
-from espnet_layerskip.verbs.command_line import Parser, Version, completion, examples
+from espnet_layerskip.verbs.command_line import (
+    Parser,
+    Version,
+    check_inputs,
+    completion,
+    examples,
+)
 
 
 def get_parser() -> Parser:
@@ -32,8 +38,7 @@ def get_parser() -> Parser:
         prog="espnet-layerskip",
         description="CTC blank triggered dynamic layer-skipping for ESPnet. "
         "espnet-layerskip VERB --help has the options and examples of a verb.",
-        epilog="Training and decoding with ESPnet's arguments: python -m "
-        "espnet_layerskip.bin.asr_train, python -m espnet_layerskip.bin.asr_inference.",
+        epilog=EPILOG,
     )
     parser.add_argument("--version", action=Version, help="print versions and exit")
     parser.add_argument(
@@ -43,10 +48,22 @@ def get_parser() -> Parser:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, (module, about, lines) in VERBS.items():
-        verb = verbs.add_parser(name, help=about, epilog=examples(lines))
+        verb = verbs.add_parser(
+            name, help=about, epilog=examples(lines, MORE_STATUSES.get(name, ""))
+        )
         module.add_options(verb)
     return parser
 
+
+EPILOG = """\
+examples:
+  espnet-layerskip transcribe --model exp/asr_x a.wav b.flac
+  espnet-layerskip try --model exp/asr_x --data dump/raw/test
+  eval "$(espnet-layerskip --completion)"    # now the Tab key completes verbs and options
+
+Training and decoding with ESPnet's arguments: python -m espnet_layerskip.bin.asr_train,
+python -m espnet_layerskip.bin.asr_inference.
+"""
 
 # Of each verb: the module with its ``add_options(parser)`` and ``run(args)``; its line in --help;
 # examples.
@@ -86,19 +103,26 @@ espnet-layerskip transcribe --model asr.onnx a.wav
     "calibrate": (
         calibrate,
         "choose the skipping setting for an error budget",
-        "espnet-layerskip calibrate --exp exp/asr_x --data dump/raw/dev2 --max-wer-increase 1",
+        """
+espnet-layerskip calibrate --exp exp/asr_x --data dump/raw/dev2 --max-wer-increase 10 --dry-run
+espnet-layerskip calibrate --exp exp/asr_x --data dump/raw/dev2 --max-wer-increase 10
+""",
     ),
     "compare": (
         compare,
         "experiments and their settings side by side",
         """
-espnet-layerskip compare --exp exp/asr_a --exp exp/asr_b --data dump/raw/test --output compare
+espnet-layerskip compare --exp a=exp/asr_a b=exp/asr_b --data dump/raw/test --output compare
+espnet-layerskip compare --exp exp/asr_x --data dump/raw/test --seconds 3 10 20 --output compare
 """,
     ),
     "report": (
         report,
         "figures and a page about an experiment",
-        "espnet-layerskip report --exp exp/asr_x --data dump/raw/test --output report",
+        """
+espnet-layerskip report --exp exp/asr_x --data dump/raw/test --output report
+espnet-layerskip report --exp exp/asr_x --times-from compare/compare.json --output report
+""",
     ),
     "benchmark": (
         benchmark,
@@ -108,6 +132,13 @@ espnet-layerskip benchmark --model exp/asr_x --wav-scp test/wav.scp --text test/
 """,
     ),
 }
+
+
+MORE_STATUSES = {
+    "calibrate": "3 if no setting is shown to keep the budget: off is stored",
+    "retrofit": "4 if no setting keeps the budget: what was made is in OUTPUT/rejected",
+}
+"""What other exit statuses of a verb mean."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,6 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"a VERB is needed: {', '.join(VERBS)}")
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        if args.verb != "transcribe":  # which goes on where one of several inputs is missing
+            check_inputs(args)
         status: int = VERBS[args.verb][0].run(args)
         sys.stdout.flush()
         return status

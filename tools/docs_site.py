@@ -221,6 +221,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     dark = HtmlFormatter(style="github-dark").get_style_defs('[data-bs-theme="dark"] .highlight')
     style = f"{light}\n{dark}\n.doc-contents {{ margin-left: 1.5em; }}\nimg {{ max-width: 100%; }}"
     style += "\ntable { display: block; overflow-x: auto; }\n.highlight pre { overflow-x: auto; }"
+    style += "\n@media (max-width: 400px) { h1 { font-size: 2rem; overflow-wrap: anywhere; } }"
     site.append(File.generated(config, "site.css", content=style))
     site.append(File.generated(config, "api.md", content=api_page()))
     return site

@@ -47,7 +47,7 @@ from espnet_layerskip._late_imports import start_sooner
 from espnet_layerskip.cli import main as espnet_layerskip
 from espnet_layerskip.files import read_table, some
 from espnet_layerskip.inference.audio import Samples, Utterance, read_audio
-from espnet_layerskip.inference.recognized import Recognized
+from espnet_layerskip.inference.recognize import Recognized
 from espnet_layerskip.inference.skip_count import SkipCount
 
 start_sooner()  # as the command does, before ESPnet is imported

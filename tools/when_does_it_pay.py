@@ -230,6 +230,7 @@ def page(rows: Sequence[Row], costs: Mapping[int, Mapping[str, float]], chart: s
         data=json.dumps(data),
         chart=chart,
         points=len(rows),
+        worth=WORTH,
         usual=f"{usual:.1f}",
         worst=f"{worst:.0f}",
     )

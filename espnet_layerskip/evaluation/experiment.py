@@ -109,7 +109,8 @@ def load_experiment(
     speech2text = load_model(exp, model_file, **kwargs)
     chosen = chosen_by(speech2text)
     if speech2text.calibration is not None and speech2text.calibration.is_off:
-        chosen += "; here as configured"
+        how = speech2text.calibration.describe()
+        chosen = f"as configured, to show what skipping gives; calibration says {how}"
         speech2text = load_model(exp, model_file, **{**kwargs, "blank_threshold": None})
     encoder, configured = speech2text.asr_model.encoder, speech2text.asr_train_args.encoder
     if configured not in ENCODERS and isinstance(encoder, LayerSkipEncoder):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import multiprocessing
@@ -21,12 +22,20 @@ def is_debugging() -> bool:
     return os.environ.get("ESPNET_LAYERSKIP_DEBUG", "0") not in ("", "0")
 
 
-def log_ours() -> None:
+def start() -> None:
+    """Import ESPnet in silence, and log as `log_ours`: what a verb that measures begins with."""
+    log_ours(say_how=False)
+    with nothing_printed():
+        importlib.import_module(f"{PACKAGE}._compat")
+
+
+def log_ours(say_how: bool = True) -> None:
     """Log warnings of ours, and errors of all, to stderr; leave a program that logs as it is.
 
-    How a model skips is said too, but not by each process of `multiprocessing`.
+    Args:
+        say_how: Say too how a model skips; each process of `multiprocessing` does not.
     """
-    if not logging.getLogger().handlers and multiprocessing.parent_process() is None:
+    if say_how and not logging.getLogger().handlers and multiprocessing.parent_process() is None:
         logging.getLogger(f"{PACKAGE}.inference.calibration").setLevel(logging.INFO)
     handler = logging.StreamHandler(sys.stderr)
     if not is_debugging():

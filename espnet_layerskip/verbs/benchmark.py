@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from espnet_layerskip.files import write_bytes, write_text
+from espnet_layerskip.inference.quiet import start
 from espnet_layerskip.method.settings import SkipSettings
 
 if TYPE_CHECKING:  # the command line starts without PyTorch
@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     """
     options = read_options(args)
     output = check_output(args.output)
+    start()
     from espnet_layerskip.evaluation.benchmark import benchmark
     from espnet_layerskip.evaluation.benchmark_figure import draw_benchmark
     from espnet_layerskip.evaluation.benchmark_report import benchmark_page, summary
@@ -104,8 +105,6 @@ def run(args: argparse.Namespace) -> int:
     from espnet_layerskip.evaluation.report.canvas import check_installed
 
     check_installed()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger().setLevel(logging.WARNING)  # ESPnet logs whole models
     command = typed(["espnet-layerskip", *args.argv])
     began = time.monotonic()
 

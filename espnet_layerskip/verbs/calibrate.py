@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_layerskip.evaluation.shift_names import DEFAULT, read_shifts
+from espnet_layerskip.inference.quiet import start
 from espnet_layerskip.method.settings import read_extension, read_threshold
 from espnet_layerskip.verbs.command_line import check_output
 
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     if args.if_needed and (stored := current(exp, data, args.model_file, question)) is not None:
         print(f"{exp}: calibrated already: {stored.describe()}")
         return _status(stored)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    start()
     with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
         import torch
 

@@ -11,6 +11,7 @@ import platform
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NoReturn
 
 EXIT_STATUSES = (
@@ -123,6 +124,47 @@ def check_output(option: str, path: str | Path, inputs: Iterable[str | Path] = (
                 raise ValueError(f"{option} {path} is an input, and would be lost: name another")
 
 
+def check_inputs(args: argparse.Namespace) -> None:
+    """Look whether the models and the data that options name are there; imports nothing heavy.
+
+    Args:
+        args: Of a verb: ``--model``, ``--exp`` and ``--compare`` name models, several by "," and
+            with "LABEL=" before them; ``--data`` folders; ``--wav-scp``, ``--text`` and
+            ``--times-from`` files.
+
+    Raises:
+        ValueError: If one is not; says which.
+    """
+    from espnet_layerskip.inference.pretrained import is_model_tag
+
+    for name in ("model", "exp", "compare"):
+        for spec in _several(getattr(args, name, None)):
+            for model in spec.partition("=")[2].split(",") if "=" in spec else spec.split(","):
+                if not (Path(model).exists() or Path(spec).exists() or is_model_tag(model)):
+                    raise ValueError(
+                        f"--{name} {model} is neither an experiment directory nor a packed zip (no "
+                        "such path), nor a tag of espnet_model_zoo (name/of_model)"
+                    )
+    for folder in _several(getattr(args, "data", None)):
+        if not Path(folder).is_dir():
+            raise ValueError(f"--data {folder}: no such data directory")
+        if not Path(folder, "wav.scp").is_file():
+            found = sorted(os.listdir(folder))[:5]
+            raise ValueError(
+                f"--data {folder}: wav.scp missing; found {', '.join(found) or 'nothing'}"
+            )
+    for name in ("wav_scp", "text", "times_from"):
+        for table in _several(getattr(args, name, None)):
+            if not Path(table).is_file():
+                raise ValueError(f"--{name.replace('_', '-')} {table}: no such file")
+
+
+def _several(value: Any) -> list[str]:
+    """Return the values of an option that takes one, several or none."""
+    values = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    return [str(one) for one in values]
+
+
 def make_folder(option: str, folder: Path) -> None:
     """Make a folder for output, before the work is done.
 
@@ -181,10 +223,16 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f": did you mean {found[0]}?" if found else ""
 
 
-def examples(lines: str) -> str:
-    """Return the epilog of a verb: its examples, and what its exit status means."""
+def examples(lines: str, more: str = "") -> str:
+    """Return the epilog of a verb: its examples, and what its exit status means.
+
+    Args:
+        lines: The examples, one in a line.
+        more: What other exit statuses of this verb mean.
+    """
     shown = "\n".join(f"  {line}" for line in lines.strip().splitlines())
-    return f"examples:\n{shown}\n\n{EXIT_STATUSES}\n"
+    statuses = f"{EXIT_STATUSES.rstrip('.')}; {more}." if more else EXIT_STATUSES
+    return f"examples:\n{shown}\n\n{fill(statuses, 80)}\n"
 
 
 def completion(parser: argparse.ArgumentParser) -> str:
@@ -215,7 +263,7 @@ COMPLETION = """\
 _espnet_layerskip() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} words='' options=''
     if [ "${{COMP_CWORD}}" -eq 1 ]; then
-        words='{verbs} --help --version'
+        words='{verbs} --help --version --completion'
     else
         case "${{COMP_WORDS[1]}}:${{before}}" in
 {cases}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_layerskip.files import write_text
+from espnet_layerskip.inference.quiet import start
 from espnet_layerskip.verbs.command_line import make_folder
 
 
@@ -18,11 +18,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Compare experiments on a test set: accuracy, skip ratio, encoder time and FLOPs. An "
         "experiment with a gate gives rows for skipping off, skipping on and stopped at each gate "
         "layer. Writes compare.md and compare.json into the output folder; decodings are kept, "
-        "and only new ones are computed."
+        "and only new ones are computed. Progress goes to stderr."
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="wav.scp, text and utt2spk")
-    add("--output", type=Path, required=True, help="folder to write into")
+    add("--data", type=Path, required=True, metavar="DIR", help="wav.scp, text and utt2spk")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
     add(
         "--exp",
         nargs="+",
@@ -40,15 +40,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="one row: threshold=P|off|auto, extension=L,R, context=C, exit=K, gates=K,K, "
         "repeats=P|off, precision=P",
     )
-    add("--model-file", "--model_file", help="checkpoint name in each experiment")
-    add("--cache", type=Path, help="folder of decodings [OUTPUT/cache]")
-    add("--repeats", type=int, default=5, help="timed passes, 0 = no timing")
+    add(
+        "--model-file",
+        "--model_file",
+        metavar="F",
+        help="checkpoint; default: the best averaged one",
+    )
+    add("--cache", type=Path, metavar="DIR", help="folder of decodings; default: OUTPUT/cache")
+    add(
+        "--repeats",
+        type=int,
+        default=5,
+        metavar="N",
+        help="timed passes, 0 = no timing (default: 5)",
+    )
     add(
         "--max-timed",
         "--max_timed",
         type=int,
         metavar="N",
-        help="utterances of a timed pass, spread over the durations [the whole set]",
+        help="utterances of a timed pass, spread over the durations; default: the whole set",
     )
     add(
         "--seconds",
@@ -56,16 +67,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="S",
-        help="time inputs of about these lengths, made of whole utterances of a speaker "
-        "[the utterances as they are]",
+        help="time inputs of about these lengths, made of whole utterances of a speaker; "
+        "default: the utterances as they are",
     )
-    add("--num-threads", "--num_threads", type=int, default=1, help="threads while timing")
+    add(
+        "--num-threads",
+        "--num_threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="while timing (default: 1)",
+    )
     add(
         "--max-wer-points",
         "--max_wer_points",
         type=float,
         metavar="POINTS",
-        help="percent points over full depth above which a row counts as failed [0.3]",
+        help="percent points over full depth above which a row counts as failed (default: 0.3)",
     )
 
 
@@ -94,19 +112,6 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> int:
     Raises:
         ValueError: For a wrong row, an unreadable test set or if every row failed.
     """
-    from espnet_layerskip.evaluation.cache import DecodingCache
-    from espnet_layerskip.evaluation.compare import Comparison, too_short
-    from espnet_layerskip.evaluation.compare_report import compare_page, compare_records
-    from espnet_layerskip.evaluation.environment import (
-        environment_record,
-        finish_record,
-        relative,
-        typed,
-    )
-    from espnet_layerskip.evaluation.rows import check_names, custom_row, experiment_rows
-    from espnet_layerskip.evaluation.scoring import MAX_WER_POINTS
-
-    points = MAX_WER_POINTS if args.max_wer_points is None else args.max_wer_points
     if args.max_timed is not None and args.max_timed < 1:
         raise ValueError(f"--max_timed {args.max_timed}: at least 1 is needed")
     if args.repeats < 0 or args.num_threads < 1:
@@ -117,12 +122,26 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> int:
     make_folder("--output", args.output)
     if any(not seconds > 0.0 for seconds in args.seconds):
         raise ValueError(f"--seconds must be above 0, but got {args.seconds}")
-    logging.getLogger().setLevel(logging.WARNING)  # ESPnet logs whole models
+    start()
+    from espnet_layerskip.evaluation.cache import DecodingCache
+    from espnet_layerskip.evaluation.compare import Comparison, too_short
+    from espnet_layerskip.evaluation.compare_report import compare_page, compare_records
+    from espnet_layerskip.evaluation.environment import (
+        environment_record,
+        finish_record,
+        relative,
+        typed,
+    )
+    from espnet_layerskip.evaluation.progress import to_stderr
+    from espnet_layerskip.evaluation.rows import check_names, custom_row, experiment_rows
+    from espnet_layerskip.evaluation.scoring import MAX_WER_POINTS
+
+    points = MAX_WER_POINTS if args.max_wer_points is None else args.max_wer_points
     rows = [row for spec in args.exp for row in experiment_rows(spec)]
     rows = check_names([*rows, *(custom_row(items) for items in args.row)])
     environment = environment_record()
     cache = DecodingCache(args.cache or args.output / "cache")
-    comparison = Comparison(args.data, cache, args.model_file)
+    comparison = Comparison(args.data, cache, args.model_file, to_stderr)
     lengths = sorted(set(args.seconds))
     results = comparison.measure(rows, args.repeats, args.num_threads, args.max_timed, lengths)
     if not any(result.seeds for result in results):

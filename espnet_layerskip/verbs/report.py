@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import errno
 import json
-import logging
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_layerskip.files import read_usable, write_bytes, write_text
+from espnet_layerskip.inference.quiet import start
 from espnet_layerskip.verbs.command_line import make_folder
 
 if TYPE_CHECKING:  # the command line starts without PyTorch
@@ -70,6 +70,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder of decodings, can be that of compare_exps; default: OUTPUT/cache",
     )
     add("--num-threads", type=int, default=1, metavar="N", help="while timing (default: 1)")
+    add(
+        "--times-from",
+        type=Path,
+        metavar="COMPARE.json",
+        help="comparison of the same experiment and data, made with --seconds: its times head the "
+        "page, which then says what the comparison says; default: the utterances as they are, "
+        "timed for the report",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,16 +89,18 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If something that is needed is missing or cannot be used.
     """
+    if args.num_threads < 1:
+        raise ValueError(f"--num-threads must be at least 1, but got {args.num_threads}")
+    start()
     from espnet_layerskip.evaluation.environment import typed
     from espnet_layerskip.evaluation.report.canvas import check_installed
     from espnet_layerskip.evaluation.report.collect import collect
+    from espnet_layerskip.evaluation.report.comparison import read_comparison
     from espnet_layerskip.evaluation.report.page import build_page, draw_all
 
-    if args.num_threads < 1:
-        raise ValueError(f"--num-threads must be at least 1, but got {args.num_threads}")
+    compared = None if args.times_from is None else read_comparison(args.times_from)
     check_installed()
     command = typed(["espnet-layerskip", *args.argv])
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with writing_to(args.output), contextlib.redirect_stdout(sys.stderr):
         material = collect(
             args.exp,
@@ -100,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
             model_file=args.model_file,
             utt_ids=args.utt_id,
             num_threads=args.num_threads,
+            compared=compared,
         )
         print("drawing")
         drawings = draw_all(material, command)

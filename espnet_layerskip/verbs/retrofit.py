@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import os
 import shutil
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_layerskip.files import write_text
+from espnet_layerskip.inference.quiet import start
 from espnet_layerskip.method.settings import SKIP_CONTEXTS
 from espnet_layerskip.parallel import add_worker_options, workers_from
 
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: If the call, the model or the data cannot be used.
     """
     check_options(args)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    start()
     with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
         record, where = _retrofit(args)
         from espnet_layerskip.evaluation.retrofit_page import retrofit_page

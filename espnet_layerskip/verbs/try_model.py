@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import sys
 import time
 from pathlib import Path
 
 from espnet_layerskip.files import write_text
+from espnet_layerskip.inference.quiet import start
 from espnet_layerskip.method.settings import SkipSettings
 from espnet_layerskip.verbs.command_line import check_output
 
@@ -72,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if output is not None:
         check_output("--output", output, [args.model])
     gates = None if args.gates is None else SkipSettings.from_items([f"gates={args.gates}"])
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger().setLevel(logging.ERROR)  # ESPnet warns about what is usual
+    start()
     began = time.monotonic()
 
     def log(line: str) -> None:

@@ -23,6 +23,7 @@ def report() -> dict[str, Any]:
     }
     on = row | {"name": "ours, skipping on", "skip_ratio": 0.455, "wer": [10.51], "off": "stock"}
     on["encoder_time_per_second"] = {"median_ms": 4.25}
+    on |= {"exps": ["exp/ours"], "settings": "threshold=0.9 extension=0,0 context=full"}
     return {
         "rows": [row, on, {"name": "bad", "status": "failed: why"}],
         "data": {"dir": "dump/raw/test", "utterances": 3, "words": 15, "seconds": 9.6},
@@ -49,7 +50,10 @@ def test_lengths_and_rows_that_failed() -> None:
         row["encoder_time_by_length"] = {"3": {"median_ms": 2.0}, "10": {"median_ms": 1.0}}
     found["rows"][1]["encoder_time_by_length"]["10"] = {"median_ms": 0.8}
     lines = demo_summary.summary(found).splitlines()
-    assert lines[1].startswith("Skipping 46 % of the frames makes the encoder 1.00 and 1.25 times")
+    faster = (
+        "makes the encoder 1.25 times as fast on 10 s of audio, but on 3 s of audio it does not"
+    )
+    assert lines[1].startswith(f"Skipping 46 % of the frames {faster} pay (1.00 times), at")
     assert lines[3].split("  ")[-2:] == ["encoder ms per s at 3 s", "at 10 s"]
     assert lines[5].split()[-2:] == ["2.0", "0.8"]
     found["rows"][1]["status"] = "failed: WER 10.5 %, against 9 % at full depth"
@@ -89,6 +93,39 @@ def test_runtimes() -> None:
     assert lines[5] == "onnxruntime, skipping on failed: cannot be built: why"
 
 
+def found_by_the_demo(on_ms: float, **changes: Any) -> dict[str, Any]:
+    found = report()
+    off, on, _ = found["rows"]
+    for row, ms in ((off, 2.0), (on, on_ms)):
+        row["encoder_time_by_length"] = {"3": {"median_ms": ms}}
+    on |= changes
+    return found
+
+
+def test_what_to_try_next_is_made_from_what_was_found() -> None:
+    """Each case has its own command; none writes to what the demo wrote."""
+    pays = "transcribe --model exp/ours --blank-threshold 0.9 --spike-extension 0,0 a.wav"
+    does_not = "try --model exp/ours --data dump/raw/test --gates 2"
+    costs = "--row stricter exp/ours threshold=0.99 extension=1,1 --output exp/compare_stricter"
+    commands = [pays, does_not, costs]
+    for found, expected in (
+        (found_by_the_demo(1.0), pays),
+        (found_by_the_demo(2.1), does_not),
+        (found_by_the_demo(1.0, status="failed: WER"), costs),
+    ):
+        text = demo_summary.next_steps(found, None)
+        assert [command for command in commands if command in text] == [expected]
+        assert "--size medium" not in text
+        assert "onnx" not in text
+        found["experiments"] = [
+            {"exp": "exp/ours", "chosen": "as configured; calibration says off: the reason"}
+        ]
+        text = demo_summary.next_steps(found, benchmark())
+        assert "full depth: the reason. More speech" in text
+        assert "onnxruntime is up to 2.50 times as fast" in text
+        assert "export --model exp/ours --output exp/ours.onnx" in text
+
+
 def test_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,3 +141,8 @@ def test_the_command(
     monkeypatch.setattr("sys.argv", ["x", str(file), str(other)])
     demo_summary.main()
     assert "onnxruntime, skipping on" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["x", str(file), str(other), "--next"])
+    demo_summary.main()
+    [step, command] = capsys.readouterr().out.splitlines()  # skipping was not timed
+    assert step.startswith("- onnxruntime is up to 2.50 times as fast")
+    assert command.startswith("    espnet-layerskip export --model exp/ours")

@@ -10,7 +10,7 @@ import pytest
 
 from espnet_layerskip import cli
 from espnet_layerskip.cli import VERBS, get_parser, main
-from espnet_layerskip.verbs.command_line import check_output
+from espnet_layerskip.verbs.command_line import check_inputs, check_output
 
 
 def refused(capsys, *args):
@@ -73,12 +73,39 @@ def test_version(capsys):
     assert " espnet 202" in line
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("try --model gone --data .", "--model gone is neither an experiment directory nor"),
+        ("report --exp . --compare twin=gone --output o", "--compare gone is neither"),
+        ("compare --exp a=.,gone --data . --output o", "--exp gone is neither an experiment"),
+        ("calibrate --exp . --data . gone --max-wer-increase 1", "--data .: wav.scp missing"),
+        ("retrofit --model . --data gone --output o", "--data gone: no such data directory"),
+        ("benchmark --model . --wav-scp gone --text . --output o", "--wav-scp gone: no such file"),
+    ],
+)
+def test_paths_are_looked_at_before_a_verb_runs(call, message, capsys, tmp_path, monkeypatch):
+    """What is imported then takes seconds."""
+    monkeypatch.chdir(tmp_path)
+    for module, *_ in VERBS.values():
+        monkeypatch.setattr(module, "run", None)
+    assert main(call.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_tag_and_what_is_there_are_let_through(tmp_path):
+    (tmp_path / "wav.scp").touch()
+    args = ["--model", "owner/of_model", "--data", str(tmp_path)]
+    check_inputs(get_parser().parse_args(["try", *args]))
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_examples_that_it_takes(verb, capsys):
     with pytest.raises(SystemExit):
         main([verb, "--help"])
     shown = capsys.readouterr().out
     assert "Exit status: 0; 1 if" in shown
+    assert ("; 3 if no setting" in " ".join(shown.split())) == (verb == "calibrate")
     lines = VERBS[verb][2].replace("\\\n", " ").strip().splitlines()
     for line in lines:
         words = shlex.split(line.split("|")[-1].split(">")[0])

@@ -29,7 +29,10 @@ def test_compare_exps(data_dir, exps, tmp_path, capsys):
     assert all(len(r["encoder_time_per_second"]["raw_ms"]) == 5 for r in report["rows"])
     assert report["environment"]["load_after"]
     page = (tmp_path / "compare.md").read_text()
-    assert page in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert page in said.out
+    assert "row: " in said.err
+    assert "row: " not in said.out
     assert "python -m espnet_layerskip.bin.compare_exps \\\n    --data" in page
     assert page.count("<details>") == page.count("</details>") == 4
     assert "5 interleaved passes (min to max) over 3 utterances" in " ".join(page.split())
@@ -110,6 +113,14 @@ def test_an_output_that_cannot_be_is_refused_at_once(data_dir, tmp_path, capsys)
         (tmp_path / "file", (), "file cannot be made (File exists)"),
         (tmp_path / "new", ("--repeats", "-1"), "--repeats must be 0 or more"),
     ):
-        command = ["compare", "--exp", "none", "--data", str(data_dir), "--output", str(output)]
+        command = [
+            "compare",
+            "--exp",
+            str(tmp_path),
+            "--data",
+            str(data_dir),
+            "--output",
+            str(output),
+        ]
         assert main([*command, *options]) == 2
         assert message in capsys.readouterr().err

@@ -99,8 +99,9 @@ def test_structure_for_screen_readers(report):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--exp", "no_such", "--output", "out"], "no_such is not an experiment"),
-        (["--exp", "no_such", "--output", "out", "--num-threads", "0"], "at least 1"),
+        (["--exp", "no_such", "--output", "out"], "no_such is neither an experiment directory"),
+        (["--exp", ".", "--output", "out", "--num-threads", "0"], "at least 1"),
+        (["--exp", ".", "--output", "out", "--times-from", "x"], "--times-from x: no such file"),
     ],
 )
 def test_bad_call(args, message, tmp_path, monkeypatch, capsys):

@@ -276,7 +276,7 @@ def test_labels_that_do_not_fit_are_named(stock, data_dir, tmp_path, capsys):
 
 def test_data_that_cannot_be_used(stock, data_dir, tmp_path, capsys):
     for data, message in (
-        (tmp_path, "no such data directory, or no wav.scp in it"),
+        (tmp_path, "wav.scp missing; found"),
         (tables(data_dir, text=None), "has no text: add the transcripts, or use none"),
         (tables(data_dir, text="other AB\n"), "no transcript of an utterance of wav.scp"),
         (

@@ -157,7 +157,10 @@ def test_wrong_calls_are_explained(models, capsys, args, message):
         (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, but got 'gpu'"),
         (["--ctc-weight", "2"], "--ctc-weight must be in [0, 1]"),
         (["--times", "."], "--times . is a directory"),
-        (["--confidence-temperature", "0"], "--confidence-temperature must be above 0, but got 0"),
+        (
+            ["--confidence-temperature", "0"],
+            "--confidence-temperature must be a number above 0, but got 0",
+        ),
         (["b.wav", "--format", "srt"], "--format srt has no place for the name of an utterance"),
         (["--model", "none.zip"], "--model none.zip: no such file or directory"),
         (["--model", __file__], "is neither an experiment directory"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a comparison of the stock encoder with layer-skipping, in 8 to 12 minutes on two
+# From nothing to a comparison of the stock encoder with layer-skipping, in 8 to 13 minutes on two
 # CPU cores. Each step is a call that you can make yourself; what it prints is in exp/demo/*.log.
 # Stopped, it goes on where it was when it is started again; steps that are done are left alone.
 set -e -u -o pipefail
@@ -19,6 +19,7 @@ say() { echo "[demo] $(date '+%H:%M:%S') $*"; }
 # step NAME WHAT MAKES [JOB=A,B] COMMAND...: run a command, unless it was run before with the same
 # options and configurations and what it makes is there. JOB=A,B: once for each, side by side.
 number=0
+depends=()  # more files that a step's results depend on
 step() {
     local name=$1 what=$2 makes=$3 start=${SECONDS} log=exp/demo/$1.log jobs=()
     shift 3
@@ -31,6 +32,7 @@ step() {
     if ! recipe run_jobs --done "${log%.log}.done" --makes "${makes}" --show ' left$| to go$|^row: ' \
         --depends conf/train_asr_conformer.yaml --depends conf/train_asr_layerskip.yaml \
         --depends conf/decode_asr.yaml --depends run.sh \
+        ${depends[@]+"${depends[@]}"} \
         ${jobs[@]+"${jobs[@]}"} "${log}" "$@" \
         | (trap '' INT; sed -u -E -e 's/^[0-9]{4}-.* INFO: /    /' -e 's/^row: /    measuring: /'); then
         say "stopped in step ${number}/9; 'make demo' goes on from here" >&2
@@ -104,20 +106,20 @@ step runtimes "PyTorch beside onnxruntime (a minute)" exp/benchmark/benchmark.js
     "${python}" -m espnet_layerskip.cli benchmark --model "${ours}" --model-file "${model}" --scope model \
     --wav-scp dump/raw/test/wav.scp --text dump/raw/test/text --seconds 3,10,20 --batch-size 1 --num-threads 1 \
     --max-wer-increase "${max_wer_increase}" --output exp/benchmark/benchmark.json
+depends=(--depends exp/compare/compare.json)
 step report "report" exp/report/index.html \
     "${python}" -m espnet_layerskip.cli report --exp "${ours}" --compare "${stock}" \
-    --data dump/raw/test --output exp/report --cache exp/demo/cache
+    --times-from exp/compare/compare.json --data dump/raw/test --output exp/report --cache exp/demo/cache
 
-"${python}" local/demo_summary.py exp/compare/compare.json exp/benchmark/benchmark.json
+summary=(local/demo_summary.py exp/compare/compare.json exp/benchmark/benchmark.json)
+"${python}" "${summary[@]}"
 cat << END
 
 The report: ${PWD}/exp/report/index.html
 All numbers: ${PWD}/exp/compare/compare.md, ${PWD}/exp/benchmark/benchmark.md
 
-What to try next, from ${PWD}:
-  ./run.sh --stage 12 --asr_tag layerskip --inference_tag off --inference_args "--blank_threshold off"  # full depth
-  ./run.sh --size medium --dumpdir dump_medium --expdir exp_medium                   # more speech
-  conf/train_asr_layerskip.yaml: gate_layer_idx, skip_context, spike_extension       # other gates
-  ../../an4/asr1/README.md: real speech, comparable with published results
-  ../../../README.md: your own recipe, checkpoints and audio
+What to try next, from ${PWD}, after . $(dirname "${python}")/activate:
+$("${python}" "${summary[@]}" --next)
+- More: conf/train_asr_layerskip.yaml has the gate's options; real speech: ../../an4/asr1/README.md;
+  your own recipe, checkpoints and audio: ../../../README.md
 END

@@ -16,6 +16,7 @@ from espnet_layerskip.evaluation.experiment import Experiment, read_config
 from espnet_layerskip.evaluation.flops import counted
 from espnet_layerskip.evaluation.inputs import Speech, located, spread_over_durations
 from espnet_layerskip.evaluation.report.changes import UNCHANGED, WORSE, compare_texts
+from espnet_layerskip.evaluation.report.comparison import check_comparison, with_times
 from espnet_layerskip.evaluation.report.sweep import (
     Point,
     measured_settings,
@@ -86,6 +87,7 @@ def collect(
     model_file: str | None = None,
     utt_ids: Sequence[str] = (),
     num_threads: int = 1,
+    compared: Mapping[str, Any] | None = None,
 ) -> Material:
     """Decode, trace and time.
 
@@ -97,6 +99,7 @@ def collect(
         model_file: Checkpoint name of ``exp`` and the others.
         utt_ids: Utterances to show; empty = a few informative ones.
         num_threads: PyTorch threads while timing.
+        compared: As `read_comparison` returns it: its times by length are taken over.
 
     Raises:
         ValueError: For an experiment, data or utterance that cannot be used.
@@ -107,6 +110,9 @@ def collect(
     comparison = Comparison(data_dir, DecodingCache(cache_dir), model_file)
     experiment, data = comparison.load(str(exp)), comparison.data
     speech = {s.utt_id: s for s in data.speech}
+    num_words = sum(len(text.split()) for text in data.text.values())
+    if compared is not None:
+        check_comparison(compared, experiment.sha256, len(speech), num_words)
     if unknown := sorted(set(utt_ids) - set(speech)):
         some = ", ".join(list(speech)[:3])
         raise ValueError(f"--utt-id {unknown[0]} is not in {data_dir} (it has {some} ...)")
@@ -118,13 +124,15 @@ def collect(
         raise ValueError(f"--utt-id {short[0]} is too short for the encoder: nothing can be shown")
     results = comparison.measure(rows, MIN_REPEATS, num_threads, NUM_TIMED)
     points, examples = points_of(results, str(exp), data.seconds), choose(traces, utt_ids)
+    if compared is not None:
+        points = with_times(points, compared)
     settings = [point.settings for point in measured_settings(points)]
     return Material(
         exp=str(exp),
         experiment=experiment,
         data_dir=str(data_dir),
         speech=speech,
-        num_words=sum(len(text.split()) for text in data.text.values()),
+        num_words=num_words,
         traces=traces,
         examples=examples,
         points=points,

@@ -69,7 +69,11 @@ def _setting(point: Point, off: Point, points: Sequence[Point]) -> dict[str, Any
     if point is not off:
         parts[1] += f" ({point.change})"
         parts.append(f"FLOPs {100 * point.gflops / off.gflops - 100:+.0f} %")
-        parts.append(f"failed: {point.failure}" if point.failure else f"time {time:+.0f} %")
+        parts.append(
+            f"failed: {point.failure}"
+            if point.failure
+            else f"time of these utterances {time:+.0f} %"
+        )
     return {
         "threshold": "off" if point is off else point.short_name,
         "row": next(i for i, p in enumerate(points) if p is point),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import soundfile
 
+from espnet_layerskip.evaluation.compare import BUSY, unsteadiness
 from espnet_layerskip.evaluation.environment import describe
 from espnet_layerskip.evaluation.inputs import Speech
 from espnet_layerskip.evaluation.report import cost_figures, gate_figures
@@ -26,11 +27,13 @@ from espnet_layerskip.evaluation.report.changes import (
     marked_words,
 )
 from espnet_layerskip.evaluation.report.collect import Material
+from espnet_layerskip.evaluation.report.comparison import lengths, time_ms
 from espnet_layerskip.evaluation.report.interaction import as_json, page_data
 from espnet_layerskip.evaluation.report.sweep import (
     OFF_NAME,
     ON_NAME,
     STOCK_KIND,
+    Point,
     in_words,
 )
 from espnet_layerskip.evaluation.report.templates import render_page
@@ -104,6 +107,9 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
         on=on,
         stock=next((p for p in material.points if p.kind == STOCK_KIND), None),
         verdict=verdict([p.record for p in material.points]),
+        unsteady=_unsteady(material.points),
+        lengths=lengths(off),
+        time_ms=time_ms,
         why=explain(on, off, gates, trace.num_layers, material.stem_share) if on else [],
         examples=list(zip(material.examples, drawings, strict=False)),
         drawings={d.name: d for d in drawings},
@@ -124,6 +130,13 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
         script_hash=digest,
         data=Markup(as_json(page_data(material, drawings))),
     )
+
+
+def _unsteady(points: Sequence[Point]) -> float:
+    """Return by how much passes of the same row differ, in percent; 0 = by what is usual."""
+    passes = {p.name: [p.time_ms.low, p.time_ms.difference, p.time_ms.high] for p in points}
+    spread = unsteadiness(passes)
+    return 100.0 * spread if spread > BUSY else 0.0
 
 
 def _audio_sources(left: int) -> Callable[[Speech], str | None]:

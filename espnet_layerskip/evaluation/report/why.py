@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from espnet_layerskip.evaluation.report.comparison import lengths, time_ms
 from espnet_layerskip.evaluation.report.sweep import Point
 
 
@@ -21,6 +22,15 @@ class Step:
     percent: float | None
     because: str
 
+    @property
+    def shown(self) -> str:
+        """How much it is, in words."""
+        if self.percent is None:
+            return "failed"
+        if round(self.percent) < 0:
+            return f"none, {-self.percent:.0f} % more"
+        return f"{self.percent:.0f} %"
+
 
 def explain(on: Point, off: Point, gates: list[int], layers: int, stem_share: float) -> list[Step]:
     """Return the steps: frames skipped, layers not run, arithmetic saved, time saved.
@@ -34,7 +44,6 @@ def explain(on: Point, off: Point, gates: list[int], layers: int, stem_share: fl
     """
     ceiling = 100.0 * float(on.record["ceiling"])
     flops = 100.0 * (1.0 - on.gflops / off.gflops)
-    time = 100.0 * (1.0 - on.time_ms.difference / off.time_ms.difference)
     steps = [
         Step("Frames that skip", 100.0 * on.skip_ratio, _gates(gates, on)),
         Step("Work of the layers left out", ceiling, _layers(gates, layers)),
@@ -42,7 +51,21 @@ def explain(on: Point, off: Point, gates: list[int], layers: int, stem_share: fl
     ]
     if on.failure:
         return [*steps, Step("Encoder time saved", None, f"Does not count: {on.failure}.")]
-    return [*steps, Step("Encoder time saved", time, _time(flops, time))]
+    return [*steps, _time_step(on, off, flops)]
+
+
+def _time_step(on: Point, off: Point, flops: float) -> Step:
+    """Return the time saved: of the longest inputs where a comparison timed some lengths."""
+    saved = {}
+    for length in lengths(on) or [""]:
+        ms, full = time_ms(on, length), time_ms(off, length)
+        if ms is not None and full is not None:
+            saved[length] = 100.0 * (1.0 - ms / full)
+    *shorter, (longest, time) = saved.items()
+    if not longest:
+        return Step("Encoder time saved", time, _time(flops, time))
+    others = "".join(f" On {n} s: {Step('', saving, '').shown}." for n, saving in shorter)
+    return Step(f"Encoder time saved on {longest} s of audio", time, _time(flops, time) + others)
 
 
 def _gates(gates: list[int], on: Point) -> str:

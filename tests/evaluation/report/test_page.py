@@ -17,6 +17,7 @@ from espnet_layerskip.evaluation.report import page, sweep, templates
 from espnet_layerskip.evaluation.report.canvas import WIDTH, Drawing
 from espnet_layerskip.evaluation.report.collect import Material
 from espnet_layerskip.evaluation.report.training_history import History
+from espnet_layerskip.evaluation.scoring import Interval
 
 HOSTILE = "<script>alert('&\"')</script>"
 NAMES = (
@@ -114,12 +115,25 @@ def test_rows_that_were_not_measured(material):
 
 def test_notices(material):
     history = History({"train": {"loss": {3: 1.0}}, "valid": {}}, "train.log", 9)
-    environment = {**material.environment, "load_before": [1.5, 0.0, 0.0]}
-    text = shown(build(dataclasses.replace(material, history=history, environment=environment)))
+    busy = [dataclasses.replace(p, time_ms=Interval(4.0, 3.6, 4.8)) for p in material.points]
+    text = shown(build(dataclasses.replace(material, history=history, points=busy)))
     assert "The training stopped after epoch 3 of 9" in text
-    assert "load average 1.5 on 2 cores" in text
-    unknown = {**material.environment, "load_before": None}
-    assert "load average (" in shown(build(dataclasses.replace(material, environment=unknown)))
+    assert "machine was busy when this was timed: passes of the same row differ by 30 %" in text
+
+
+def test_times_of_a_comparison_head_the_page(material):
+    """Its verdict, its times by length, and the saving that follows from them."""
+    for name, times in ((sweep.OFF_NAME, (2.0, 1.0)), (sweep.ON_NAME, (2.2, 0.8))):
+        point = next(p for p in material.points if p.name == name)
+        by_length = {n: {"median_ms": ms} for n, ms in zip(("3", "10"), times, strict=True)}
+        point.record["encoder_time_by_length"] = by_length
+    text = shown(build(material))
+    assert "makes the encoder 1.25 times as fast on 10 s of audio, but on 3 s of audio it" in text
+    assert "encoder ms per s of audio, on 3 s 2.00 2.20 +10.0 % not timed" in text
+    assert "encoder ms per s of audio, on 10 s 1.00 0.80 -20.0 % not timed" in text
+    assert "Encoder time saved on 10 s of audio: 20 %" in text
+    assert "On 3 s: none, 10 % more." in text
+    assert "taken over from the comparison" in text
 
 
 def test_what_skipping_changed(material):

@@ -44,6 +44,7 @@ def test_time(on_and_off, ms, percent, because):
     step = explain(dataclasses.replace(on, time_ms=Interval(ms, ms, ms)), off, [4], 8, 0.4)[3]
     assert step.percent == pytest.approx(percent)
     assert because in step.because
+    assert step.shown == (f"{step.percent:.0f} %" if percent > 0 else "none, 5 % more")
 
 
 def test_two_gates_and_the_rule_about_short_utterances(on_and_off):

@@ -1,8 +1,9 @@
-"""The comparison of the demo in a few lines, from compare.json, and that of the two runtimes.
+"""The comparison of the demo in a few lines, that of the two runtimes, and what to try next.
 
 Example::
 
     python local/demo_summary.py exp/compare/compare.json exp/benchmark/benchmark.json
+    python local/demo_summary.py exp/compare/compare.json exp/benchmark/benchmark.json --next
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.evaluation.tables import aligned
-from espnet_layerskip.evaluation.verdict import verdict
+from espnet_layerskip.evaluation.verdict import PAYS, judged, speed_ups, verdict
 from espnet_layerskip.files import run_main
 
 HEADER = ("", "WER %", "frames skipped %", "GFLOPs per s")
@@ -86,17 +87,94 @@ def runtimes(report: Mapping[str, Any]) -> str:
     return "\n".join([*aligned(table), *failed])
 
 
+def next_steps(report: Mapping[str, Any], benchmark: Mapping[str, Any] | None) -> str:
+    """Return what to try next, from what was found. No command overwrites what is there.
+
+    Args:
+        report: compare.json.
+        benchmark: As `runtimes` takes it; None = there is none.
+    """
+    data, found = report["data"]["dir"], judged(report["rows"])
+    steps = []
+    if found is not None:
+        on, off = found
+        exp, speeds = on["exps"][0], speed_ups(on, off)
+        slower = [length for length, factor in speeds.items() if factor < PAYS]
+        if on["status"] != "ok":
+            steps.append(
+                "Skipping costs too much. Where fewer frames skip:\n"
+                f"espnet-layerskip compare --data {data} --exp ours={exp} --row stricter {exp} "
+                "threshold=0.99 extension=1,1 --output exp/compare_stricter"
+            )
+        elif len(slower) < len(speeds):
+            steps.append(
+                f"Skipping pays. At this setting ({on['settings']}), on audio of yours:\n"
+                f"espnet-layerskip transcribe --model {exp} {_options(on['settings'])} a.wav"
+            )
+        if slower and on["status"] == "ok":
+            where = f" on {', '.join(slower)} s" if all(slower) else ""
+            steps.append(
+                f"Skipping does not pay{where}. What a gate after layer 2 would give, without "
+                f"training:\nespnet-layerskip try --model {exp} --data {data} --gates 2"
+            )
+        stored = {one["exp"]: one["chosen"] for one in report.get("experiments", ())}
+        _, off_because, why = stored.get(exp, "").partition("calibration says off: ")
+        if off_because:
+            steps.append(
+                f"Unless told otherwise, transcribe runs this model at full depth: {why}. More "
+                "speech shows more, in folders of its own:\n"
+                "./run.sh --size medium --dumpdir dump_medium --expdir exp_medium"
+            )
+        if benchmark is not None and (times := _faster_onnx(benchmark)):
+            steps.append(
+                f"onnxruntime is up to {times:.2f} times as fast as PyTorch. As graphs for it:\n"
+                f"espnet-layerskip export --model {exp} --output exp/ours.onnx"
+            )
+    return "\n".join(f"- {step}".replace("\n", "\n    ") for step in steps)
+
+
+def _options(settings: str) -> str:
+    """Return the options of ``transcribe`` for settings in words.
+
+    >>> _options("threshold=0.9 extension=0,0 context=full")
+    '--blank-threshold 0.9 --spike-extension 0,0'
+    """
+    values = dict(item.split("=") for item in settings.split() if "=" in item)
+    names = {"threshold": "--blank-threshold", "extension": "--spike-extension"}
+    return " ".join(f"{names[key]} {values[key]}" for key in names if key in values)
+
+
+def _faster_onnx(report: Mapping[str, Any]) -> float:
+    """Return how many times as fast onnxruntime is at most, at full depth or not; 0 = never."""
+    times = {(row["name"], row["audio_seconds"]): row["median_s"] for row in report["rows"]}
+    ratios = [
+        times[f"ours_skip_{how}", length] / seconds
+        for (name, length), seconds in times.items()
+        for how in ("off", "on")
+        if name == f"onnx_skip_{how}" and seconds and times[f"ours_skip_{how}", length]
+    ]
+    return best if (best := max(ratios, default=0.0)) >= PAYS else 0.0
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Print the comparison in a few lines")
+    parser.add_argument("--next", action="store_true", help="print what to try next instead")
     parser.add_argument("compare_json", type=Path)
     parser.add_argument("benchmark_json", type=Path, nargs="?")
     args = parser.parse_args()
     if not args.compare_json.is_file():
         raise ValueError(f"{args.compare_json}: no such file; compare_exps (stage 16) writes it")
-    print(summary(json.loads(args.compare_json.read_text(encoding="utf-8"))))
+    report = json.loads(args.compare_json.read_text(encoding="utf-8"))
+    benchmark = None
     if args.benchmark_json is not None:
-        print(f"\n{runtimes(json.loads(args.benchmark_json.read_text(encoding='utf-8')))}")
+        benchmark = json.loads(args.benchmark_json.read_text(encoding="utf-8"))
+    if args.next:
+        print(next_steps(report, benchmark))
+        return
+    print(summary(report))
+    if benchmark is not None:
+        print(f"\n{runtimes(benchmark)}")
 
 
 if __name__ == "__main__":
