@@ -6,7 +6,9 @@ beside it) in both.
 """
 
 import contextlib
+import inspect
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 # The import of its attention layers makes ESPnet 202511 print "Failed to import Flash
@@ -62,6 +64,7 @@ __all__ = [
     "encoder_class",
     "inference_module",
     "s2t_inference_module",
+    "signature_with",
 ]
 
 
@@ -109,3 +112,15 @@ def s2t_inference_module() -> Any:
     from espnet2.bin import s2t_inference_ctc
 
     return s2t_inference_ctc
+
+
+def signature_with(stock: Any, options: Mapping[str, Any]) -> inspect.Signature:
+    """Return the signature of a class of ESPnet with more options: it reads defaults from it.
+
+    Args:
+        stock: The class.
+        options: By name, with their defaults.
+    """
+    known, kind = inspect.signature(stock).parameters.values(), inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, kind, default=value) for name, value in options.items()]
+    return inspect.Signature([*known, *added])

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from espnet_layerskip._compat import PositionwiseFeedForward
+from espnet_layerskip._compat import PositionwiseFeedForward, signature_with
 from espnet_layerskip.encoders import attention, convolution
 from espnet_layerskip.encoders.distributed import of_first_process
 from espnet_layerskip.encoders.fast_form import HasFastForm
@@ -19,7 +19,13 @@ from espnet_layerskip.encoders.stem import mixes_frames, narrow_stem, subsample
 from espnet_layerskip.method.frames import Encoded, Frames, LayerState, join
 from espnet_layerskip.method.gate import BlankGate
 from espnet_layerskip.method.repeats import make_gate
-from espnet_layerskip.method.settings import SkipSettings, is_short, read_extension
+from espnet_layerskip.method.settings import (
+    SkipSettings,
+    is_short,
+    read_extensions,
+    read_gates,
+    read_ratio,
+)
 from espnet_layerskip.method.walk import advance
 
 # Options of every encoder in addition to those of its stock class, with their defaults.
@@ -108,13 +114,9 @@ class LayerSkipEncoder(LoadsEitherVersion, HasFastForm):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Give the class an explicit signature: ESPnet reads options and defaults from it."""
         super().__init_subclass__(**kwargs)
-        stock = dict(inspect.signature(cls.STOCK.__init__).parameters)
-        del stock["self"]
-        version = {} if _VERSIONED in stock else {_VERSIONED: False}
-        ours = {**version, **cls.ADDED, **OPTIONS}
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        added = [inspect.Parameter(name, kind, default=value) for name, value in ours.items()]
-        cls.__signature__ = inspect.Signature([*stock.values(), *added])
+        known = inspect.signature(cls.STOCK).parameters
+        version = {} if _VERSIONED in known else {_VERSIONED: False}
+        cls.__signature__ = signature_with(cls.STOCK, {**version, **cls.ADDED, **OPTIONS})
 
     def __init__(self, *args: Any, **kwargs: Any):
         bound = self.__signature__.bind(*args, **kwargs)
@@ -149,29 +151,23 @@ class LayerSkipEncoder(LoadsEitherVersion, HasFastForm):
         Raises:
             ValueError: As in the class.
         """
-        num_layers = len(self.encoders)
-        if any(isinstance(i, bool) or not isinstance(i, int) for i in gate_layer_idx) or any(
-            not 0 < i < num_layers for i in gate_layer_idx
-        ):
+        num_layers, layers = len(self.encoders), read_gates(gate_layer_idx, "gate_layer_idx") or ()
+        if any(not 0 < i < num_layers for i in layers):
             raise ValueError(
                 f"gate_layer_idx must hold layers between 1 and {num_layers - 1} (1-based; a gate "
-                f"after the last layer {num_layers} saves nothing), but got {list(gate_layer_idx)}"
+                f"after the last layer {num_layers} saves nothing), but got {list(layers)}"
             )
         trim = bool(getattr(self, "ctc_trim", False))
-        if gate_layer_idx and trim:
+        if layers and trim:
             raise ValueError("gate_layer_idx and ctc_trim cannot be combined: choose one of them")
-        if gate_layer_idx:
+        if layers:
             self.check_gates()
-        if not 0.0 <= train_skip_prob <= 1.0:
-            raise ValueError(f"train_skip_prob must be in [0, 1], but got {train_skip_prob}")
         # ESPnetASRModel.encode hands its CTC head to an encoder only if one of
         # interctc_use_conditioning and ctc_trim is true; the gates need the head.
-        self._stock_trim, self.ctc_trim = trim, trim or bool(gate_layer_idx)
-        self.gate_layer_idx = sorted(set(gate_layer_idx))
-        self.train_skip_prob = train_skip_prob
-        self.train_spike_extensions = [
-            read_extension(e, "train_spike_extensions") for e in train_spike_extensions
-        ]
+        self._stock_trim, self.ctc_trim = trim, trim or bool(layers)
+        self.gate_layer_idx = list(layers)
+        self.train_skip_prob = read_ratio(train_skip_prob, "train_skip_prob") or 0.0
+        self.train_spike_extensions = read_extensions(train_spike_extensions)
         known = SkipSettings.__dataclass_fields__
         usual = SkipSettings(**{k: v for k, v in OPTIONS.items() if k in known})
         self.settings = SkipSettings(**settings).over(usual)

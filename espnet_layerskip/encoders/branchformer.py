@@ -10,7 +10,7 @@ from espnet_layerskip._compat import BranchformerEncoder
 from espnet_layerskip.encoders.attention import attend
 from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.encoders.convolution import gated_mlp
-from espnet_layerskip.encoders.fast.branchformer import FastBranchformer
+from espnet_layerskip.encoders.fast.branchformer import FastBranchformerLayer
 from espnet_layerskip.method.frames import Frames
 
 
@@ -26,7 +26,7 @@ class LayerSkipBranchformerEncoder(LayerSkipEncoder, BranchformerEncoder):  # ty
     """
 
     STOCK = BranchformerEncoder
-    FAST = FastBranchformer
+    FAST = FastBranchformerLayer
     ADDED = {"interctc_layer_idx": [], "interctc_use_conditioning": False}  # noqa: RUF012
     ATTENTION = "attn"
 

@@ -11,7 +11,7 @@ from espnet_layerskip._compat import ConformerEncoder
 from espnet_layerskip.encoders import attention
 from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.encoders.convolution import convolve
-from espnet_layerskip.encoders.fast.conformer import FastConformer
+from espnet_layerskip.encoders.fast.conformer import FastConformerLayer
 from espnet_layerskip.method.frames import Frames
 from espnet_layerskip.method.packing import PackedIndex
 
@@ -25,7 +25,7 @@ class LayerSkipConformerEncoder(LayerSkipEncoder, ConformerEncoder):  # type: ig
     """
 
     STOCK = ConformerEncoder
-    FAST = FastConformer
+    FAST = FastConformerLayer
 
     def run_layer(self, layer: Any, frames: Frames) -> torch.Tensor:
         """Return the active frames (B, M, D) after one ESPnet ``EncoderLayer``."""

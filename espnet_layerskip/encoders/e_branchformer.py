@@ -14,12 +14,31 @@ from espnet_layerskip.encoders.attention import attend
 from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.encoders.convolution import convolve, gated_mlp, with_border, without_border
 from espnet_layerskip.encoders.distributed import of_first_process
-from espnet_layerskip.encoders.fast.e_branchformer import FastEBranchformer
+from espnet_layerskip.encoders.fast.e_branchformer import FastEBranchformerLayer
 from espnet_layerskip.method.frames import Encoded, Frames, LayerState
 from espnet_layerskip.method.settings import SkipSettings
 
 
-class LayerSkipEBranchformerEncoder(LayerSkipEncoder, EBranchformerEncoder):  # type: ignore[misc]
+class NormAtTheEnd:
+    """Part of encoders whose last norm belongs to the last layer, not to every CTC head."""
+
+    after_norm: Any
+
+    def normalised(self, x: torch.Tensor) -> torch.Tensor:
+        """Return states (B, M, D) of an intermediate layer as the CTC head takes them: these."""
+        return x.to(self.after_norm.weight.dtype)  # type: ignore[no-any-return]
+
+    def finish(self, state: LayerState, olens: torch.Tensor, settings: SkipSettings) -> Encoded:
+        """Return the result of a pass; frames that ran all layers are normalised."""
+        out, trace = self.normalised(state.full()), state.trace()
+        if state.layer_idx == len(state.layers):
+            last = super().normalised(out)  # type: ignore[misc]
+            skipped = None if trace is None else (trace.valid_mask & ~trace.spoken_mask)[..., None]
+            out = last if skipped is None else torch.where(skipped, out, last)
+        return Encoded(out, olens, (), trace, settings.exit_layer)
+
+
+class LayerSkipEBranchformerEncoder(NormAtTheEnd, LayerSkipEncoder, EBranchformerEncoder):  # type: ignore[misc]
     """ESPnet's EBranchformerEncoder whose upper layers run on the non-blank frames only.
 
     Options are those of ESPnet's EBranchformerEncoder and of `LayerSkipEncoder`.
@@ -31,7 +50,7 @@ class LayerSkipEBranchformerEncoder(LayerSkipEncoder, EBranchformerEncoder):  # 
     """
 
     STOCK = EBranchformerEncoder
-    FAST = FastEBranchformer
+    FAST = FastEBranchformerLayer
     ATTENTION = "attn"
 
     layer_drop_rate: float
@@ -108,19 +127,6 @@ class LayerSkipEBranchformerEncoder(LayerSkipEncoder, EBranchformerEncoder):  # 
         if 0 in self.gradient_checkpoint_layers:
             return checkpoint(run, xs_pad, lens, use_reentrant=False)  # type: ignore[no-any-return]
         return run(xs_pad, lens)
-
-    def normalised(self, x: torch.Tensor) -> torch.Tensor:
-        """Return states (B, M, D) of an intermediate layer as the CTC head takes them: these."""
-        return x.to(self.after_norm.weight.dtype)  # type: ignore[no-any-return]
-
-    def finish(self, state: LayerState, olens: torch.Tensor, settings: SkipSettings) -> Encoded:
-        """Return the result of a pass; frames that ran all layers are normalised."""
-        out, trace = self.normalised(state.full()), state.trace()
-        if state.layer_idx == len(state.layers):
-            last = super().normalised(out)
-            skipped = None if trace is None else (trace.valid_mask & ~trace.spoken_mask)[..., None]
-            out = last if skipped is None else torch.where(skipped, out, last)
-        return Encoded(out, olens, (), trace, settings.exit_layer)
 
     def run_layer(self, layer: Any, frames: Frames) -> torch.Tensor:
         """Return the active frames (B, M, D) after one ESPnet ``EBranchformerEncoderLayer``."""

@@ -11,8 +11,8 @@ import torch
 from espnet_layerskip._compat import EBranchformerCTCEncoder
 from espnet_layerskip.encoders.attention import own_copy
 from espnet_layerskip.encoders.base import LayerSkipEncoder
-from espnet_layerskip.encoders.e_branchformer import blocks
-from espnet_layerskip.encoders.fast.e_branchformer_ctc import FastEBranchformerCTC
+from espnet_layerskip.encoders.e_branchformer import NormAtTheEnd, blocks
+from espnet_layerskip.encoders.fast.e_branchformer_ctc import FastEBranchformerCTCLayer
 from espnet_layerskip.encoders.prefix import PrefixGate, audio_part, prefixed
 from espnet_layerskip.encoders.stem import subsample
 from espnet_layerskip.method.ctc import head_softmax
@@ -44,7 +44,7 @@ class Prompt:
         return Prompt(prefix, memory, mask, self.max_layer)
 
 
-class LayerSkipEBranchformerCTCEncoder(LayerSkipEncoder, EBranchformerCTCEncoder):  # type: ignore[misc]
+class LayerSkipEBranchformerCTCEncoder(NormAtTheEnd, LayerSkipEncoder, EBranchformerCTCEncoder):  # type: ignore[misc]
     """ESPnet's EBranchformerCTCEncoder whose upper layers run on the non-blank frames only.
 
     Options are those of ESPnet's EBranchformerCTCEncoder and of `LayerSkipEncoder`.
@@ -58,7 +58,7 @@ class LayerSkipEBranchformerCTCEncoder(LayerSkipEncoder, EBranchformerCTCEncoder
     """
 
     STOCK = EBranchformerCTCEncoder
-    FAST = FastEBranchformerCTC
+    FAST = FastEBranchformerCTCLayer
     ATTENTION = "attn"
 
     _prompt = Prompt()  # of a call: on a copy for it, never on the encoder
@@ -192,10 +192,6 @@ class LayerSkipEBranchformerCTCEncoder(LayerSkipEncoder, EBranchformerCTCEncoder
             x = x + layer.dropout(own_copy(layer.cross_attn)(h, memory, memory, mask))
         return layer.norm_final(x)  # type: ignore[no-any-return]
 
-    def normalised(self, x: torch.Tensor) -> torch.Tensor:
-        """Return states (B, M, D) of an intermediate layer as the CTC head takes them: these."""
-        return x.to(self.after_norm.weight.dtype)  # type: ignore[no-any-return]
-
     def finish(self, state: LayerState, olens: torch.Tensor, settings: SkipSettings) -> Encoded:
         """Return the result of a pass; frames that ran all layers of the call are normalised."""
         whole = state.layer_idx == len(state.layers)
@@ -204,12 +200,7 @@ class LayerSkipEBranchformerCTCEncoder(LayerSkipEncoder, EBranchformerCTCEncoder
             frames = state.frames
             probs = head_softmax(self._ctc, self.normalised(frames.x), state.layer_idx)
             frames.x = frames.x + self.conditioning_layer(probs)
-        out, trace = self.normalised(state.full()), state.trace()
-        if whole:
-            last = super().normalised(out)
-            skipped = None if trace is None else (trace.valid_mask & ~trace.spoken_mask)[..., None]
-            out = last if skipped is None else torch.where(skipped, out, last)
-        return Encoded(out, olens, (), trace, settings.exit_layer)
+        return super().finish(state, olens, settings)
 
     def num_prefix(self, prompt: Prompt | None = None) -> int:
         """Return the number of prefix positions of a prompt; only subsampling puts them there."""

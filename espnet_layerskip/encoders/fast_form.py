@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
+from inspect import ismethod
 from typing import Any, ClassVar
 
 import torch
+
+from espnet_layerskip.encoders.fast.parts import FastEncoder
 
 
 class HasFastForm:
     """Part of `LayerSkipEncoder`: evaluation on rearranged weights with the same output."""
 
     FAST: ClassVar[Any] = None
-    """Builds the fast form, ``FAST(encoder, precision)``; ValueError where there is none."""
+    """The `FastLayer` of its layers; None = there is no fast form."""
     training: bool
 
     def init_fast_form(self) -> None:
@@ -53,8 +56,11 @@ class HasFastForm:
             raise ValueError("optimize_for_inference needs evaluation mode: call eval() first")
         if self.FAST is None:
             raise ValueError(f"{type(self).__name__} has no fast form")
+        assert isinstance(self, torch.nn.Module)
+        if any(ismethod(getattr(module, "weight", None)) for module in self.modules()):
+            raise ValueError("a quantized encoder has no fast form")
         self._loaded.on = False
-        self._fast = self.FAST(self, precision)
+        self._fast = FastEncoder(self, precision)
 
     def fast_form(self) -> Any:
         """Return the fast form with the current weights; None if the plain layers are to run."""

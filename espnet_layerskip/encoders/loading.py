@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
+
+from espnet_layerskip.files import some
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +55,8 @@ def note_missing(
         logger.warning(
             "%s: not in the checkpoint, so left as they were: %s",
             type(module).__name__,
-            few(missing),
+            some(missing),
         )
-
-
-def few(names: Iterable[str], limit: int = 8) -> str:
-    """Return names for a message, the first ones of many."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def _map_projection(embed: Any, state_dict: MutableMapping[str, Any], prefix: str) -> None:

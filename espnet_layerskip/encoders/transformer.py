@@ -9,7 +9,7 @@ import torch
 from espnet_layerskip._compat import TransformerEncoder
 from espnet_layerskip.encoders import attention
 from espnet_layerskip.encoders.base import LayerSkipEncoder
-from espnet_layerskip.encoders.fast.transformer import FastTransformer
+from espnet_layerskip.encoders.fast.transformer import FastTransformerLayer
 from espnet_layerskip.method.frames import Frames
 
 
@@ -22,7 +22,7 @@ class LayerSkipTransformerEncoder(LayerSkipEncoder, TransformerEncoder):  # type
     """
 
     STOCK = TransformerEncoder
-    FAST = FastTransformer
+    FAST = FastTransformerLayer
 
     def run_layer(self, layer: Any, frames: Frames) -> torch.Tensor:
         """Return the active frames (B, M, D) after one ESPnet ``EncoderLayer``."""

@@ -10,6 +10,7 @@ from espnet_layerskip.evaluation.decode import Transcriber, decode
 from espnet_layerskip.evaluation.inputs import TestSet
 from espnet_layerskip.evaluation.progress import Log, note_utterances
 from espnet_layerskip.evaluation.scoring import SPLITS, check_hypotheses, error_rate, judge, score
+from espnet_layerskip.inference.recognize import reason
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,6 @@ def judged(
         return replace(one, status=judge(one.wer, reference, reference * max_wer_increase / 100))
 
     return {name: judge_one(name, found[name]) for name in rows}
-
-
-def reason(error: Exception) -> str:
-    """Return an error in one line; with its type where it is not one that explains itself."""
-    message = " ".join(str(error).split())
-    return message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"
 
 
 def _decode(name: str, system: Transcriber, data: TestSet, log: Log) -> Accuracy:

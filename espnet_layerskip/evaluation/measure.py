@@ -12,7 +12,7 @@ from typing import Any
 import soundfile
 import torch
 
-from espnet_layerskip.evaluation.accuracy import Accuracy, reason
+from espnet_layerskip.evaluation.accuracy import Accuracy
 from espnet_layerskip.evaluation.conditions import Condition
 from espnet_layerskip.evaluation.contenders import Contenders
 from espnet_layerskip.evaluation.flops import counted
@@ -21,6 +21,7 @@ from espnet_layerskip.evaluation.progress import Log
 from espnet_layerskip.evaluation.tables import threads as in_words
 from espnet_layerskip.evaluation.timing import num_threads, summary, time_interleaved
 from espnet_layerskip.inference.audio import Utterance
+from espnet_layerskip.inference.recognize import reason
 from espnet_layerskip.inference.skip_count import SkipCount
 
 Run = Callable[[], Any]

@@ -20,7 +20,7 @@ from espnet_layerskip.evaluation.open_model import OpenedModel, contexts_of
 from espnet_layerskip.files import read_yaml, write_text
 from espnet_layerskip.inference.calibration import FILE_NAME
 from espnet_layerskip.training.checkpoint import load_state
-from espnet_layerskip.training.resume import whole_files
+from espnet_layerskip.training.resume import save_whole
 from espnet_layerskip.training.task import LayerSkipASRTask
 
 CHECKPOINT = "valid.loss.best.pth"
@@ -101,8 +101,7 @@ def write_model(directory: Path, config: dict[str, Any], state: dict[str, torch.
     """Write config.yaml and the checkpoint."""
     directory.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
-    with whole_files():
-        torch.save({name: value.cpu() for name, value in state.items()}, directory / CHECKPOINT)
+    save_whole({name: value.cpu() for name, value in state.items()}, directory / CHECKPOINT)
     write_text(directory / "config.yaml", text)
 
 

@@ -63,6 +63,8 @@ def load_trial_data(
         ValueError: If nothing in it can be used; says what came and what is needed.
     """
     directory = Path(data_dir)
+    if (directory / "text").is_dir():
+        raise ValueError(f"{directory / 'text'} is a directory, a file 'utt_id words' is needed")
     if not (directory / "wav.scp").is_file():
         found = some(p.name for p in directory.iterdir()) if directory.is_dir() else "no directory"
         raise ValueError(

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import yaml
 
-from espnet_layerskip.encoders.loading import PROJECTION, few
-from espnet_layerskip.files import read_yaml
+from espnet_layerskip.encoders.loading import PROJECTION
+from espnet_layerskip.files import read_yaml, some
 
 # What training programs put a state dict under (ESPnet's checkpoint.pth; deepspeed; Lightning)
 # and in front of its names (Lightning; data parallel).
@@ -82,24 +82,24 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
             state = {k.removeprefix(prefix): v for k, v in state.items()}
     state = {_rename(key, wanted): value for key, value in state.items()}
     problems = []
-    if missing := sorted(wanted.keys() - state.keys()):
-        problems.append(f"missing: {few(missing)}")
-    if unexpected := sorted(state.keys() - wanted.keys()):
-        problems.append(f"unexpected: {few(unexpected)}")
+    if missing := wanted.keys() - state.keys():
+        problems.append(f"missing: {some(missing)}")
+    if unexpected := state.keys() - wanted.keys():
+        problems.append(f"unexpected: {some(unexpected)}")
     shapes = [
         f"{key} is {tuple(state[key].shape)}, the model needs {tuple(wanted[key].shape)}"
         for key in sorted(wanted.keys() & state.keys())
         if state[key].shape != wanted[key].shape
     ]
     if shapes:
-        problems.append("other shape: " + few(shapes))
+        problems.append("other shape: " + some(shapes))
     kinds = [
         k
         for k in sorted(wanted.keys() & state.keys())
         if state[k].is_floating_point() != wanted[k].is_floating_point()
     ]
     if kinds:
-        problems.append(f"whole numbers in the place of others: {few(kinds)}")
+        problems.append(f"whole numbers in the place of others: {some(kinds)}")
     if any(key.startswith("ctc.") for key in shapes):
         problems.append("the vocabulary of the checkpoint is not that of the token list")
     if problems:
@@ -110,7 +110,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
     broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
         raise ValueError(
-            f"{source} holds weights that are not finite ({few(broken)}): its training diverged, "
+            f"{source} holds weights that are not finite ({some(broken)}): its training diverged, "
             "or the file is damaged: take another checkpoint"
         )
     model.load_state_dict(state)

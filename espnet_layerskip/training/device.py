@@ -24,6 +24,8 @@ def check_device(device: str, dtype: str = "float32") -> None:
             f"device {device}: PyTorch finds {torch.cuda.device_count()} GPUs here (is there one, "
             "and its driver?): use cpu (--device cpu, --ngpu 0)"
         )
+    if dtype not in ("float16", "bfloat16", "float32", "float64"):
+        raise ValueError(f"dtype must be float32, float64 or float16, but got {dtype!r}")
     if dtype not in ("float32", "float64") and (dtype != "float16" or wanted.type == "cpu"):
         raise ValueError(
             f"dtype {dtype} on device {device}: it cannot hold the power spectrum. Use float32, "

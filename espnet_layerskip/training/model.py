@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from espnet_layerskip._compat import CTC, ESPnetASRModel
+from espnet_layerskip._compat import CTC, ESPnetASRModel, signature_with
 from espnet_layerskip.encoders.base import LayerSkipEncoder
 from espnet_layerskip.encoders.loading import note_missing
 from espnet_layerskip.method.ctc import BLANK, LayerSkipCTC
@@ -40,7 +41,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
     validation ``cer_ctc_skip`` (CER of the same batch with skipping on).
 
     Args:
-        vocab_size, token_list, ctc, ...: As in ESPnetASRModel.
+        ...: Those of ESPnetASRModel, and:
         ctc_head: "factorized" or "plain".
         interctc_head: "shared" (the final head serves the gates too, as in ESPnet's
             intermediate CTC) or "own".
@@ -60,34 +61,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
 
     def __init__(
         self,
-        vocab_size: int,
-        token_list: list[str] | tuple[str, ...],
-        frontend: Any,
-        specaug: Any,
-        normalize: Any,
-        preencoder: Any,
-        encoder: Any,
-        postencoder: Any,
-        decoder: Any,
-        ctc: CTC,
-        joint_network: Any,
-        aux_ctc: dict[str, Any] | None = None,
-        ctc_weight: float = 0.5,
-        interctc_weight: float = 0.0,
-        ignore_id: int = -1,
-        lsm_weight: float = 0.0,
-        length_normalized_loss: bool = False,
-        report_cer: bool = True,
-        report_wer: bool = True,
-        sym_space: str = "<space>",
-        sym_blank: str = "<blank>",
-        transducer_multi_blank_durations: list[int] = [],  # noqa: B006  ESPnet's own default
-        transducer_multi_blank_sigma: float = 0.05,
-        sym_sos: str = "<sos/eos>",
-        sym_eos: str = "<sos/eos>",
-        autocast_frontend: bool = False,
-        extract_feats_in_collect_stats: bool = True,
-        lang_token_id: int = -1,
+        *args: Any,
         ctc_head: str = "factorized",
         interctc_head: str = "shared",
         self_loop_penalty: float = 0.0,
@@ -96,7 +70,12 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         kd_label_weight: float = 0.0,
         kd_frames: str = "all",
         kd_spike_extension: Sequence[int] = (1, 1),
+        **kwargs: Any,
     ):
+        bound = inspect.signature(ESPnetASRModel).bind(*args, **kwargs)
+        bound.apply_defaults()
+        stock = bound.arguments
+        encoder, token_list, sym_blank = (stock[n] for n in ("encoder", "token_list", "sym_blank"))
         check_choice("interctc_head", interctc_head, INTERCTC_HEADS)
         check_choice("kd_frames", kd_frames, FRAME_SELECTIONS)
         for name, value in (
@@ -106,7 +85,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
         ):
             if value < 0.0:
                 raise ValueError(f"{name} must be >= 0, but got {value}")
-        if consistency_weight > 0.0 and getattr(specaug, "time_warp", None) is not None:
+        if consistency_weight > 0.0 and getattr(stock["specaug"], "time_warp", None) is not None:
             raise ValueError(
                 "consistency_weight compares two views frame by frame: set specaug_conf "
                 "apply_time_warp: false, which would move their frames apart"
@@ -116,7 +95,7 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
                 "model: layerskip needs an encoder with skipping (encoder: layerskip_conformer), "
                 f"but got {type(encoder).__name__}; use model: espnet with a stock encoder"
             )
-        if ctc_weight == 0.0:
+        if stock["ctc_weight"] == 0.0:
             raise ValueError("model: layerskip needs ctc_weight > 0: its gates are CTC heads")
         if list(token_list).index(sym_blank) != BLANK:
             raise ValueError(
@@ -124,47 +103,21 @@ class LayerSkipASRModel(ESPnetASRModel):  # type: ignore[misc]
                 f"it is token {list(token_list).index(sym_blank)}"
             )
         own = encoder.gate_layer_idx if interctc_head == "own" else ()
-        if own and not (interctc_weight > 0.0 or kd_blank_weight > 0.0 or kd_label_weight > 0.0):
+        if own and not max(stock["interctc_weight"], kd_blank_weight, kd_label_weight) > 0.0:
             raise ValueError(
                 "interctc_head: own needs interctc_weight, kd_blank_weight or kd_label_weight "
                 "above 0: nothing else trains the heads of the gates"
             )
-        super().__init__(
-            vocab_size=vocab_size,
-            token_list=token_list,
-            frontend=frontend,
-            specaug=specaug,
-            normalize=normalize,
-            preencoder=preencoder,
-            encoder=encoder,
-            postencoder=postencoder,
-            decoder=decoder,
-            ctc=head_like(ctc, ctc_head, own, self_loop_penalty),
-            joint_network=joint_network,
-            aux_ctc=aux_ctc,
-            ctc_weight=ctc_weight,
-            interctc_weight=interctc_weight,
-            ignore_id=ignore_id,
-            lsm_weight=lsm_weight,
-            length_normalized_loss=length_normalized_loss,
-            report_cer=report_cer,
-            report_wer=report_wer,
-            sym_space=sym_space,
-            sym_blank=sym_blank,
-            transducer_multi_blank_durations=transducer_multi_blank_durations,
-            transducer_multi_blank_sigma=transducer_multi_blank_sigma,
-            sym_sos=sym_sos,
-            sym_eos=sym_eos,
-            autocast_frontend=autocast_frontend,
-            extract_feats_in_collect_stats=extract_feats_in_collect_stats,
-            lang_token_id=lang_token_id,
-        )
+        stock["ctc"] = head_like(stock["ctc"], ctc_head, own, self_loop_penalty)
+        super().__init__(**stock)
         self.ctc.register_load_state_dict_pre_hook(note_missing)  # as the encoder by itself
         self.consistency_weight = consistency_weight
         self.kd_blank_weight = kd_blank_weight
         self.kd_label_weight = kd_label_weight
         self.kd_frames = kd_frames
         self.kd_spike_extension = read_extension(kd_spike_extension, "kd_spike_extension") or (0, 0)
+
+    __signature__ = signature_with(ESPnetASRModel, __init__.__kwdefaults__ or {})
 
     def forward(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -13,31 +12,20 @@ import torch
 
 PARTIAL = ".partial"
 _SAVE = torch.save
-_WHOLE = threading.local()
-_INSIDE: list[int] = []  # threads in a block; the last one out puts torch.save back
-_LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
 def whole_files() -> Iterator[None]:
-    """Make ``torch.save`` write beside the file, then rename: a reader sees the old or the new.
+    """Make ``torch.save`` write by `save_whole` inside the block.
 
-    ESPnet's trainer saves with ``torch.save`` and has no seam for another way. Only what this
-    thread saves inside the block is changed.
+    ESPnet's trainer saves with ``torch.save`` and has no seam for another way. For a process that
+    trains and does nothing else.
     """
-    before = getattr(_WHOLE, "on", False)
-    with _LOCK:
-        _INSIDE.append(threading.get_ident())
-        torch.save = _save
-    _WHOLE.on = True
+    torch.save = save_whole
     try:
         yield
     finally:
-        _WHOLE.on = before
-        with _LOCK:
-            _INSIDE.remove(threading.get_ident())
-            if not _INSIDE:
-                torch.save = _SAVE
+        torch.save = _SAVE
 
 
 class _Target:
@@ -60,8 +48,19 @@ class _Target:
         self.file.flush()
 
 
-def _save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
-    if not getattr(_WHOLE, "on", False) or not isinstance(f, (str, os.PathLike)):
+def save_whole(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
+    """Write beside the file, then rename: a reader sees the old or the new.
+
+    Args:
+        obj: As of ``torch.save``, like the others.
+        f: Path; anything else is written to as it is.
+        args: Of ``torch.save``.
+        kwargs: Of ``torch.save``.
+
+    Raises:
+        OSError: If it cannot be written; says why.
+    """
+    if not isinstance(f, (str, os.PathLike)):
         _SAVE(obj, f, *args, **kwargs)
         return
     partial = Path(f"{os.fspath(f)}.{os.getpid()}{PARTIAL}")
@@ -130,5 +129,4 @@ def mend(exp: Path) -> None:
         ) from e
     file = exp / f"{epoch}epoch.pth"
     if not file.exists():
-        with whole_files():
-            torch.save(parameters, file)
+        save_whole(parameters, file)

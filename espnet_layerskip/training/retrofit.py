@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from espnet_layerskip.training.resume import whole_files
+from espnet_layerskip.training.resume import save_whole
 from espnet_layerskip.training.retrofit_loss import Pupil, Taught
 
 SAVE_SECONDS = 60.0
@@ -179,8 +179,7 @@ def _save(
         "model": learnt,
         "optimizer": optimizer.state_dict(),
     }
-    with whole_files():
-        torch.save(state, checkpoint)
+    save_whole(state, checkpoint)
 
 
 def _resume(

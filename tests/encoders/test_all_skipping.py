@@ -7,7 +7,7 @@ from espnet_layerskip._compat import CTC, TooShortUttError
 from espnet_layerskip.method.settings import SkipSettings
 from tests.support.encoders import (
     GATED,
-    OTHERS,
+    KINDS,
     Keep,
     build_encoders,
     cases,
@@ -39,7 +39,7 @@ def test_alone_equals_batched_at_full_depth_and_the_comparison_can_fail(
     assert relative_error(batched, alone) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["conformer", *OTHERS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_threshold_for_each_gate(kind, ctc):
     _, ours = gated(kind, {}, "packed", ctc, gate_layer_idx=[1, 3])
     x, lens, kept = features(), torch.tensor([90, 62]), []
@@ -81,9 +81,10 @@ def test_a_training_batch_in_which_one_frame_is_kept(
     assert int(encoded.keep_mask.sum()) == kept
     assert encoded.out.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in ours.parameters())
+    assert all(b.isfinite().all() for b in ours.buffers())  # BatchNorm has no mean of none
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_frame_and_an_empty_row(kind, ctc):
     _, ours = build_encoders(kind, {**GATED, "skip_context": "packed"})
     assert ours(features(1, 7), torch.tensor([7]), ctc=ctc)[0].shape == (1, 1, 16)
@@ -94,7 +95,7 @@ def test_one_frame_and_an_empty_row(kind, ctc):
         ours(features(1, 6), torch.tensor([6]), ctc=ctc)
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_upper_layers_see_fewer_frames(kind, ctc):
     _, ours = gated(kind, {}, "packed", ctc)
     lengths = []
@@ -107,7 +108,7 @@ def test_upper_layers_see_fewer_frames(kind, ctc):
     assert 0 < longest < 21
 
 
-@pytest.mark.parametrize("kind", ["conformer", *OTHERS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_conditioning_reaches_kept_frames_only(kind):
     """With gates, and the head of ESPnet."""
     changes = {"interctc_layer_idx": [1, 2, 3], "interctc_use_conditioning": True}
@@ -128,7 +129,7 @@ def test_conditioning_reaches_kept_frames_only(kind):
     assert_same(encoded.out[1, : alone.out.size(1)], alone.out[0])
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_call_leaves_nothing_behind(kind, ctc):
     _, ours = build_encoders(kind, GATED)
     before = {id(m): set(vars(m)) for m in (ours, ctc, *ours.modules())}
@@ -137,6 +138,8 @@ def test_a_call_leaves_nothing_behind(kind, ctc):
     ours.run(x[:1], lens[:1], ctc, SkipSettings(0.9, (1, 1), "packed", exit_layer=2))
     assert torch.equal(ours.run(x, lens, ctc).out, first)
     assert all(set(vars(m)) == before[id(m)] for m in (ours, ctc, *ours.modules()))
+    weights = [vars(m)["attn"] for m in ours.modules() if "attn" in vars(m)]
+    assert weights == [None] * len(weights)
 
 
 LEGACY = {"rel_pos_type": "legacy"}

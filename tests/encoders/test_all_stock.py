@@ -14,8 +14,8 @@ from espnet_layerskip.inference.options import set_fast_form
 from tests.support.encoders import (
     CONTEXTS,
     GATED,
+    KINDS,
     NO_DROPOUT,
-    OTHERS,
     build_encoders,
     cases,
     features,
@@ -25,7 +25,18 @@ from tests.support.numerics import assert_all_same, assert_same, relative_error
 
 pytestmark = pytest.mark.numerics
 
+OFF = {**GATED, "blank_threshold": 1.0, "skip_context": "packed"}
 STOCK_ONLY = [
+    *(("conformer", {"input_layer": layer}) for layer in ("linear", "conv2d2")),
+    ("conformer", {"input_layer": "conv2d6", "input_size": 40}),
+    ("conformer", {"rel_pos_type": "legacy"}),
+    ("conformer", {"selfattention_layer_type": "selfattn", "pos_enc_layer_type": "abs_pos"}),
+    ("conformer", {"normalize_before": False}),
+    ("conformer", {"concat_after": True}),
+    ("conformer", {"macaron_style": False}),
+    ("conformer", {"use_cnn_module": False}),
+    ("conformer", {"zero_triu": True}),
+    ("conformer", {"positionwise_layer_type": "conv1d"}),
     ("transformer", {"positionwise_layer_type": "conv1d", "positionwise_conv_kernel_size": 3}),
     ("transformer", {"positionwise_layer_type": "conv1d-linear"}),
     ("transformer", {"input_layer": "conv1d2"}),
@@ -51,12 +62,14 @@ WITH_INTERCTC = ["conformer", "transformer", "e_branchformer"]
 @pytest.mark.parametrize(("kind", "options"), STOCK_ONLY, ids=str)
 def test_off_is_the_stock_encoder(kind, options):
     """Those that can have gates: tests/properties."""
-    stock, ours = build_encoders(kind, **options)
+    can_have = kind == "conformer" and "positionwise_layer_type" not in options
+    stock, ours = build_encoders(kind, OFF if can_have else None, **options)
     assert list(ours.state_dict()) == list(stock.state_dict())
     x, lens = features(size=options.get("input_size", 20)), torch.tensor([90, 90])
     (expected, expected_lens, _), (out, out_lens, _) = stock(x, lens), ours(x, lens)
     assert_same(out, expected, rtol=1e-6)
     assert torch.equal(out_lens, expected_lens)
+    assert ours.run(x, lens).trace is None
 
 
 @pytest.mark.parametrize(("kind", "options", "context"), cases())
@@ -76,8 +89,7 @@ def test_off_is_the_stock_encoder_in_training_with_gradients(kind, options, cont
 @pytest.mark.parametrize("training", [False, True])
 def test_stock_intermediates_and_conditioning(kind, conditioning, training):
     changes = {"interctc_layer_idx": [1, 3], "interctc_use_conditioning": conditioning}
-    skip = {**GATED, "blank_threshold": 1.0}
-    stock, ours = build_encoders(kind, skip, **changes, **NO_DROPOUT)
+    stock, ours = build_encoders(kind, OFF, **changes, **NO_DROPOUT)
     head, layer = CTC(9, 16).eval(), torch.nn.Linear(9, 16)
     stock.conditioning_layer = ours.conditioning_layer = layer
     x, lens = features(), torch.tensor([90, 90])
@@ -102,7 +114,7 @@ def test_return_all_hs_is_the_stock_answer(kind):
         assert_same(ours_state, state, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_stock_to_ours_and_back(kind, ctc):
     stock, ours = gated(kind, {}, "packed", ctc)
     x, lens = features(), torch.tensor([90, 90])
@@ -121,7 +133,7 @@ def test_stock_to_ours_and_back(kind, ctc):
     assert torch.equal(ours(x, lens)[0], expected)
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_signature_is_the_stock_one_and_ours(kind):
     """ESPnet's --print_config reads it."""
     ours = ENCODERS[f"layerskip_{kind}"]
@@ -149,7 +161,7 @@ def test_what_cannot_be_is_refused_by_name(kind, options, message):
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_fused_attention_is_the_plain_one(kind, context, ctc):
     """``use_sdpa``, in ESPnet 202611; in 202511 it is refused by name."""
     if "use_sdpa" not in inspect.signature(ENCODERS[f"layerskip_{kind}"].STOCK).parameters:

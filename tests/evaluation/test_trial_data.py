@@ -98,6 +98,14 @@ def test_bad_input_is_named(tmp_path, files, message):
         load_trial_data(tmp_path, RATE)
 
 
+def test_a_directory_in_the_place_of_the_transcripts(tmp_path):
+    """It is a mistake, not a set without transcripts."""
+    write(tmp_path, [1.0])
+    (tmp_path / "text").mkdir()
+    with pytest.raises(ValueError, match="text is a directory, a file 'utt_id words' is needed"):
+        load_trial_data(tmp_path, RATE)
+
+
 def test_a_directory_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="no directory"):
         load_trial_data(tmp_path / "gone", RATE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -97,28 +96,6 @@ def test_the_launcher_trains_language_models_so_too(
     assert main(["-m", module, "--output_dir", str(tmp_path), "--resume", "true"]) == 0
     assert (saves[0] is not save) is safe
     assert (tmp_path / "3epoch.pth").exists() is safe
-    assert torch.save is save
-
-
-def test_threads_that_train_leave_torch_save_as_it_was(tmp_path: Path) -> None:
-    save, both, done = torch.save, threading.Barrier(2), threading.Event()
-
-    def first() -> None:
-        with whole_files():
-            both.wait()
-            both.wait()
-        done.set()
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    both.wait()
-    with whole_files():
-        both.wait()
-        done.wait(10)
-        with pytest.raises(KeyboardInterrupt):  # the other one's end is not this one's
-            torch.save({"b": Stopped()}, tmp_path / "checkpoint.pth")
-        assert not (tmp_path / "checkpoint.pth").exists()
-    thread.join()
     assert torch.save is save
 
 

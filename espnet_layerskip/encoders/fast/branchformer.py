@@ -12,7 +12,7 @@ import torch
 from espnet_layerskip.encoders.fast.attention import unsupported_attention
 from espnet_layerskip.encoders.fast.branches import Branches
 from espnet_layerskip.encoders.fast.layout import layout_of
-from espnet_layerskip.encoders.fast.parts import FastEncoder, FastLayer, layer_norm
+from espnet_layerskip.encoders.fast.parts import FastLayer, layer_norm
 from espnet_layerskip.encoders.fast.precision import linear
 from espnet_layerskip.method.frames import Frames
 
@@ -55,9 +55,3 @@ class FastBranchformerLayer(FastLayer):
         """Return the active rows (N, D), N > 0, after the layer."""
         branches = self.branches(x, frames, layout_of(frames))
         return self.norm_final(self.merge(torch.cat(branches, dim=1)).add_(x))
-
-
-class FastBranchformer(FastEncoder):
-    """A whole LayerSkipBranchformerEncoder."""
-
-    LAYER = FastBranchformerLayer

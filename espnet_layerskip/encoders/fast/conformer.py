@@ -15,7 +15,6 @@ from espnet_layerskip.encoders.fast.attention import Attention, unsupported_atte
 from espnet_layerskip.encoders.fast.depthwise import Depthwise
 from espnet_layerskip.encoders.fast.layout import Layout, layout_of
 from espnet_layerskip.encoders.fast.parts import (
-    FastEncoder,
     FastLayer,
     FeedForward,
     activation,
@@ -101,9 +100,3 @@ class FastConformerLayer(FastLayer):
             x = self.conv(x, frames, layout).add_(x)
         x = self.feed_forward(x).add_(x)
         return x if self.norm_final is None else self.norm_final(x)
-
-
-class FastConformer(FastEncoder):
-    """A whole LayerSkipConformerEncoder."""
-
-    LAYER = FastConformerLayer

@@ -14,7 +14,6 @@ from espnet_layerskip.encoders.fast.branches import Branches
 from espnet_layerskip.encoders.fast.depthwise import Depthwise
 from espnet_layerskip.encoders.fast.layout import layout_of
 from espnet_layerskip.encoders.fast.parts import (
-    FastEncoder,
     FastLayer,
     FeedForward,
     layer_norm,
@@ -77,9 +76,3 @@ class FastEBranchformerLayer(FastLayer):
         if self.feed_forward is not None:
             x = self.feed_forward(x).add_(x)
         return x
-
-
-class FastEBranchformer(FastEncoder):
-    """A whole LayerSkipEBranchformerEncoder."""
-
-    LAYER = FastEBranchformerLayer

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from espnet_layerskip.encoders.fast.attention import unsupported_attention
 from espnet_layerskip.encoders.fast.e_branchformer import FastEBranchformerLayer
-from espnet_layerskip.encoders.fast.parts import FastEncoder, layer_norm
+from espnet_layerskip.encoders.fast.parts import layer_norm
 from espnet_layerskip.encoders.fast.precision import float_dtype, linear
 from espnet_layerskip.method.frames import Frames
 
@@ -104,9 +104,3 @@ class FastEBranchformerCTCLayer(FastEBranchformerLayer):
         batch, length, _ = frames.shape
         counts = [length] * batch if index is None else index.keep_mask.sum(1).tolist()
         return x + self.cross(x, counts, self.memory, self.memory_mask)
-
-
-class FastEBranchformerCTC(FastEncoder):
-    """A whole LayerSkipEBranchformerCTCEncoder."""
-
-    LAYER = FastEBranchformerCTCLayer

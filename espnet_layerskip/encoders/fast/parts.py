@@ -9,7 +9,7 @@ no dropout, and no masks, because flat frames have no padding.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,11 +72,8 @@ class FeedForward:
 class FastEncoder:
     """A whole encoder: subsampling and layers; the rest (norms, gates) stays with the encoder.
 
-    A subclass names its ``LAYER``: a class with ``unsupported(layer)``, which says why a layer of
-    ESPnet has no fast form, and ``LAYER(layer, precision)`` for those that have one.
-
     Args:
-        encoder: A `LayerSkipEncoder`.
+        encoder: A `LayerSkipEncoder`, whose class names the `FastLayer` of its layers in ``FAST``.
         precision: One of PRECISIONS. In bfloat16 everything but the norms' weights is
             bfloat16; in int8 only the matrix products with weights are int8.
 
@@ -84,13 +81,11 @@ class FastEncoder:
         ValueError: For an unknown precision or an encoder without a fast form.
     """
 
-    LAYER: ClassVar[Any]
-
     def __init__(self, encoder: Any, precision: str = "float32"):
         first = next(encoder.parameters())
         check_precision(precision, first.device)
         reasons = {
-            reason for layer in encoder.encoders if (reason := self.LAYER.unsupported(layer))
+            reason for layer in encoder.encoders if (reason := encoder.FAST.unsupported(layer))
         }
         if first.dtype != torch.float32:
             reasons.add(f"the weights are {first.dtype}, not float32")
@@ -98,15 +93,23 @@ class FastEncoder:
             raise ValueError(f"this encoder has no fast form: {', '.join(sorted(reasons))}")
         with torch.no_grad():
             self.precision = precision
-            self.layers = [self.LAYER(layer, precision) for layer in encoder.encoders]
+            self.layers = [encoder.FAST(layer, precision) for layer in encoder.encoders]
             self.stem = FastStem.of(encoder.embed, precision)
 
 
 class FastLayer:
-    """A layer in evaluation mode, for flat frames; ``run`` says what it does."""
+    """A layer in evaluation mode, for flat frames; ``run`` says what it does.
+
+    A subclass is built as ``FastLayer(layer, precision)`` of a layer of ESPnet.
+    """
 
     def __init__(self, precision: str):
         self.dtype = float_dtype(precision)
+
+    @staticmethod
+    def unsupported(layer: Any) -> str | None:
+        """Return why a layer of ESPnet has no fast form; None if it has one."""
+        raise NotImplementedError
 
     def run(self, x: torch.Tensor, frames: Frames) -> torch.Tensor:
         """Return the active rows (N, D), N > 0, after the layer."""

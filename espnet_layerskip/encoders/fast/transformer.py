@@ -9,7 +9,6 @@ import torch
 from espnet_layerskip.encoders.fast.attention import Attention, unsupported_attention
 from espnet_layerskip.encoders.fast.layout import layout_of
 from espnet_layerskip.encoders.fast.parts import (
-    FastEncoder,
     FastLayer,
     FeedForward,
     unsupported_feed_forward,
@@ -45,9 +44,3 @@ class FastTransformerLayer(FastLayer):
         """Return the active rows (N, D), N > 0, after the layer."""
         x = self.attention(x, frames, layout_of(frames)).add_(x)
         return self.feed_forward(x).add_(x)
-
-
-class FastTransformer(FastEncoder):
-    """A whole LayerSkipTransformerEncoder."""
-
-    LAYER = FastTransformerLayer

@@ -10,14 +10,7 @@ repeats=5        # timed passes; 0 = only decode, into the cache
 keep=false       # true: keep the pages that the same command made, each has its date and commit
 . utils/parse_options.sh
 . ./path.sh
-
-all() {  # experiments of a system, one for each seed that is trained, joined by commas
-    local dirs=()
-    for seed in ${seeds}; do
-        [ -e "exp/asr_$1_seed${seed}/valid.cer_ctc.ave.pth" ] && dirs+=("exp/asr_$1_seed${seed}")
-    done
-    (IFS=,; echo "${dirs[*]-}")
-}
+. utils/seeds.sh
 
 stock=$(all conformer) ours=$(all layerskip)
 [ -n "${stock}" ] && [ -n "${ours}" ] || { echo "$0: run local/study.sh first" >&2; exit 1; }
@@ -57,12 +50,12 @@ for system in layerskip_nokd layerskip_factorized layerskip_factorized_nokd laye
 done
 
 pages=() titles=()
-page() {  # <title> <page> <module> <option>...: make a page, unless it is to be kept
+page() {  # <title> <page> <module or program> <option>...: make a page, unless it is to be kept
     titles+=("$1") pages+=("$2")
     if [ "${keep}" = true ] && [ -e "$2" ] && [ "$(cat "$2.made_by" 2> /dev/null)" = "${*:3}" ]; then
         return 0
     fi
-    "${python}" -m "espnet_layerskip.$3" "${@:4}"
+    if [ -f "$3" ]; then "${python}" "${@:3}"; else "${python}" -m "espnet_layerskip.$3" "${@:4}"; fi
     echo "${*:3}" > "$2.made_by"
 }
 compare() {  # <title> <name> <data> <repeats> <option>...
@@ -138,7 +131,7 @@ bench "Speed: characters, batches of eight" batches \
 bench "Speed: characters, the encoder by length and batch, 1 thread" encoder \
     --scope encoder --seconds 3,10,30 --batch-size 1,8 --num-threads 1
 long_audio() {  # <title> <folder> <option>...
-    page "$1" "$2/long_audio.md" bin.long_audio --exp "${ours%%,*}" --data dump/raw/test --output "$2" \
+    page "$1" "$2/long_audio.md" local/long_audio.py --exp "${ours%%,*}" --data dump/raw/test --output "$2" \
         --num-threads 2 "${@:3}"
 }
 long_audio "Long audio, in segments" exp/bench --seconds 0 10 600 3600

@@ -12,15 +12,8 @@ max_wer_increase=2  # budget of the calibration, in percent of the full-depth WE
 model=valid.cer_ctc.ave.pth
 . utils/parse_options.sh
 . ./path.sh
-
-all() {  # experiments of a system, one for each seed that is trained, joined by commas
-    local dirs=()
-    for seed in ${seeds}; do
-        [ -e "exp/asr_$1_seed${seed}/${model}" ] && dirs+=("exp/asr_$1_seed${seed}")
-    done
-    (IFS=,; echo "${dirs[*]-}")
-}
-stock=$(all conformer) ours=$(all layerskip)
+. utils/seeds.sh
+stock=$(all conformer "${model}") ours=$(all layerskip "${model}")
 [ -n "${ours}" ] || { echo "$0: train conf/train_asr_layerskip.yaml as layerskip_seed1 first" >&2; exit 1; }
 
 for exp in ${ours//,/ }; do  # status 3: nothing is shown to keep the budget

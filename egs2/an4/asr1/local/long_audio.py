@@ -1,7 +1,18 @@
-"""Time, memory and errors of transcribing long files: does a second of audio cost the same?"""
+#!/usr/bin/env python3
+"""Measure what transcribing long files costs: time, memory and errors by their length.
+
+::
+
+    python local/long_audio.py --exp exp/asr_ours --data dump/raw/test \\
+        --seconds 0 10 600 3600 --output exp/long_audio
+
+Writes ``long_audio.md`` and ``long_audio.json`` into the output folder. Other arguments go to
+``espnet-layerskip transcribe``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
@@ -15,7 +26,12 @@ from typing import Any
 
 import soundfile
 
-from espnet_layerskip.evaluation.environment import describe, environment_record, finish_record
+from espnet_layerskip.evaluation.environment import (
+    describe,
+    environment_record,
+    finish_record,
+    typed,
+)
 from espnet_layerskip.evaluation.inputs import Speech, TestSet, load_test_set
 from espnet_layerskip.evaluation.scoring import (
     Counts,
@@ -25,7 +41,7 @@ from espnet_layerskip.evaluation.scoring import (
     words,
 )
 from espnet_layerskip.evaluation.tables import between, folded, folded_command, markdown_table, page
-from espnet_layerskip.files import write_text
+from espnet_layerskip.files import run_main, write_text
 
 NOTES = """\
 Each row is the whole test set once, or as often as the file is long: utterances one after another
@@ -179,3 +195,39 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['wer']:.2f}",
         f"{row['deleted']:.2f}",
     ]
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(prog="long_audio", description="Measure long audio")
+    parser.add_argument("--exp", type=Path, required=True, help="Experiment folder, or zip")
+    parser.add_argument("--data", type=Path, required=True, help="wav.scp, text and utt2spk")
+    parser.add_argument("--output", type=Path, required=True, help="Folder to write into")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        nargs="+",
+        default=[0, 10, 600, 3600],
+        help="Lengths of the files, 0 = the utterances as they are [%(default)s]",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="Passes over all lengths [3]")
+    parser.add_argument("--sample_rate", type=int, default=16000, help="Of the test set, in Hz")
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Measure and write; ``cmd`` stands in for the command line's arguments."""
+    argv = list(sys.argv[1:] if cmd is None else cmd)
+    args, options = get_parser().parse_known_args(argv)
+    report = measure_long_audio(
+        args.exp, args.data, args.seconds, args.repeats, options, args.sample_rate
+    )
+    report["command"] = typed(["python", "local/long_audio.py", *argv])
+    page = long_audio_page(report)
+    write_text(args.output / "long_audio.json", json.dumps(report, indent=1) + "\n")
+    write_text(args.output / "long_audio.md", page)
+    print(page)
+
+
+if __name__ == "__main__":
+    run_main(main)
