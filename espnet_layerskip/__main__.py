@@ -15,6 +15,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     told = os.environ.get(VARIABLE)
-    while args[:1] in (["-u"], ["--skip"]):  # -u: harmless, and recipes like to pass it
-        if args.pop(0) == "--skip":
-            told = args.pop(0) if args else ""
+    while args and (args[0] in ("-u", "--skip") or args[0].startswith("--skip=")):
+        option, sign, value = args.pop(0).partition("=")
+        if option == "--skip":  # -u: harmless, and recipes like to pass it
+            told = value if sign or not args else args.pop(0)
     takes_value = args[:1] in (["-m"], ["-c"])
     if not args or (takes_value and len(args) < 2) or (args[0][:1] == "-" and not takes_value):
         got = " ".join(args) or "no arguments"
@@ -70,6 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = SkipSettings.from_items((told or "").split())
     except ValueError as err:
         print(f"{USAGE}\n\nerror: {err} (--skip or {VARIABLE}: {told!r})", file=sys.stderr)
+        return 2
+
+    if problem := _missing(args):
+        print(f"error: {problem}", file=sys.stderr)
         return 2
 
     from espnet_layerskip.registry import register_in_children, register_when_imported
@@ -95,6 +101,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.insert(0, os.path.dirname(os.path.abspath(args[0])))
         runpy.run_path(args[0], run_name="__main__")
     return 0
+
+
+def _missing(args: Sequence[str]) -> str:
+    """Return what is wrong with the module or script that is to run; "" if it is there."""
+    if args[0] == "-c":
+        return ""
+    if args[0] != "-m":
+        return "" if os.path.exists(args[0]) else f"{args[0]}: no such script"
+    try:
+        found = find_spec(args[1])
+        if found is not None and found.submodule_search_locations is not None:
+            found = find_spec(f"{args[1]}.__main__")
+    except (ImportError, ValueError):  # its package is not there, or fails
+        found = None
+    return "" if found is not None else f"no module {args[1]} that can be run (-m MODULE)"
 
 
 def _safe(module: str, args: Sequence[str]) -> AbstractContextManager[None]:

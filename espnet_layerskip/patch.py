@@ -11,7 +11,7 @@ from typing import Any
 
 from espnet_layerskip.encoders.convert import make_ours, make_stock
 from espnet_layerskip.inference.calibration import find_calibration, log_choice
-from espnet_layerskip.method.settings import SkipSettings
+from espnet_layerskip.method.settings import SkipSettings, read_gates
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ def add_skipping(
 
     Args:
         model: An ESPnet ASR or S2T (OWSM) model, or an object that holds one: Speech2Text
-            (ESPnet's or ours), Speech2TextGreedySearch, ForcedAligner, CTCSegmentation.
+            (ESPnet's or ours), Speech2TextGreedySearch, ForcedAligner, CTCSegmentation,
+            DistributedDataParallel.
         gate_layer_idx: 1-based layers after which a gate sits.
         optimize: Run the exact fast form, where the encoder has one and is in evaluation mode.
         model_file: The checkpoint that ``model`` was loaded from.
@@ -54,23 +55,33 @@ def add_skipping(
         add_skipping(speech2text, gate_layer_idx=[4], blank_threshold=0.9)
     """
     asr_model, encoder = _parts(model)
+    gates = read_gates(gate_layer_idx, "gate_layer_idx")
+    if not gates:
+        raise ValueError("add_skipping needs a gate: gate_layer_idx=[K], the layer before it")
+    names = {f.name for f in fields(SkipSettings)}
+    if unknown := settings.keys() - {*names, "train_skip_prob", "train_spike_extensions"}:
+        raise TypeError(
+            f"add_skipping has no setting {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(sorted(names))}, train_skip_prob and train_spike_extensions"
+        )
+    if model_file is not None and not Path(model_file).is_file():
+        raise ValueError(f"model_file {model_file}: no such file; the checkpoint (.pth) is needed")
     if getattr(asr_model, "ctc", None) is None:
         raise ValueError(
             f"{type(asr_model).__name__} has no CTC head (ctc_weight: 0.0), which the gates need"
         )
     trained = {*getattr(encoder, "interctc_layer_idx", ()), *getattr(encoder, "gate_layer_idx", ())}
-    names = {f.name for f in fields(SkipSettings)} & settings.keys()
-    asked = SkipSettings(**{name: settings.pop(name) for name in names})
+    asked = SkipSettings(**{name: settings.pop(name) for name in names & settings.keys()})
     found, problem = getattr(model, "calibration", None), ""
-    if asked.blank_threshold is not None or (found is not None and not found.fits(gate_layer_idx)):
+    if asked.blank_threshold is not None or (found is not None and not found.fits(gates)):
         found = None
     if asked.blank_threshold is None and model_file is not None:
-        found, problem = find_calibration(model_file, gate_layer_idx)
+        found, problem = find_calibration(model_file, gates)
     wanted = asked if found is None else asked.over(found.settings)
     told = {name: value for name, value in asdict(wanted).items() if value is not None}
-    make_ours(encoder, gate_layer_idx, **told, **settings)
+    make_ours(encoder, gates, **told, **settings)
     log_choice(encoder.settings, found, asked != SkipSettings(), problem)
-    if untrained := sorted(set(gate_layer_idx) - trained):
+    if untrained := sorted(set(gates) - trained):
         logger.warning(
             "the CTC head is not known to be trained for layers %s (interctc_layer_idx: %s): its "
             "gates may be wrong there",
@@ -125,7 +136,7 @@ def choose_skipping(model: Any, settings: SkipSettings) -> Any:
 
 def _parts(model: Any) -> tuple[Any, Any]:
     """Return the ASR or S2T model in an inference object or a model, and its encoder."""
-    held = (getattr(model, name, None) for name in ("asr_model", "s2t_model", "network"))
+    held = (getattr(model, name, None) for name in ("asr_model", "s2t_model", "network", "module"))
     asr_model = next((one for one in held if one is not None), model)
     encoder = getattr(asr_model, "encoder", None)
     if encoder is None:

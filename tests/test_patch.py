@@ -4,6 +4,7 @@ import copy
 import logging
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -174,6 +175,16 @@ def test_untrained_heads_are_warned_of(stock, caplog):
         ({"gate_layer_idx": [1], "blank_threshold": 0}, "blank_threshold must be a number"),
         ({"gate_layer_idx": [1], "skip_context": "dense"}, "skip_context must be one of"),
         ({"gate_layer_idx": [1], "blank_threshold": (0.5, 0.6)}, "one for each of the gate layers"),
+        ({"gate_layer_idx": ()}, "add_skipping needs a gate"),
+        ({"gate_layer_idx": None}, "add_skipping needs a gate"),
+        ({"gate_layer_idx": [1.5]}, "gate_layer_idx must be layer numbers"),
+        (
+            {"gate_layer_idx": [1], "train_skip_prob": "often"},
+            "train_skip_prob must be in",
+        ),
+        ({"gate_layer_idx": [1], "train_spike_extensions": [None]}, "must be a list of"),
+        ({"gate_layer_idx": [1], "train_spike_extensions": 3}, "must be a list of"),
+        ({"gate_layer_idx": [1], "model_file": "exp/none.pth"}, "exp/none.pth: no such file"),
     ],
 )
 def test_what_does_not_fit_leaves_the_model_as_it_was(stock, waves, options, message):
@@ -183,9 +194,30 @@ def test_what_does_not_fit_leaves_the_model_as_it_was(stock, waves, options, mes
     assert type(stock.asr_model.encoder) is ConformerEncoder
     assert set(vars(stock.asr_model.encoder)) == attributes
     assert text(stock(waves[0])) == expected
-    with pytest.raises(TypeError, match="blank_treshold"):
+    with pytest.raises(TypeError, match="no setting blank_treshold; it has blank_threshold, exit"):
         add_skipping(stock, gate_layer_idx=[1], blank_treshold=0.5)
     assert type(stock.asr_model.encoder) is ConformerEncoder
+
+
+@pytest.mark.parametrize("gates", [1, "1", [np.int64(1)], torch.tensor([1]), iter([1]), [1, 1]])
+def test_gates_in_any_form(stock, gates):
+    encoder = add_skipping(stock, gates, blank_threshold=np.array([0.6])).asr_model.encoder
+    assert (encoder.gate_layer_idx, encoder.settings.blank_threshold) == ([1], 0.6)
+    add_skipping(stock, [1, 2], blank_threshold=np.array([0.5, 0.75]))
+    assert encoder.settings.blank_threshold == (0.5, 0.75)
+
+
+def test_wrapped_and_quantized_models(stock, waves):
+    held = torch.nn.DataParallel(stock.asr_model)
+    add_skipping(held, **GATES)
+    assert stock.asr_model.encoder.gate_layer_idx == [1, 2]
+    remove_skipping(held)
+    torch.ao.quantization.quantize_dynamic(stock.asr_model.encoder, inplace=True)
+    expected = text(stock(waves[0]))
+    encoder = add_skipping(stock, **GATES).asr_model.encoder
+    assert encoder.fast_form() is None
+    encoder.blank_threshold = 1.0
+    assert text(stock(waves[0])) == expected
 
 
 def test_models_that_cannot_be_taken(stock):

@@ -182,6 +182,9 @@ def test_models_that_espnet_builds_skip_when_told_so(files, speech, exps, capsys
         config, checkpoint = (exps["stock"] / n for n in ("config.yaml", "valid.cer_ctc.ave.pth"))
         asr = inference_module().Speech2Text(config, checkpoint, ctc_weight=1.0, beam_size=1)
         assert type(asr.asr_model.encoder) is ENCODERS["layerskip_conformer"]
+        told.settings = SkipSettings.from_items(["gates=99"])
+        with pytest.raises(SystemExit, match=r"--skip: gate_layer_idx must hold layers between"):
+            inference_module().Speech2Text(config, checkpoint, ctc_weight=1.0, beam_size=1)
         told.change(torch.nn.Linear(1, 1))  # such as a language model: left alone
         told.tell()
     finally:

@@ -13,6 +13,7 @@ from espnet_layerskip.decoding.lexicon import LexiconScorer, read_lexicon
 from espnet_layerskip.decoding.ngram import load_ngram
 from espnet_layerskip.decoding.prefix_beam import PrefixBeamDecoder
 from espnet_layerskip.decoding.token_ngram import TokenNGram
+from espnet_layerskip.method.settings import check_count
 
 # Which decoders use an option; one for another is an error: the transcripts would not heed it.
 USERS = {
@@ -77,6 +78,8 @@ def make_decoder(
             an n-gram nor a lexicon.
     """
     check_used(decoder_type, ngram_file=ngram_file, lexicon=lexicon, penalty=penalty)
+    check_count("beam_size", beam_size)
+    check_count("nbest", nbest)
     if decoder_type == "greedy":
         return WithConfidence(GreedyDecoder())
     scorer: PrefixScorer | None = None

@@ -170,10 +170,11 @@ def read_arpa(path: Path | str) -> Iterator[tuple[int, float, tuple[str, ...], f
     of Unicode belongs to a word.
 
     Raises:
-        ValueError: For a line that is not of the format, or a file without ``\\data\\`` or
-            ``\\end\\``; the message names file and line.
+        ValueError: For a line that is not of the format, a file without ``\\data\\`` or
+            ``\\end\\``, or other numbers of n-grams than its head says; names file and line.
     """
     order: int | None = None  # None: before \data\
+    told, found = dict[int, int](), dict[int, int]()  # n-grams of each order
     for number, line in read_lines(path):
         fields = re.split(r"[ \t]+", line.strip(" \t"))
         if order is None:
@@ -182,9 +183,17 @@ def read_arpa(path: Path | str) -> Iterator[tuple[int, float, tuple[str, ...], f
                     f"{path}:{number}: IRSTLM's own format: convert it with compile-lm --text=yes"
                 )
             order = 0 if fields[0] == "\\data\\" else None
+        elif not order and (count := re.fullmatch(r"ngram\s*(\d+)\s*=\s*(\d+)", line.strip())):
+            told[int(count[1])] = int(count[2])
         elif not fields[0] or (not order and fields[0].startswith("ngram")):
             continue
         elif fields[0] == "\\end\\":
+            for n in sorted(told):
+                if told[n] != found.get(n, 0):
+                    raise ValueError(
+                        f"{path}: its head says ngram {n}={told[n]}, but there are "
+                        f"{found.get(n, 0)}: lines are missing or were added: make the file again"
+                    )
             return
         elif heading := re.fullmatch(r"\\(\d+)-grams:", fields[0]):
             order = int(heading[1])
@@ -199,6 +208,7 @@ def read_arpa(path: Path | str) -> Iterator[tuple[int, float, tuple[str, ...], f
             except ValueError:
                 message = f"{path}:{number}: not of the ARPA format: {line!r}"
                 raise ValueError(message) from None
+            found[order] = found.get(order, 0) + 1
             words = (_SPECIAL.get(word, word) for word in fields[1 : order + 1])
             yield order, max(log_prob, ZERO_LOG10), tuple(words), backoff
     missing = "\\data\\: it is no ARPA file" if order is None else "\\end\\: it is cut off"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from espnet_layerskip.decoding.confidence import check_temperature
 from espnet_layerskip.files import read_lines, write_text
 from espnet_layerskip.method.settings import SkipSettings
 
@@ -38,6 +39,7 @@ class Description:
         settings: How the model skips, a whole record.
         frontend: Settings of the features, for people.
         versions: Of the packages and of ONNX that the export was made with.
+        confidence_temperature: Of the words' confidences.
         format: See FORMAT.
     """
 
@@ -55,6 +57,7 @@ class Description:
     settings: SkipSettings
     frontend: dict[str, Any]
     versions: dict[str, str]
+    confidence_temperature: float = 1.0
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:
@@ -85,7 +88,8 @@ def read_description(folder: Path) -> Description:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, maker = content.get("format"), content.get("versions", {}).get("espnet_layerskip")
         if version == FORMAT:
-            known = {field.name: content[field.name] for field in fields(Description)}
+            names = (field.name for field in fields(Description))
+            known = {name: content[name] for name in names if name in content}
             settings = SkipSettings.from_json(known["settings"])
             found = Description(**{**known, "settings": settings.checked(known["gates"])})
             _check(found)
@@ -110,10 +114,15 @@ def read_description(folder: Path) -> Description:
 
 def _check(found: Description) -> None:
     """Raise ValueError for values that no export has: they choose memory, times and files."""
+    check_temperature(found.confidence_temperature)
     gates = found.exit_layer is None or found.exit_layer in found.gates
     numbers = (found.sample_rate, found.frame, found.shortest, found.longest, found.num_layers)
     if not all(type(n) is int and 0 < n <= MOST_SAMPLES for n in numbers):
         raise ValueError(f"sample_rate, frame, shortest, longest, num_layers: {numbers}")
+    how = found.settings
+    whole = None not in (how.blank_threshold, how.spike_extension)
+    if found.gates and not (whole and how.gates_in_use == tuple(found.gates)):
+        raise ValueError(f"gates {found.gates!r}, settings {how.describe()!r}")
     if not gates or not all(type(k) is int and 0 < k <= found.num_layers for k in found.gates):
         raise ValueError(f"gates {found.gates!r}, exit_layer {found.exit_layer!r}")
     if found.token_type not in ("char", "bpe", "word"):

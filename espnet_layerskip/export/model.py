@@ -47,7 +47,7 @@ def check_exportable(model: Any, settings: SkipSettings) -> None:
     else:
         found: dict[str, list[int]] = {}
         for i, layer in enumerate(encoder.encoders, 1):
-            reason = encoder.FAST.LAYER.unsupported(layer) or unsupported_activation(layer)
+            reason = encoder.FAST.unsupported(layer) or unsupported_activation(layer)
             if reason is not None:
                 found.setdefault(reason, []).append(i)
         reasons += [f"layers {', '.join(map(str, i))}: {why}" for why, i in found.items()]

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_layerskip.decoding import Hypothesis, make_decoder
+from espnet_layerskip.decoding.confidence import check_temperature
 from espnet_layerskip.decoding.frame_drop import choose_drop_threshold
 from espnet_layerskip.export.folder import FULL, MODEL, STOPPED, read_description, read_tokens
 from espnet_layerskip.export.session import open_session
 from espnet_layerskip.inference.batches import by_length, check_batch_size
-from espnet_layerskip.inference.recognized import Recognized
+from espnet_layerskip.inference.recognize import Recognized
+from espnet_layerskip.inference.samples import check_samples, names_of
 from espnet_layerskip.inference.segments import SEGMENT_SIZE, Posteriors, make_segmentation
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.times import SPACE, WORD_START, word_times
@@ -50,6 +52,7 @@ class Speech2Text:
         num_threads: CPU threads; None = onnxruntime's choice.
         flush_denormals: See `open_session`; for programs of their own.
         nbest: Hypotheses to return.
+        confidence_temperature: Of the words' confidences; None = as exported.
         options: ``beam_size``, ``ngram_file``, ``ngram_weight``, ``penalty`` and ``lexicon`` of
             `make_decoder`.
 
@@ -79,6 +82,7 @@ class Speech2Text:
         num_threads: int | None = None,
         flush_denormals: bool = False,
         nbest: int = 1,
+        confidence_temperature: float | None = None,
         **options: Any,
     ):
         check_choice("decoder_type of an exported model", decoder_type, DECODER_TYPES)
@@ -86,6 +90,8 @@ class Speech2Text:
         self.description = found = read_description(folder)
         self.token_list = read_tokens(folder)
         self.nbest = nbest
+        check_temperature(confidence_temperature)
+        self.confidence_temperature = confidence_temperature or found.confidence_temperature
         fixed = {"precision": found.precision, "skip_context": found.settings.skip_context}
         for name, value in (("precision", precision), ("skip_context", skip_context)):
             if value is not None and value != fixed[name]:
@@ -187,12 +193,11 @@ class Speech2Text:
         Raises:
             ValueError: For samples of another shape, or more than the graph takes.
         """
-        names = utt_ids or [f"utterance {i} of the batch" for i in range(len(speech))]
+        names = names_of(speech, utt_ids)
         out: dict[int, Recognized] = {}
         whole: list[int] = []
         for i, (wave, name) in enumerate(zip(speech, names, strict=True)):
-            if np.ndim(wave) != 1:
-                raise ValueError(f"{name}: samples (N,) are needed, got {np.shape(wave)}")
+            check_samples(wave, name)
             if self._segmentation is not None and len(wave) > self._segmentation.longest_whole:
                 out[i] = self.recognize_blocks([wave], name, batch_size or 1)
             elif self._long_enough(len(wave), name):
@@ -225,6 +230,7 @@ class Speech2Text:
             batch_size: Segments to encode together.
             prepare: What to do with the samples of each segment.
         """
+        blocks = (check_samples(block, utt_id) for block in blocks)
         if self._segmentation is None:
             whole = np.concatenate([np.zeros(0, np.float32), *blocks])
             return self.recognize([whole], [utt_id])[0]
@@ -308,7 +314,7 @@ class Speech2Text:
             [frame * self.frame_seconds for frame in frames]
             for frames in (hyp.token_frames, hyp.token_ends)
         )
-        words = word_times(token, starts, ends, kind, hyp.token_probs)
+        words = word_times(token, starts, ends, kind, hyp.token_probs, self.confidence_temperature)
         hyp = replace(hyp, token=token, text=text, token_times=starts, words=words)
         return text, token, hyp.token_int, hyp
 

@@ -135,6 +135,7 @@ def export_model(
                 "torch": torch.__version__,
                 "opset": str(OPSET),
             },
+            confidence_temperature=speech2text.confidence_temperature,
         )
         found.save(folder)
         if output.exists():

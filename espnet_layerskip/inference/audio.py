@@ -20,12 +20,14 @@ import soundfile
 from numpy.typing import NDArray
 
 from espnet_layerskip.files import each_row, nothing_usable
+from espnet_layerskip.inference.audio_joined import is_joined
 from espnet_layerskip.inference.pipes import is_pipe, run_pipe
 
 Samples = NDArray[np.float32]
 
 # A block has no more of either, whatever rate and channels a file claims to have.
 BLOCK_SECONDS = 15
+PIECE = 16_000  # samples that are looked at for channels of opposite phase
 BLOCK_VALUES = 1 << 22
 
 # What lies beyond is a damaged header: no speech is recorded so.
@@ -255,6 +257,11 @@ class AudioBlocks:
                 f"its Ogg stream has no end after {found / file.samplerate:.2f} s, it may be cut "
                 "off: what is there is used"
             )
+        elif not self._told and file.format in ("OGG", "MP3", "MPEG") and is_joined(self._path):
+            self._warn(
+                f"it is several files joined, and only the first of {found / file.samplerate:.2f} "
+                "s is read: join the decoded audio (sox, ffmpeg)"
+            )
         self._told = True
 
     def _blocks(self, file: Any) -> Iterator[Samples]:
@@ -334,14 +341,20 @@ def claimed_frames(info: Any, path: str | bytes) -> int:
 def cancelling(x: Samples) -> int | None:
     """Return the loudest channel if the average of all is next to nothing against it; else None.
 
+    A second or so of it is enough, where it is not much quieter than the rest.
+
     Args:
         x: Samples (N, channels).
     """
     if x.shape[1] < 2:
         return None
-    power = np.square(x, dtype=np.float64).mean(0)
-    left = np.square(x.mean(1), dtype=np.float64).mean()
-    return int(power.argmax()) if left < CANCELLED * power.mean() else None
+    loudness = np.square(x, dtype=np.float64).mean(0)
+    for piece in np.array_split(x, max(1, len(x) // PIECE)):
+        power = np.square(piece, dtype=np.float64).mean()
+        left = np.square(piece.mean(1), dtype=np.float64).mean()
+        if power > loudness.mean() / 10 and left < CANCELLED * power:
+            return int(loudness.argmax())
+    return None
 
 
 def is_utf8(name: str) -> bool:

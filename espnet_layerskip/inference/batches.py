@@ -8,20 +8,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from espnet_layerskip.method.settings import check_count
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
 def check_batch_size(batch_size: int) -> int:
-    """Return the size if it is at least 1.
-
-    Raises:
-        ValueError: Otherwise.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
-    return batch_size
+    """Return the size if it is a whole number of at least 1; ValueError otherwise."""
+    return check_count("batch_size", batch_size)
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -13,6 +13,7 @@ from typing import Any
 from espnet_layerskip.decoding.make_decoder import check_used
 from espnet_layerskip.files import read_yaml
 from espnet_layerskip.inference.batches import is_out_of_memory
+from espnet_layerskip.method.settings import check_count
 from espnet_layerskip.training.checkpoint import read_tensors
 from espnet_layerskip.training.device import check_device
 
@@ -33,6 +34,8 @@ def training_config(asr_train_config: Path | str | None, asr_model_file: Path | 
     if asr_train_config is None and asr_model_file is None:
         raise ValueError("asr_train_config or asr_model_file is needed, but got neither")
     config = Path(asr_train_config or Path(str(asr_model_file)).parent / "config.yaml")
+    if config.is_dir():
+        raise ValueError(f"{config} is a directory: Speech2Text.from_pretrained() takes those")
     if not config.is_file():
         raise ValueError(f"no training configuration {config}: give asr_train_config")
     return config
@@ -86,7 +89,9 @@ def espnet_arguments(constructor: Any, kwargs: dict[str, Any], config: Path) -> 
             kwargs[name] = value
         elif value != neutral:
             raise ValueError(f"{name}={value} needs a newer ESPnet: leave it at {neutral}")
-    check_device(str(kwargs.get("device", "cpu")), str(kwargs.get("dtype", "float32")))
+    if "device" in kwargs:  # torch.device, too
+        kwargs["device"] = str(kwargs["device"])
+    check_device(kwargs.get("device", "cpu"), str(kwargs.get("dtype", "float32")))
     if "batch_size" not in known:  # 202511 searches one utterance at a time
         kwargs.pop("batch_size", None)
     for name in kwargs:
@@ -124,6 +129,8 @@ def take_search_arguments(
     Raises:
         ValueError: For an option that this decoder cannot use.
     """
+    for name in ("beam_size", "nbest"):
+        check_count(name, kwargs.get(name, 1))
     names = ("ngram_file", "penalty", "lm_file")
     check_used(decoder_type, lexicon=lexicon, **{name: kwargs.get(name) for name in names})
     if decoder_type == "espnet":

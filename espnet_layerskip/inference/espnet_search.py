@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from espnet_layerskip.decoding.hypothesis import Hypothesis
 from espnet_layerskip.inference.posteriors import lock_of
 from espnet_layerskip.method.ctc import head_argmax
 from espnet_layerskip.method.frames import Encoded
+
+logger = logging.getLogger(__name__)
 
 # It takes audio as a whole, and its time grows with the square: seconds up to which it is tried.
 LONGEST = 120.0
@@ -56,9 +59,20 @@ class HeadOfCall:
         return self.log_softmax(hs_pad).argmax(-1)
 
 
-def check_dropping(beam_search: Any) -> None:
-    """Raise ValueError if a search cannot drop blank frames: it has no CTC prefix scorer."""
-    if not hasattr(getattr(beam_search, "part_scorers", {}).get("ctc"), "ctc"):
+def check_search(beam_search: Any, dropping: bool) -> None:
+    """See to it that ESPnet's search does not fail at its first step.
+
+    That keeps ``beam_size`` of as many hypotheses as there are tokens: more are none.
+
+    Raises:
+        ValueError: If it is to drop blank frames and has no CTC prefix scorer.
+    """
+    beam = getattr(beam_search, "beam_size", 0)
+    tokens = getattr(beam_search, "n_vocab", beam)
+    if beam > tokens:
+        logger.warning("beam_size %d is more than the %d tokens: it is %d", beam, tokens, tokens)
+        beam_search.beam_size = tokens
+    if dropping and not hasattr(getattr(beam_search, "part_scorers", {}).get("ctc"), "ctc"):
         raise ValueError(
             "drop_threshold needs ESPnet's label-synchronous search with a CTC scorer: leave it "
             "off with ctc_weight 0, time_sync and partial_ar"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -22,6 +21,7 @@ from espnet_layerskip.inference.posteriors import (
     num_layers,
     split,
 )
+from espnet_layerskip.inference.recognize import Recognized
 from espnet_layerskip.inference.segments import Posteriors, Segmentation
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.method.settings import SkipSettings
@@ -29,23 +29,6 @@ from espnet_layerskip.method.settings import SkipSettings
 Wave = np.ndarray | torch.Tensor
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found for one utterance.
-
-    Attributes:
-        hyps: Its hypotheses, best first.
-        skips: What its encoder skipped.
-        encoder_seconds: Time in the encoder; of a batch an equal share.
-        intermediate: Tokens of intermediate CTC layers by layer, where the search gives any.
-    """
-
-    hyps: list[Hypothesis] = field(default_factory=lambda: [Hypothesis()])
-    skips: SkipCount = field(default_factory=SkipCount)
-    encoder_seconds: float = 0.0
-    intermediate: dict[int, list[str]] | None = None
 
 
 class FrameSynchronous:
@@ -81,7 +64,7 @@ class FrameSynchronous:
         names: Sequence[str],
         batch_size: int | None,
         settings: SkipSettings | None = None,
-    ) -> list[Found]:
+    ) -> list[Recognized]:
         """Decode utterances in batches of similar length.
 
         Args:
@@ -90,7 +73,7 @@ class FrameSynchronous:
             batch_size: Utterances of a batch; None = all in one, and of a long one a segment.
             settings: See `encode`.
         """
-        out = [Found()] * len(speech)
+        out = [Recognized([Hypothesis()])] * len(speech)
         feats = {}
         for i, (wave, name) in enumerate(zip(speech, names, strict=True)):
             if self.plan is not None and len(wave) > self.plan.longest_whole:
@@ -105,14 +88,14 @@ class FrameSynchronous:
         size = max(1, len(feats)) if batch_size is None else batch_size
         lengths, layers = [len(feats[i]) for i in indices], num_layers(self.model)
 
-        def decode(batch: list[int]) -> list[Found]:
+        def decode(batch: list[int]) -> list[Recognized]:
             clock = Clock()
             encoded = encode(self.model, [feats[i] for i in batch], settings, clock)
             log_probs = encoded.log_softmax(self.model.ctc)
             hyps = self.decoder(log_probs, encoded.lens, encoded.keep_mask)
             parts, share = split(log_probs, encoded, layers), clock.seconds / len(batch)
             pairs = zip(parts, hyps, strict=True)
-            return [Found(best, part.count(layers), share) for part, best in pairs]
+            return [Recognized(best, None, part.count(layers), share) for part, best in pairs]
 
         for places in by_length(lengths, size if self.can_batch else min(1, size)):
             batch = [indices[n] for n in places]
@@ -128,7 +111,7 @@ class FrameSynchronous:
         batch_size: int,
         preprocess: Callable[[np.ndarray], np.ndarray] | None = None,
         settings: SkipSettings | None = None,
-    ) -> Found:
+    ) -> Recognized:
         """Decode one utterance of any length, segment by segment.
 
         Memory does not grow with its length, but for the transcript (greedy: also a label a
@@ -160,7 +143,7 @@ class FrameSynchronous:
                 count += part.count(layers)
         except TooShortUttError as e:  # then it is all there is: others are longer than an overlap
             _warn(name, e)
-        return Found(stream.finish(), count, clock.seconds)
+        return Recognized(stream.finish(), None, count, clock.seconds)
 
     def _encoded(
         self,

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from espnet_layerskip._compat import TooShortUttError, inference_module
+from espnet_layerskip.decoding.hypothesis import Hypothesis
 from espnet_layerskip.inference import espnet_search
 from espnet_layerskip.inference.batches import by_length, in_halves
-from espnet_layerskip.inference.frame_sync import Found, Wave
+from espnet_layerskip.inference.frame_sync import Wave
 from espnet_layerskip.inference.posteriors import (
     Clock,
     can_pad,
@@ -22,6 +23,7 @@ from espnet_layerskip.inference.posteriors import (
     has_own_encode,
     num_layers,
 )
+from espnet_layerskip.inference.recognize import Recognized
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.method.frames import Encoded, join
 from espnet_layerskip.method.settings import SkipSettings
@@ -38,7 +40,7 @@ def search_utterances(
     names: Sequence[str],
     batch_size: int | None,
     settings: SkipSettings | None,
-) -> list[Found]:
+) -> list[Recognized]:
     """Search utterances on posteriors that know what was skipped.
 
     What is too short has an empty transcript, and a warning. A batch that does not fit in the
@@ -59,7 +61,7 @@ def search_utterances(
     model = speech2text.asr_model
     layers, own = num_layers(model), has_own_encode(model)
     lengths = [len(wave) for wave in speech]
-    out = [Found()] * len(speech)
+    out = [Recognized([Hypothesis()])] * len(speech)
     inputs: dict[int, torch.Tensor] = {}  # features, or samples for a model that takes these
     for i, (wave, name) in enumerate(zip(speech, names, strict=True)):
         if lengths[i] > speech2text.longest_whole * speech2text.sample_rate:
@@ -79,13 +81,13 @@ def search_utterances(
             return encode(model, given, settings, clock, True)
         return join([encode(model, [one], settings, clock, True) for one in given])
 
-    def decode(batch: list[int]) -> list[Found]:
+    def decode(batch: list[int]) -> list[Recognized]:
         clock = Clock()
         states = encoded(batch, clock)
         depth, share = states.depth(layers), clock.seconds / len(batch)
         found = espnet_search.search(speech2text, states, speech2text.drop_threshold)
         return [
-            Found(hyps, SkipCount.of(row[:n], layers), share, tokens)
+            Recognized(hyps, tokens, SkipCount.of(row[:n], layers), share)
             for (hyps, tokens), row, n in zip(found, depth, states.lens.tolist(), strict=True)
         ]
 

@@ -154,9 +154,9 @@ def encode_whole(model: Any, waves: Sequence[torch.Tensor], clock: Clock) -> Enc
     with clock.running(lens.device), lock_of(model):
         speech = pad_sequence(list(waves), batch_first=True)
         found, olens = model.encode(speech=speech, speech_lengths=lens)
-    out, states = found if isinstance(found, tuple) else (found, ())
-    _check_finite(out, "the output of the encoder is")
-    return Encoded(out, olens, tuple(states))
+    encoded = _stock(found, olens)
+    _check_finite(encoded.out, "the output of the encoder is")
+    return encoded
 
 
 def prepare(model: Any, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,8 @@ import re
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -69,8 +71,24 @@ def find_model(path: str | Path, model_file: str | Path | None = None) -> ModelF
         ValueError: If something is missing or the archive is not safe to extract; says
             what is there.
     """
-    tag, path = str(path), Path(path)
     tmpdir = tempfile.TemporaryDirectory(prefix="espnet_layerskip_")
+    with named(tmpdir.name, path):
+        return _find(str(path), Path(path), model_file, tmpdir)
+
+
+@contextmanager
+def named(tmpdir: str, path: str | Path) -> Iterator[None]:
+    """Let errors name what the user gave, in the place of what was unpacked or rewritten."""
+    try:
+        yield
+    except ValueError as e:
+        said = str(e).replace(f"{tmpdir}/model", str(path)).replace(tmpdir, str(path))
+        raise (e if said == str(e) else ValueError(said)) from e.__cause__
+
+
+def _find(
+    tag: str, path: Path, model_file: str | Path | None, tmpdir: tempfile.TemporaryDirectory[str]
+) -> ModelFiles:
     if path.is_dir() and (path / "meta.yaml").is_file():  # an archive that somebody unpacked
         config_file, checkpoint = _packed_files(path, path)
         if model_file is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,34 @@ from espnet_layerskip.inference.batches import by_length, check_batch_size
 from espnet_layerskip.inference.skip_count import SkipCount
 
 if TYPE_CHECKING:
-    from espnet_layerskip.inference.recognized import Recognized
     from espnet_layerskip.inference.speech2text import Speech2Text
 
 logger = logging.getLogger(__name__)
 
 # Utterances are read ahead and sorted by length within this many batches.
 BATCHES_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """What came of one utterance.
+
+    Attributes:
+        nbest: N-best list of (text, token, token_int, hypothesis); within the searches of
+            hypotheses alone.
+        intermediate: Tokens of intermediate CTC layers by layer, where the search gives any.
+        skips: Its encoder frames, and what was skipped of them.
+        encoder_seconds: Time in the encoder; of a batch an equal share.
+    """
+
+    nbest: list[Any]
+    intermediate: dict[int, list[str]] | None = None
+    skips: SkipCount = field(default_factory=SkipCount)
+    encoder_seconds: float = 0.0
+
+    def for_espnet(self) -> Any:
+        """Return what ESPnet's class returns: ``nbest`` or ``(nbest, intermediate)``."""
+        return self.nbest if self.intermediate is None else (self.nbest, self.intermediate)
 
 
 @dataclass(frozen=True)
@@ -88,7 +109,7 @@ def recognize(
                     waves[utt.utt_id] = speech2text.preprocess(utt.utt_id, audio.read())
             except Exception as e:  # whatever it is, it must not cost the other utterances
                 logger.debug("traceback", exc_info=True)
-                results[utt.utt_id] = _failed(utt.utt_id, e)
+                results[utt.utt_id] = Result(utt.utt_id, error=reason(e))
         names = list(waves)
         for batch in by_length([len(wave) for wave in waves.values()], batch_size):
             found = _decode(speech2text, {names[i]: waves[names[i]] for i in batch})
@@ -114,7 +135,7 @@ def _decode_long(
         )
     except Exception as e:  # as in _decode
         logger.debug("traceback", exc_info=True)
-        return _failed(utt_id, e)
+        return Result(utt_id, error=reason(e))
     return Result(utt_id, found, num_samples / speech2text.sample_rate)
 
 
@@ -125,7 +146,7 @@ def _decode(speech2text: Speech2Text, batch: dict[str, np.ndarray]) -> list[Resu
         if len(batch) == 1:
             [utt_id] = batch
             logger.debug("traceback", exc_info=True)
-            return [_failed(utt_id, e)]
+            return [Result(utt_id, error=reason(e))]
         logger.warning("a batch of %d failed (%s): one at a time now", len(batch), e)
         return [
             result
@@ -138,8 +159,7 @@ def _decode(speech2text: Speech2Text, batch: dict[str, np.ndarray]) -> list[Resu
     ]
 
 
-def _failed(utt_id: str, error: Exception) -> Result:
+def reason(error: Exception) -> str:
+    """Return an error in one line; with its type where it is not one that explains itself."""
     message = " ".join(f"{error}".split()) or type(error).__name__
-    if not isinstance(error, ValueError):
-        message = f"{type(error).__name__}: {message}"
-    return Result(utt_id, error=message)
+    return message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"

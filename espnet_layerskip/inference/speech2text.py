@@ -16,6 +16,7 @@ import torch
 
 from espnet_layerskip._compat import inference_module
 from espnet_layerskip.decoding import CTCDecoder, Hypothesis, make_decoder
+from espnet_layerskip.decoding.confidence import check_temperature
 from espnet_layerskip.decoding.frame_drop import DROP_NOTHING, choose_drop_threshold
 from espnet_layerskip.inference import espnet_search
 from espnet_layerskip.inference.calibration import choose_skipping
@@ -26,11 +27,12 @@ from espnet_layerskip.inference.espnet_arguments import (
     take_search_arguments,
     training_config,
 )
-from espnet_layerskip.inference.frame_sync import Found, FrameSynchronous, Wave
+from espnet_layerskip.inference.frame_sync import FrameSynchronous, Wave
 from espnet_layerskip.inference.label_sync import search_utterances
 from espnet_layerskip.inference.options import DECODER_TYPES, quantize_dynamic, set_fast_form
-from espnet_layerskip.inference.pretrained import ModelFiles, download_model, find_model
-from espnet_layerskip.inference.recognized import Recognized
+from espnet_layerskip.inference.pretrained import ModelFiles, download_model, find_model, named
+from espnet_layerskip.inference.recognize import Recognized
+from espnet_layerskip.inference.samples import check_samples, check_settings, names_of
 from espnet_layerskip.inference.segments import make_segmentation
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.times import frame_samples, sample_rate
@@ -88,6 +90,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             long a frame is. "espnet" takes audio as a whole, and refuses more than 2 minutes.
         hop_size: Seconds from the start of a segment to the start of the next; None = 1.2
             less than ``segment_size``.
+        confidence_temperature: Of the words' confidences, see
+            :func:`~.decoding.confidence.tempered`; None = as calibrated, else 1.
         kwargs: Those of ESPnet's Speech2Text. ``ngram_file``, ``ngram_weight``, ``penalty``
             and ``beam_size`` mean for the other decoders what they mean for ESPnet's.
 
@@ -118,8 +122,10 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         optimize: bool = True,
         segment_size: float | str | None = None,
         hop_size: float | str | None = None,
+        confidence_temperature: float | None = None,
         **kwargs: Any,
     ):
+        check_temperature(confidence_temperature)
         self.decoder_type = check_choice("decoder_type", decoder_type, DECODER_TYPES)
         config = training_config(asr_train_config, asr_model_file)
         self.drop_threshold = choose_drop_threshold(drop_threshold, decoder_type)
@@ -144,6 +150,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
                 exit_layer=exit_layer,  # type: ignore[arg-type]
             ),
         )
+        found = 1.0 if self.calibration is None else self.calibration.temperature
+        self.confidence_temperature = confidence_temperature or found
         if quantize:
             quantize_dynamic(self.asr_model, kwargs)
         fast, convert = optimize and not quantize, decoder_type != "espnet"
@@ -168,8 +176,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             self._frame_sync = FrameSynchronous(
                 self.asr_model, self.ctc_decoder, self._segmentation, self.on_device
             )
-        elif self.drop_threshold < DROP_NOTHING:
-            espnet_search.check_dropping(self.beam_search)
+        else:
+            espnet_search.check_search(self.beam_search, self.drop_threshold < DROP_NOTHING)
         self.model_files: ModelFiles | None = None  # keeps what was unpacked from a zip
         self.last_skips: list[SkipCount] = []
         self.encoder_seconds = 0.0
@@ -261,25 +269,15 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             ValueError: For samples of another shape, audio too long for ESPnet's search, or
                 settings that do not fit.
         """
-        names = utt_ids or [f"utterance {i} of the batch" for i in range(len(speech))]
+        names = names_of(speech, utt_ids)
+        settings = check_settings(settings, self.asr_model.encoder)
         for wave, name in zip(speech, names, strict=True):
-            if wave.ndim != 1:
-                raise ValueError(f"{name}: samples (N,) are needed, got {tuple(wave.shape)}")
+            check_samples(wave, name)
         if self.ctc_decoder is not None:
             found = self._frame_sync.utterances(speech, names, batch_size, settings)
             return self._count([self._recognized(one) for one in found])
         searched = search_utterances(self, speech, names, batch_size, settings)
         return self._count([self._recognized(one) for one in searched])
-
-    def decode_blocks(
-        self,
-        blocks: Iterable[np.ndarray],
-        utt_id: str = "utterance",
-        batch_size: int = 1,
-        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> list[Entry]:
-        """Return the n-best list of ``recognize_blocks``."""
-        return self.recognize_blocks(blocks, utt_id, batch_size, prepare).nbest
 
     @torch.inference_mode()
     def recognize_blocks(
@@ -304,7 +302,9 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         """
         if self.ctc_decoder is None:
             raise ValueError(f"{utt_id} {espnet_search.TOO_LONG}")
-        found = self._frame_sync.blocks(blocks, utt_id, batch_size, prepare, settings)
+        settings = check_settings(settings, self.asr_model.encoder)
+        checked = (check_samples(block, utt_id) for block in blocks)
+        found = self._frame_sync.blocks(checked, utt_id, batch_size, prepare, settings)
         return self._count([self._recognized(found)])[0]
 
     def batch_decode(self, speech: Any, speech_lengths: Any = None) -> list[Any]:
@@ -348,9 +348,8 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             )
         return found
 
-    def _recognized(self, found: Found) -> Recognized:
-        nbest = [self.entry(hyp) for hyp in found.hyps[: self.nbest]]
-        return Recognized(nbest, found.intermediate, found.skips, found.encoder_seconds)
+    def _recognized(self, found: Recognized) -> Recognized:
+        return replace(found, nbest=[self.entry(hyp) for hyp in found.nbest[: self.nbest]])
 
     def _count(self, results: list[Recognized]) -> list[Recognized]:
         """Note what a call has skipped and taken, for those who want to know afterwards."""
@@ -369,7 +368,15 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         if self.decoder_type in ("greedy", "prefix_beam") and not hyp.scores:
             hyp = replace(hyp, scores={"ctc": hyp.score})
         ends = self.asr_model.sos, self.asr_model.eos
-        return make_entry(hyp, self.converter, self.tokenizer, self.frame_seconds, token_type, ends)
+        return make_entry(
+            hyp,
+            self.converter,
+            self.tokenizer,
+            self.frame_seconds,
+            token_type,
+            ends,
+            self.confidence_temperature,
+        )
 
 
 def load_model(
@@ -386,6 +393,7 @@ def load_model(
         ValueError: If something is missing or does not fit.
     """
     files = find_model(path, model_file)
-    speech2text = Speech2Text(files.train_config, files.model_file, **kwargs)
+    with named(files.tmpdir.name, path):
+        speech2text = Speech2Text(files.train_config, files.model_file, **kwargs)
     speech2text.model_files = files
     return speech2text

@@ -58,7 +58,10 @@ class SkipWhenBuilt:
         """Let a model skip, in evaluation mode."""
         if getattr(model, "encoder", None) is None or getattr(model, "ctc", None) is None:
             return
-        choose_skipping(model.eval(), self.settings)
+        try:
+            choose_skipping(model.eval(), self.settings)
+        except ValueError as err:  # the launcher's --skip: nothing can be done without it
+            raise SystemExit(f"espnet_layerskip: error: --skip: {err}") from err
         encoder = model.encoder
         say(
             f"{encoder.STOCK.__name__} skips after layers "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -25,8 +26,6 @@ KEYS = {
 }
 # Values that are not printed.
 _USUAL = {"repeats": 1.0, "fallback": 0.02, "min_skipped": 0}
-# Names in calibration files of version 0.1.
-_OLD_KEYS = {key: name for key, name in KEYS.items() if key not in ("exit", "min_skipped")}
 
 
 @dataclass(frozen=True)
@@ -160,11 +159,9 @@ class SkipSettings:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SkipSettings:
-        """Undo `to_json`; other keys are ignored, those of older calibration files are read."""
-        names = {f.name: f.name for f in fields(SkipSettings)}
-        found: dict[str, Any] = {_OLD_KEYS.get(k, names.get(k, "")): v for k, v in data.items()}
-        found.pop("", None)
-        return SkipSettings(**found)
+        """Undo `to_json`; other keys are ignored."""
+        known = (f.name for f in fields(SkipSettings))
+        return SkipSettings(**{name: data[name] for name in known if name in data})
 
     @staticmethod
     def from_items(items: Iterable[str]) -> SkipSettings:
@@ -214,6 +211,18 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
+def check_count(name: str, value: Any) -> int:
+    """Return a number of things if it is whole and at least 1.
+
+    Raises:
+        ValueError: Otherwise.
+    """
+    found = _integers([value])
+    if isinstance(value, str) or found is None or found[0] < 1:
+        raise ValueError(f"{name} must be at least 1, but got {value!r}: a whole number is needed")
+    return found[0]
+
+
 def read_threshold(value: Any, name: str = "blank_threshold") -> float | tuple[float, ...] | None:
     """Return a threshold, or None to keep what the model has.
 
@@ -229,6 +238,7 @@ def read_threshold(value: Any, name: str = "blank_threshold") -> float | tuple[f
         >>> [read_threshold(value) for value in ("auto", "off", 0.9, "0.9,0.95")]
         [None, 1.0, 0.9, (0.9, 0.95)]
     """
+    value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy or PyTorch
     if value is None or value == "auto":
         return None
     parts = value.split(",") if isinstance(value, str) else value
@@ -262,14 +272,32 @@ def read_extension(value: Any, name: str = "spike_extension") -> tuple[int, int]
     return pair[0], pair[1]
 
 
+def read_extensions(value: Any, name: str = "train_spike_extensions") -> list[tuple[int, int]]:
+    """Return several extensions; ValueError for anything else than a list of them."""
+    pairs = value if isinstance(value, list | tuple) else [None]
+    found = [pair for one in pairs if (pair := read_extension(one, name)) is not None]
+    if len(found) != len(pairs):
+        raise ValueError(f"{name} must be a list of [left, right], but got {value!r}")
+    return found
+
+
 def _read_context(value: Any) -> str | None:
     return check_choice("skip_context", value, SKIP_CONTEXTS) if value else None
 
 
-def _read_gates(value: Any) -> tuple[int, ...] | None:
+def read_gates(value: Any, name: str = "gates") -> tuple[int, ...] | None:
+    """Return layer numbers in their order, each once; None for None.
+
+    Args:
+        value: Whole numbers, one, or "K,K".
+        name: Of the option, for the error.
+
+    Raises:
+        ValueError: For anything else.
+    """
     found = None if value is None else _integers(value)
     if value is not None and found is None:
-        raise ValueError(f"gates must be layer numbers 'K' or 'K,K,...', but got {value!r}")
+        raise ValueError(f"{name} must be layer numbers 'K' or 'K,K,...', but got {value!r}")
     return None if found is None else tuple(sorted(set(found)))
 
 
@@ -280,9 +308,14 @@ def _read_repeats(value: Any) -> float | None:
     return found
 
 
-def _read_ratio(value: Any) -> float | None:
+def read_ratio(value: Any, name: str = "min_spike_ratio") -> float | None:
+    """Return a share in [0, 1], or None for None.
+
+    Raises:
+        ValueError: For anything else.
+    """
     if value is not None and not 0.0 <= _number(value) <= 1.0:
-        raise ValueError(f"min_spike_ratio must be in [0, 1], but got {value!r}")
+        raise ValueError(f"{name} must be in [0, 1], but got {value!r}")
     return None if value is None else float(value)
 
 
@@ -309,9 +342,9 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "blank_threshold": read_threshold,
     "spike_extension": read_extension,
     "skip_context": _read_context,
-    "gates_in_use": _read_gates,
+    "gates_in_use": read_gates,
     "repeat_threshold": _read_repeats,
-    "min_spike_ratio": _read_ratio,
+    "min_spike_ratio": read_ratio,
     "exit_layer": _read_exit,
     "min_skipped_frames": _read_min_skipped,
 }
@@ -325,17 +358,22 @@ def _number(value: Any) -> float:
 
 
 def _integers(value: Any) -> tuple[int, ...] | None:
-    """Return the integers of a list or of "A,B"; None if there is anything else among them."""
+    """Return the integers of a list, of "A,B" or of one; None if there is anything else.
+
+    Those of NumPy and PyTorch are integers too, True is none.
+    """
     parts = value.replace(" ", "").split(",") if isinstance(value, str) else value
+    parts = [parts] if isinstance(parts, int) else parts
     try:
-        numbers = tuple(int(part) for part in parts)
+        return tuple(int(p) if isinstance(p, str) else _index(p) for p in parts)
     except (TypeError, ValueError):
         return None
-    same = all(
-        isinstance(p, str) or (type(p) is int and p == n)
-        for p, n in zip(parts, numbers, strict=True)
-    )
-    return numbers if same else None
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return operator.index(value)
 
 
 def _text(value: Any) -> str:

@@ -107,11 +107,12 @@ def test_white_space_of_unicode_belongs_to_a_word(arpa):
         (b"<html>", r"has no \\data"),
         (ARPA.replace("\ta\t", "\t\xe9\t").encode("latin-1"), ":6: the line is not UTF-8"),
         (b"qARPA\n\\data\\\n", ":1: IRSTLM's own format: convert it"),
+        (ARPA.replace("ngram 1=", "ngram 1=1").encode(), r"head says ngram 1=1\d+, but there are"),
         (ARPA.replace("-0.60206", "nan").encode(), ":7: not of the ARPA format"),
         (ARPA.replace("-0.60206", "inf").encode(), ":7: not of the ARPA format"),
         (gzip.compress(ARPA.encode(), mtime=0)[:40], "gzip cannot unpack more of it"),
     ],
-    ids=["IRSTLM", "HTML", "Latin-1", "IRSTLM quantized", "NaN", "infinite", "cut off"],
+    ids=["IRSTLM", "HTML", "Latin-1", "IRSTLM quantized", "counts", "NaN", "infinite", "cut off"],
 )
 def test_what_cannot_be_read_is_named(arpa, content, message):
     arpa.write_bytes(content)
@@ -124,11 +125,13 @@ def test_log_zero_and_what_a_model_may_lack(arpa):
     model = load_ngram(arpa)
     assert model.unigram("b") == model.unigram("<s>") == -99
     assert np.isfinite(0.0 * model.vector(model.start(), ["a", "b"])).all()
-    arpa.write_text(ARPA.replace("-1.30103\t<unk>\n", "").replace("-99\t<s>\t-0.1\n", ""))
+    fewer = ARPA.replace("ngram 1=5", "ngram 1=3").replace("-1.30103\t<unk>\n", "")
+    arpa.write_text(fewer.replace("-99\t<s>\t-0.1\n", ""))
     model = load_ngram(arpa)  # no <unk>, and <s> as a context only
     assert model.unigram("never seen") == -100
     assert model.score(model.start(), "a")[0] == -0.30103
-    gap = ARPA.replace("\\2-grams:", "\\3-grams:").replace("a b", "<s> a b").replace("<s> a\n", "")
+    gap = ARPA.replace("ngram 2=2", "ngram 2=0\nngram 3=1").replace("\\2-grams:", "\\3-grams:")
+    gap = gap.replace("a b", "<s> a b").replace("<s> a\n", "")
     arpa.write_text(gap.replace("-0.30103\t\n", "").replace("-0.30103\t", ""))
     model = load_ngram(arpa)  # no 2-grams
     assert model.score(model.score(model.start(), "a")[1], "b")[0] == -0.22185

@@ -24,7 +24,7 @@ def _denormals():
 @pytest.fixture(scope="session")
 def eager(models):
     """Our Speech2Text of the model with gates, that of the exports."""
-    return load_model(models["skip"], decoder_type="greedy")
+    return load_model(models["skip"], decoder_type="greedy", confidence_temperature=2.0)
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,9 @@ def test_another_format(copy):
         read_description(copy)
 
 
+WHOLE = {"blank_threshold": 0.9, "spike_extension": [1, 1], "gates_in_use": [1, 2]}
+
+
 @pytest.mark.parametrize(
     "entry",
     [
@@ -64,6 +67,8 @@ def test_another_format(copy):
         {"shortest": "1"},
         {"gates": [99]},
         {"gates": "all"},
+        {"gates": [1, 2, 3], "settings": {**WHOLE, "gates_in_use": [1, 2]}},
+        {"settings": {**WHOLE, "spike_extension": None}},
         {"exit_layer": 3},
         {"token_type": "phn"},
         {"sizes": {"../../etc/passwd": 1}},

@@ -59,6 +59,15 @@ def test_calling_it(exported, eager, waves):
     assert hyp.token_times == expected[3].token_times
 
 
+def test_confidences_are_those_of_the_model_that_was_exported(exported, eager, waves):
+    models = Speech2Text(exported), eager, Speech2Text(exported, confidence_temperature=1.0)
+    same, expected, plain = (
+        [word.confidence for word in model(waves[0])[0][3].words] for model in models
+    )
+    assert same
+    assert same == pytest.approx(expected, abs=1e-4) != pytest.approx(plain, abs=1e-4)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_long_audio_in_segments(models, exported, waves, batch_size):
     options = {"segment_size": 1.0, "hop_size": 0.6, "decoder_type": "greedy"}
@@ -129,5 +138,5 @@ def test_what_is_for_trained_models_only(exported):
         load_model(exported, "valid.loss.ave.pth")
     with pytest.raises(ValueError, match="ctc_weight is for ESPnet's search"):
         load_model(exported, ctc_weight=1.0)
-    with pytest.raises(ValueError, match=r"u: samples \(N,\) are needed, got \(2, 9\)"):
+    with pytest.raises(ValueError, match=r"u: samples \(N,\) are needed.* got float64 \(2, 9\)"):
         Speech2Text(exported, segment_size="off").recognize([np.zeros((2, 9))], ["u"])

@@ -20,6 +20,7 @@ from espnet_layerskip.inference.audio import (
     resample,
     resampled,
 )
+from espnet_layerskip.inference.audio_joined import is_joined
 
 
 def test_wav_scp(tmp_path):
@@ -151,6 +152,13 @@ def test_channels_of_opposite_phase_are_not_averaged_to_silence(tmp_path, caplog
     got = read_audio(Utterance("a", str(path)), 16000, mix=True)
     np.testing.assert_allclose(got, -tone, atol=1e-6)
     assert "(opposite phase): only channel 2 is used" in caplog.text
+    caplog.clear()
+    half = np.concatenate([0.3 * tone, tone, tone])  # of which only the last third cancels
+    other = np.concatenate([0.3 * tone, 0.9 * tone, -0.9 * tone])
+    soundfile.write(path, np.stack([half, other], 1), 16000, subtype="FLOAT")
+    got = read_audio(Utterance("a", str(path)), 16000, mix=True)
+    np.testing.assert_allclose(got, half, atol=1e-6)
+    assert "only channel 1 is used" in caplog.text
     soundfile.write(path, np.stack([tone, 0 * tone], 1), 16000, subtype="FLOAT")
     np.testing.assert_allclose(
         read_audio(Utterance("a", str(path)), 16000, mix=True), tone / 2, atol=1e-6
@@ -283,6 +291,22 @@ print(sum(map(len, blocks)), peak() - before)
 
 
 @pytest.mark.skipif("OGG" not in soundfile.available_formats(), reason="libsndfile has no Ogg")
+@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
+def test_files_that_are_several_joined_are_said(tmp_path, caplog, suffix):
+    first, joined = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    soundfile.write(first, 0.3 * np.sin(np.arange(16000) / 9), 16000)
+    samples = read_audio(Utterance("a", str(first)), 16000)
+    assert not caplog.records
+    joined.write_bytes(2 * first.read_bytes())
+    assert len(read_audio(Utterance("b", str(joined)), 16000)) == len(samples)
+    assert "it is several files joined, and only the first of 1.00 s is read" in caplog.text
+    tagged = b"ID3\x04\0\0\0\0\1\0" + bytes(128)  # a tag of 128 bytes
+    joined.write_bytes(tagged + first.read_bytes())
+    assert not is_joined(str(joined))
+    joined.write_bytes(2 * (tagged + first.read_bytes()))
+    assert is_joined(str(joined)) == (suffix == "mp3")
+
+
 def test_an_ogg_stream_with_a_hole_or_without_an_end_is_said(tmp_path, monkeypatch, caplog):
     noise = np.random.default_rng(0).normal(0, 0.1, 12 * 16000).astype(np.float32)
     soundfile.write(tmp_path / "a.ogg", noise, 16000)

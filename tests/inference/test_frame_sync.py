@@ -126,7 +126,7 @@ def test_transcript_times_and_counts_are_those_of_the_whole(exp, wave, lm, decod
     assert expected.words[-1].end > 8.0
     for batch_size in (1, 3):
         blocks = np.split(wave, range(0, len(wave), 7001))
-        [(_, _, token_int, _)] = cut.decode_blocks(blocks, batch_size=batch_size)
+        [(_, _, token_int, _)] = cut.recognize_blocks(blocks, batch_size=batch_size).nbest
         assert token_int == expected.token_int
         assert cut.last_skips == whole.last_skips
 
@@ -179,7 +179,7 @@ def test_memory_does_not_grow_with_the_audio(exp, wave):
     peaks = []
     for repeats in (4, 8):
         tracemalloc.start()
-        model.decode_blocks(wave for _ in range(repeats))
+        model.recognize_blocks(wave for _ in range(repeats))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 0.1 * wave.nbytes, peaks
@@ -188,8 +188,12 @@ def test_memory_does_not_grow_with_the_audio(exp, wave):
 def test_no_audio_at_all(exp, caplog):
     model = load(exp, limited=False, **SIZES)
     with caplog.at_level(logging.WARNING):
-        assert model.decode_blocks([], "void")[0][:3] == ("", [], [])
-        assert load(exp, False, segment_size="off").decode_blocks([])[0][:3] == ("", [], [])
+        assert model.recognize_blocks([], "void").nbest[0][:3] == ("", [], [])
+        assert load(exp, False, segment_size="off").recognize_blocks([]).nbest[0][:3] == (
+            "",
+            [],
+            [],
+        )
     assert "void has 0 samples and is too short" in caplog.text
 
 
@@ -201,7 +205,7 @@ def test_espnets_search_refuses_long_audio(models, waves, monkeypatch):
     with pytest.raises(ValueError, match="^x is too long for ESPnet's search.*segment_size to off"):
         model.decode_batch([waves[2]], ["x"])
     with pytest.raises(ValueError, match="^utterance is too long for ESPnet's search"):
-        model.decode_blocks([waves[2]])
+        model.recognize_blocks([waves[2]])
     off = load_model(models["hybrid"], beam_size=2, segment_size="off")
     assert off(waves[2])[0][2]
 
@@ -209,7 +213,7 @@ def test_espnets_search_refuses_long_audio(models, waves, monkeypatch):
 def test_each_segment_is_preprocessed(exp, wave):
     model = load(exp, limited=False, **SIZES)
     seen = []
-    model.decode_blocks([wave], prepare=lambda samples: seen.append(len(samples)) or samples)
+    model.recognize_blocks([wave], prepare=lambda samples: seen.append(len(samples)) or samples)
     assert seen[:-1] == [4 * FS] * (len(seen) - 1)
     assert len(seen) == 4
 

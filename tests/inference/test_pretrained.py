@@ -1,3 +1,4 @@
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -49,6 +50,30 @@ def test_relative_paths_of_an_experiment_are_found_from_anywhere(
     from_dir = load_model(recipe / "exp/asr", decoder_type="greedy")
     assert from_dir.asr_model.normalize.stats_file == recipe / "exp/stats/feats_stats.npz"
     assert from_dir(waves[0])[0][0] is not None
+
+
+def test_errors_name_what_the_user_gave(packed, tmp_path):
+    """Not the folder that it was unpacked into, which is gone by then."""
+    with zipfile.ZipFile(packed) as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+
+    def broken(suffix, content):
+        path = tmp_path / f"bro ken{suffix}.zip"
+        with zipfile.ZipFile(path, "w") as zf:
+            for name, data in members.items():
+                zf.writestr(name, content if name.endswith(suffix) else data)
+        return path
+
+    for suffix, content in (
+        (".ave.pth", b"PK"),
+        ("config.yaml", b"encoder: ["),
+        ("meta.yaml", b"["),
+        ("config.yaml", b"encoder: none\n"),
+    ):
+        path = broken(suffix, content)
+        with pytest.raises(ValueError, match=re.escape(str(path))) as error:
+            load_model(path, decoder_type="greedy")
+        assert "espnet_layerskip_" not in str(error.value).replace(str(path), "")
 
 
 def test_statistics_of_another_recipe_are_not_picked_up(recipe, tmp_path, monkeypatch):

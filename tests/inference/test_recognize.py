@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from espnet_layerskip.inference.audio import AudioError, Utterance
-from espnet_layerskip.inference.recognize import recognize
-from espnet_layerskip.inference.recognized import Recognized
+from espnet_layerskip.inference.recognize import Recognized, recognize
 from espnet_layerskip.inference.skip_count import SkipCount
 
 

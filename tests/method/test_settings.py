@@ -150,9 +150,3 @@ def test_json_there_and_back():
     before = {k: v for k, v in found.to_json().items() if k != "min_skipped_frames"}
     base = SkipSettings(min_skipped_frames=7)  # files without it keep what the model has
     assert SkipSettings.from_json(before).over(base).min_skipped_frames == 7
-
-
-def test_json_of_older_files_is_read():
-    old = {"threshold": 0.8, "extension": [1, 1], "context": "full", "exit_layer": None}
-    old |= {"gates": [4], "precision": None, "repeats": 1.0}
-    assert SkipSettings.from_json(old) == SkipSettings(0.8, (1, 1), "full", (4,), 1.0)

@@ -29,7 +29,7 @@ CONDITIONED = {"interctc": True}  # an option of these tests: self-conditioning 
 WIDE = {"merge_conv_kernel": 7, "use_linear_after_conv": True}  # reaches farther
 _PLAIN = ("conformer", "transformer", "branchformer", "e_branchformer")
 CASES = [
-    *(("conformer", options, CONTEXTS) for options in ({}, CONDITIONED)),
+    ("conformer", CONDITIONED, CONTEXTS),
     *SKIPPING,
     *((kind, CONDITIONED, CONTEXTS) for kind in _PLAIN[1:]),
     *(("e_branchformer_ctc", form, CONTEXTS) for form in owsm_encoder.FORMS),

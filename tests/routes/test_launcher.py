@@ -92,6 +92,21 @@ def test_wrong_calls_get_the_usage(args, capsys):
     assert "is needed" in error
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["-m", "nosuch.module"], "no module nosuch.module that can be run"),
+        (["-m", "espnet2.bin.asr_inferance"], "no module espnet2.bin.asr_inferance that"),
+        (["-m", "espnet2/bin/asr_train.py"], "no module espnet2/bin/asr_train.py that"),
+        (["-m", "espnet_layerskip.bin"], "no module espnet_layerskip.bin that"),  # a package
+        (["no such.py"], "no such.py: no such script"),
+    ],
+)
+def test_what_is_not_there_is_told_without_a_traceback(args, message, capsys):
+    assert main(args) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("how", ["option", "variable"])
 def test_settings_that_cannot_be_read_stop_at_once(how, script, capsys, monkeypatch):
     args = ["-m", "shown_module"]
@@ -112,6 +127,7 @@ def test_settings_that_cannot_be_read_stop_at_once(how, script, capsys, monkeypa
         ("", [], None),
         ("threshold=0.8", [], "threshold=0.8"),
         ("threshold=0.8", ["--skip", "threshold=0.9 gates=1,2"], "threshold=0.9 gates=1,2"),
+        ("", ["--skip=threshold=0.9"], "threshold=0.9"),
         ("threshold=0.8", ["--skip", ""], None),  # the option goes before the variable
     ],
 )

@@ -30,13 +30,13 @@ KINDS = {
     "branchformer": _SHARED | _CGMLP,
     "e_branchformer": _SHARED | _CGMLP | _FFN,
 }
-OTHERS = [kind for kind in KINDS if kind != "conformer"]  # it has tests of its own
 CONTEXTS = ["packed", "packed_original", "full"]
 GATED = {"gate_layer_idx": [2], "blank_threshold": 0.5, "spike_extension": [0, 0]}
 ABSOLUTE = {"pos_enc_layer_type": "abs_pos"}
 NO_DROPOUT = dict.fromkeys(("dropout_rate", "positional_dropout_rate"), 0.0)
 # (kind, options, contexts): those which can have gates
 SKIPPING = [
+    ("conformer", {}, CONTEXTS),
     ("transformer", {}, CONTEXTS),
     ("transformer", {"normalize_before": False}, CONTEXTS),
     ("transformer", {"concat_after": True, "input_layer": "conv1d2"}, CONTEXTS),
@@ -67,7 +67,7 @@ def build_encoders(kind, skip=None, **changes):
             if "running" in name:
                 buffer.uniform_(0.5, 1.5)
         for name, parameter in stock.named_parameters():
-            if "norm" in name and kind in OTHERS:
+            if "norm" in name and kind != "conformer":
                 parameter.uniform_(0.5, 1.5).sub_(0.7 if name.endswith("bias") else 0.0)
     ours = ours_class(**conf, **(skip or {}))
     ours.load_state_dict(stock.state_dict())
