@@ -22,12 +22,11 @@ from typing import Any
 DISK_FULL = "; the disk is full: free some space, then run it again: what is done is kept"
 LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
 
-
 HOST = f"{zlib.crc32(os.uname().nodename.encode()):08x}"
 """Of this machine, in the names of partial files: a folder may be shared with others."""
 
-# What a user can mend: bad inputs, files and disks, a package that is not installed, a process
-# that the system has killed. Anything else is a fault of ours and keeps its traceback.
+# What a user can mend: inputs, files, disks, a missing package, a process that the system has
+# killed. Anything else is a fault of ours and keeps its traceback.
 MISTAKES = (ValueError, OSError, ImportError, MemoryError, BrokenExecutor)
 
 
@@ -80,8 +79,8 @@ def some(names: Iterable[str], limit: int = 10) -> str:
 def read_lines(path: Path | str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a UTF-8 file, each with its number from 1 and without its end.
 
-    A line ends at a line feed only. A byte order mark and carriage returns at line ends are
-    dropped. A file that gzip has packed is unpacked.
+    A line ends at a line feed. A byte order mark and carriage returns at line ends are dropped. A
+    file that gzip has packed is unpacked.
 
     Raises:
         ValueError: A missing or damaged file, or a line that is not UTF-8; the message names file
@@ -280,11 +279,8 @@ def write_text(path: Path | str, text: str) -> None:
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file in one step, see `write_text`; a failure (a full disk) leaves nothing.
 
-    Each writer has a partial file of its own: of several at once, one file stands whole in the
-    end. What a killed one has left has a name that nothing reads, and goes when the next process
-    writes there.
-
-    A link keeps its place: what it points to is written. A device or a pipe is written to.
+    Of several writers at once, one file stands whole in the end. What a killed one has left has a
+    name that nothing reads, and goes with the next write. A link, a device or a pipe is written to.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -298,6 +294,10 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
+    except OSError as err:
+        if err.errno:  # a full disk does not say where
+            err.filename = err.filename or str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -357,7 +357,7 @@ class DataDir:
         if not path.is_dir():
             raise ValueError(
                 f"{path}: no such data directory; it should hold wav.scp, text and utt2spk "
-                "(stage 1, local/data.sh, writes data/, stages 3 and 4 write the dump directory)"
+                "(stages 1 and 2 write data/, stages 3 and 4 the dump directory)"
             )
         missing = [n for n in ("wav.scp", "text", "utt2spk") if not (path / n).is_file()]
         if missing:

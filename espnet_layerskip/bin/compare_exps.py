@@ -15,8 +15,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from espnet_layerskip._late_imports import start_sooner
 from espnet_layerskip.files import run_main
 from espnet_layerskip.verbs import compare
+from espnet_layerskip.verbs.command_line import check_inputs
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -31,6 +33,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Run the comparison; ``cmd`` stands in for the command line's arguments."""
     argv = list(sys.argv[1:] if cmd is None else cmd)
     args = get_parser().parse_args(argv)
+    check_inputs(args)
     if args.max_wer_increase is not None:
         logging.warning("--max_wer_increase is --max_wer_points now: percent points, as before")
         args.max_wer_points = args.max_wer_increase
@@ -40,4 +43,5 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    start_sooner()
     run_main(main)

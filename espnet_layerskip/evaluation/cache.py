@@ -14,6 +14,7 @@ import torch
 import espnet_layerskip
 from espnet_layerskip.evaluation.decode import Decoded
 from espnet_layerskip.evaluation.inputs import TestSet
+from espnet_layerskip.evaluation.progress import to_stderr
 from espnet_layerskip.files import write_text
 from espnet_layerskip.inference.skip_count import SkipCount
 
@@ -41,8 +42,11 @@ class DecodingCache:
             return None
 
     def put(self, key: str, decoded: Decoded) -> None:
-        """Store under the key, in one step."""
-        write_text(self._path(key), json.dumps(asdict(decoded), ensure_ascii=False))
+        """Store under the key, in one step; a full disk costs what is kept, not the decoding."""
+        try:
+            write_text(self._path(key), json.dumps(asdict(decoded), ensure_ascii=False))
+        except OSError as e:
+            to_stderr(f"a decoding cannot be kept for later runs: {e}")
 
     def _path(self, key: str) -> Path:
         return self.directory / f"{key}.json"

@@ -135,8 +135,11 @@ def calibrate(
     path = calibration_file(experiment.speech2text.model_files.model_file)
     kept = None
     if not dry_run:
-        kept = keep_old(path)
-        found.save(path)
+        try:
+            kept = keep_old(path)
+            found.save(path)
+        except OSError as e:  # it took long to find
+            raise ValueError(f"{e}; nothing is stored, but found was: {found.describe()}") from e
     return found, path, kept
 
 

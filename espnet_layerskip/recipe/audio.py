@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from espnet_layerskip.files import some, write_bytes
+from espnet_layerskip.files import DataDir, some, write_bytes
 from espnet_layerskip.inference.audio import (
     AudioBlocks,
     AudioError,
@@ -31,16 +31,29 @@ def parse_rate(text: str) -> int:
     """Return a sampling rate in Hz: '16k', '16000' and '44.1k' are understood.
 
     Raises:
-        ValueError: Anything else.
+        ValueError: Anything else, and less than 1 kHz.
 
     >>> parse_rate("16k")
     16000
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kK]?)", text.strip())
     rate = round(float(match[1]) * (1000 if match[2] else 1)) if match else 0
-    if rate <= 0:
+    if rate < 1000:  # a 16 is 16 kHz to people
         raise ValueError(f"fs '{text}': a sampling rate such as 16k or 16000 is needed")
     return rate
+
+
+def load_source(source: Path, target: Path) -> DataDir:
+    """Read a data directory of which another one is made.
+
+    Raises:
+        ValueError: As `DataDir.load` and `refuse_pipes`; or if the target is the source.
+    """
+    if source.resolve() == target.resolve():
+        raise ValueError(f"{target} would be written over what it is made of: name another target")
+    data = DataDir.load(source)
+    refuse_pipes(data.wav)
+    return data
 
 
 def refuse_pipes(wav_scp: Mapping[str, str]) -> None:

@@ -13,8 +13,8 @@ import re
 import shutil
 from pathlib import Path
 
-from espnet_layerskip.files import DataDir, read_rows, run_main, some, write_table
-from espnet_layerskip.recipe.audio import parse_rate
+from espnet_layerskip.files import read_rows, run_main, some, write_table
+from espnet_layerskip.recipe.audio import load_source, parse_rate
 
 
 def read_counts(path: Path) -> dict[str, int]:
@@ -46,7 +46,7 @@ def filter_data_dir(
         raise ValueError(
             f"min_wav_duration {min_seconds} s must be below max_wav_duration {max_seconds} s"
         )
-    data = DataDir.load(source)
+    data = load_source(source, target)
     samples = read_counts(source / "utt2num_samples")
     if missing := data.wav.keys() - samples.keys():
         raise ValueError(f"{source}/utt2num_samples: no samples of {some(missing)}: run stage 3")

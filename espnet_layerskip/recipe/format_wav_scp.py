@@ -14,8 +14,8 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from espnet_layerskip.files import DataDir, run_main, write_table, write_text
-from espnet_layerskip.recipe.audio import convert, parse_rate, refuse_broken, refuse_pipes
+from espnet_layerskip.files import run_main, write_table, write_text
+from espnet_layerskip.recipe.audio import convert, load_source, parse_rate, refuse_broken
 from espnet_layerskip.recipe.progress import Progress
 
 AUDIO_FORMATS = ("flac", "wav")
@@ -52,8 +52,7 @@ def format_data_dir(
     if audio_format not in AUDIO_FORMATS:
         raise ValueError(f"audio_format '{audio_format}': choose one of {', '.join(AUDIO_FORMATS)}")
     rate = parse_rate(fs)
-    data = DataDir.load(source)
-    refuse_pipes(data.wav)
+    data = load_source(source, target)
     work = partial(format_one, out_dir=target / "data", suffix=audio_format, rate=rate)
     items = sorted(data.wav.items())
     progress = Progress(f"{source}: formatted", len(items))

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from espnet_layerskip.files import DataDir, run_main
-from espnet_layerskip.recipe.audio import convert, refuse_broken, refuse_pipes
+from espnet_layerskip.recipe.audio import convert, load_source, refuse_broken
 
 
 def parse_factors(text: str) -> list[tuple[str, float]]:
@@ -59,8 +59,7 @@ def perturb_data_dir(
         ValueError: Bad factors; a broken audio file or a pipe unless ``skip_broken``
             (then the copies of that utterance are left out, with a warning).
     """
-    data = DataDir.load(source)
-    refuse_pipes(data.wav)
+    data = load_source(source, target)
     out = DataDir({}, {}, {})
     for word, factor in parse_factors(factors):
         if factor == 1.0:

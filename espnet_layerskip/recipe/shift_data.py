@@ -22,7 +22,7 @@ from espnet_layerskip.evaluation.shift_names import KINDS, Shift, read_shifts
 from espnet_layerskip.evaluation.shifts import shift_samples, voices
 from espnet_layerskip.files import DataDir, run_main, write_table, write_text
 from espnet_layerskip.inference.audio import AudioBlocks, AudioError, Utterance
-from espnet_layerskip.recipe.audio import refuse_broken, refuse_pipes, write_audio
+from espnet_layerskip.recipe.audio import load_source, refuse_broken, write_audio
 
 MADE = "shift"  # file in the copy: of what it was made
 
@@ -61,8 +61,7 @@ def shift_data_dir(source: Path, target: Path, shift: Shift, *, seed: int = 0, n
     Raises:
         ValueError: For a pipe in wav.scp, audio that cannot be read, or babble of one utterance.
     """
-    data = DataDir.load(source)
-    refuse_pipes(data.wav)
+    data = load_source(source, target)
     tables = (source / name for name in ("wav.scp", "text", "utt2spk"))
     digest = hashlib.sha256(b"".join(table.read_bytes() for table in tables)).hexdigest()
     made = f"{shift.name} seed {seed} of {digest}\n"

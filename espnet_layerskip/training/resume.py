@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+
+from espnet_layerskip.files import some, write_bytes
 
 PARTIAL = ".partial"
 _SAVE = torch.save
@@ -130,3 +134,47 @@ def mend(exp: Path) -> None:
     file = exp / f"{epoch}epoch.pth"
     if not file.exists():
         save_whole(parameters, file)
+
+
+@contextlib.contextmanager
+def own_config(output_dir: str | None) -> Iterator[None]:
+    """Put back config.yaml where the block fails before it has trained: ESPnet writes it first.
+
+    So it describes the model of checkpoint.pth, also if somebody goes on with other options.
+    """
+    config, checkpoint = (
+        Path(output_dir or ".", name) for name in ("config.yaml", "checkpoint.pth")
+    )
+    old = config.read_bytes() if config.is_file() and checkpoint.is_file() else None
+    trained = old is not None and checkpoint.stat().st_mtime_ns
+    try:
+        yield
+    except Exception:
+        if old is not None and checkpoint.stat().st_mtime_ns == trained:
+            write_bytes(config, old)
+        raise
+
+
+@contextlib.contextmanager
+def told_plainly(args: argparse.Namespace) -> Iterator[None]:
+    """Raise ValueError for what PyTorch, Python and ESPnet's assertions say of wrong options."""
+    try:
+        yield
+    except RuntimeError as e:
+        what, first, *_ = [*str(e).splitlines(), "", ""]
+        if "loading state_dict" not in what:
+            raise
+        raise ValueError(
+            f"the weights to start from ({args.output_dir}/checkpoint.pth or --init_param) are of "
+            f"another model: {first.strip()[:200]}; train it into another directory (asr.sh: "
+            "--asr_tag), or with the options of before"
+        ) from e
+    except TypeError as e:
+        if "unexpected keyword argument" not in str(e):
+            raise
+        confs = {k: v or () for k, v in vars(args).items() if k.endswith("_conf")}
+        where = [k for k, v in confs.items() if any(repr(name) in str(e) for name in v)]
+        raise ValueError(f"there is no such option: {e} ({some(where)})") from e
+    except AssertionError as e:
+        line = traceback.extract_tb(e.__traceback__)[-1].line
+        raise ValueError(f"the options do not fit one another: {str(e) or line}") from e

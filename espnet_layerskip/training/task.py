@@ -9,7 +9,7 @@ from typing import Any
 from espnet_layerskip._compat import asr_task
 from espnet_layerskip.training.checkpoint import config_without_init, load_checkpoint
 from espnet_layerskip.training.device import check_device
-from espnet_layerskip.training.resume import mend, tidy, whole_files
+from espnet_layerskip.training.resume import mend, own_config, tidy, told_plainly, whole_files
 
 ASRTask: Any = asr_task()  # its import registers our classes, see `registry`
 
@@ -28,7 +28,8 @@ class LayerSkipASRTask(ASRTask):  # type: ignore[misc]
         """Collect statistics or train; in each process of a training.
 
         Raises:
-            ValueError: If the training to go on with is damaged, or there is no GPU for it.
+            ValueError: If the training to go on with is damaged or of another model, the
+                configuration cannot be used, or there is no GPU for it.
         """
         if args.ngpu:
             check_device("cuda")
@@ -36,7 +37,7 @@ class LayerSkipASRTask(ASRTask):  # type: ignore[misc]
             if not getattr(args, "distributed", False):
                 tidy(Path(args.output_dir))
             mend(Path(args.output_dir))
-        with whole_files():
+        with whole_files(), own_config(args.output_dir), told_plainly(args):
             super().main_worker(args)
 
     @classmethod

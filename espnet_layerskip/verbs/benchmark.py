@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from espnet_layerskip.files import write_bytes, write_text
 from espnet_layerskip.inference.quiet import start
 from espnet_layerskip.method.settings import SkipSettings
+from espnet_layerskip.verbs.command_line import make_folder
 
 if TYPE_CHECKING:  # the command line starts without PyTorch
     from espnet_layerskip.evaluation.benchmark import Options
@@ -114,10 +114,12 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
         report = benchmark(options, command, log)
         drawing = draw_benchmark(report, command)
-    write_text(output, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_text(output.with_suffix(".md"), benchmark_page(report))
-    write_bytes(output.with_suffix(".png"), drawing.png)
-    print(summary(report))
+    try:
+        write_text(output, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_text(output.with_suffix(".md"), benchmark_page(report))
+        write_bytes(output.with_suffix(".png"), drawing.png)
+    finally:  # what was measured is not lost with the disk
+        print(summary(report))
     for suffix in (".json", ".md", ".png"):
         print(output.with_suffix(suffix))
     return 1 if report["environment"]["data"].get("refused") else 0
@@ -198,14 +200,13 @@ def check_output(path: Path) -> Path:
     """Return the path of the JSON file; its folder is made.
 
     Raises:
-        ValueError: If it cannot be written.
+        ValueError: If it cannot be written, or what goes beside it.
     """
     if path.suffix != ".json":
         raise ValueError(f"--output {path}: a name that ends in .json is needed")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ValueError(f"--output {path}: its folder cannot be made ({e.strerror})") from e
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"--output {path} cannot be written: name another file")
+    beside = [path.with_suffix(suffix).name for suffix in (".md", ".png")]
+    make_folder("--output", path.parent, path.name, *beside)
+    for name in beside if not path.exists() else ():
+        if (path.parent / name).exists():
+            raise ValueError(f"--output {path}: {name} beside it is of something else: rename one")
     return path

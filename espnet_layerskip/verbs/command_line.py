@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import fcntl
 import math
 import os
 import platform
@@ -86,6 +87,8 @@ class Parser(argparse.ArgumentParser):
             )
 
     def _get_value(self, action: argparse.Action, text: str) -> Any:
+        if text == "" and action.option_strings:  # "." as a path, and so the folder one is in
+            raise argparse.ArgumentError(action, "a value is needed, but it is empty")
         value = super()._get_value(action, text)  # type: ignore[misc]
         most = MAX_THREADS if action.dest == "num_threads" else MAX_NUMBER
         if isinstance(value, float) and not math.isfinite(value):
@@ -111,7 +114,7 @@ def check_output(option: str, path: str | Path, inputs: Iterable[str | Path] = (
         ValueError: If it cannot, or is one of the inputs.
     """
     path = Path(path)
-    folder = path.absolute().parent
+    folder = Path(os.path.realpath(path)).parent  # of what a link points to
     if not folder.is_dir():
         raise ValueError(f"{option} {path}: there is no such directory to write it to")
     if path.is_dir():
@@ -165,11 +168,16 @@ def _several(value: Any) -> list[str]:
     return [str(one) for one in values]
 
 
-def make_folder(option: str, folder: Path) -> None:
+def make_folder(option: str, folder: Path, *files: str) -> None:
     """Make a folder for output, before the work is done.
 
+    Args:
+        option: That names it.
+        folder: To make.
+        files: Names of those that will be written into it.
+
     Raises:
-        ValueError: If it cannot be made or written to.
+        ValueError: If it cannot be made, or it or one of the files cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,6 +185,35 @@ def make_folder(option: str, folder: Path) -> None:
         raise ValueError(f"{option} {folder} cannot be made ({e.strerror}): name another") from e
     if not os.access(folder, os.W_OK):
         raise ValueError(f"{option} {folder} cannot be written to: permission denied")
+    for name in files:
+        check_output(option, folder / name)
+
+
+@contextlib.contextmanager
+def held(option: str, folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder while the block runs, where its file system can do that.
+
+    A folder that is empty at the end is removed.
+
+    Raises:
+        ValueError: If another run works there.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        os.close(handle)
+        raise ValueError(
+            f"{option} {folder}: another run works there: wait for its end, or name another folder"
+        ) from e
+    except OSError:
+        pass  # some shared file systems have no locks
+    try:
+        yield
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 class KeepEpilog(argparse.HelpFormatter):

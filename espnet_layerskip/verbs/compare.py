@@ -119,7 +119,8 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> int:
             "--repeats must be 0 or more, and --num_threads at least 1, but got "
             f"{args.repeats} and {args.num_threads}"
         )
-    make_folder("--output", args.output)
+    make_folder("--output", args.output, "compare.json", "compare.md")
+    make_folder("--cache", args.cache or args.output / "cache")
     if any(not seconds > 0.0 for seconds in args.seconds):
         raise ValueError(f"--seconds must be above 0, but got {args.seconds}")
     start()
@@ -171,8 +172,10 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> int:
         "rows": compare_records(results, data.seconds, points),
     }
     page, path = compare_page(report), args.output / "compare.json"
-    write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_text(path.with_suffix(".md"), page)
-    print(page)
+    try:
+        write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_text(path.with_suffix(".md"), page)
+    finally:  # what was measured is not lost with the disk
+        print(page)
     print(f"written: {path} and {path.with_suffix('.md')}")
     return 1 if data.refused else 0

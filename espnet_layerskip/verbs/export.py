@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from espnet_layerskip.verbs.command_line import make_folder
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
@@ -48,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if not 1.0 <= args.longest <= 3600.0:
         raise ValueError(f"--longest must be from 1 to 3600 seconds, but got {args.longest}")
     check_output(Path(args.output), args.force)
+    make_folder("--output", Path(args.output).absolute().parent)
     with nothing_printed():
         from espnet_layerskip.inference.speech2text import load_model
 

@@ -102,10 +102,11 @@ def run(args: argparse.Namespace) -> int:
     check_installed()
     command = typed(["espnet-layerskip", *args.argv])
     with writing_to(args.output), contextlib.redirect_stdout(sys.stderr):
+        make_folder("--cache", cache := args.cache or args.output / "cache")
         material = collect(
             args.exp,
             args.compare,
-            args.cache or args.output / "cache",
+            cache,
             data_dir=args.data,
             model_file=args.model_file,
             utt_ids=args.utt_id,
@@ -136,7 +137,7 @@ def writing_to(output: Path) -> Iterator[None]:
         ValueError: At once if the folder cannot be made, is a file or its disk is nearly full;
             later if the disk fills up. Files are replaced whole: none is left half-written.
     """
-    make_folder("--output", output)
+    make_folder("--output", output, PAGE, "report.json")
     free = shutil.disk_usage(output).free
     if free < NEEDED_BYTES:
         raise ValueError(

@@ -17,6 +17,7 @@ from espnet_layerskip.files import write_text
 from espnet_layerskip.inference.quiet import start
 from espnet_layerskip.method.settings import SKIP_CONTEXTS
 from espnet_layerskip.parallel import add_worker_options, workers_from
+from espnet_layerskip.verbs.command_line import held, make_folder
 
 if TYPE_CHECKING:
     from espnet_layerskip.evaluation.open_model import OpenedModel
@@ -39,12 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="EXPDIR_ZIP_OR_TAG", help="the trained model")
     add("--model-file", metavar="F", help="checkpoint; default: the best averaged one")
-    add(
-        "--data",
-        required=True,
-        metavar="DIR",
-        help="audio to learn from: wav.scp, text if labelled",
-    )
+    add("--data", required=True, metavar="DIR", help="to learn from: wav.scp, text if labelled")
     add("--dev", metavar="DIR", help="development set; default: a share of --data is held out")
     add("--dev-share", type=float, default=0.1, metavar="S", help="of --data; default: 0.1")
     add(
@@ -106,8 +102,13 @@ def run(args: argparse.Namespace) -> int:
         ValueError: If the call, the model or the data cannot be used.
     """
     check_options(args)
+    output, model = Path(args.output), Path(args.model)
+    if output.resolve() == (model if model.is_dir() else model.parent).resolve():
+        raise ValueError(f"--output {output} holds the model, which would be lost: name another")
+    make_folder("--output", output)
     start()
-    with contextlib.redirect_stdout(sys.stderr):  # ESPnet and its imports print
+    # ESPnet and its imports print
+    with held("--output", output), contextlib.redirect_stdout(sys.stderr):
         record, where = _retrofit(args)
         from espnet_layerskip.evaluation.retrofit_page import retrofit_page
     print(retrofit_page(record))

@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but got {value}")
     output = None if args.output is None else Path(args.output)
     if output is not None:
-        check_output("--output", output, [args.model])
+        tables = [Path(args.data, name) for name in ("wav.scp", "text", "utt2spk")]
+        check_output("--output", output, [args.model, *tables])
     gates = None if args.gates is None else SkipSettings.from_items([f"gates={args.gates}"])
     start()
     began = time.monotonic()

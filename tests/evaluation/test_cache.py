@@ -30,6 +30,12 @@ def test_round_trip_and_damage(tmp_path):
     assert cache.get("k") is None
 
 
+def test_a_decoding_that_cannot_be_kept_is_not_lost(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    DecodingCache(tmp_path / "file").put("k", DECODED)
+    assert "cannot be kept for later runs" in capsys.readouterr().err
+
+
 def test_keys_tell_parts_apart():
     assert digest([b"a", b"b"]) == digest([b"a", b"b"])
     parts = ([b"a", b"b"], [b"ab"], [b"b", b"a"], [b"a", b"b", b""])

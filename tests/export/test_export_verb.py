@@ -41,6 +41,12 @@ def transcribe(*args):
     return main(["transcribe", *map(str, args)])
 
 
+def test_an_output_that_cannot_be_made_is_refused_at_once(models, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert export(models["skip"], tmp_path / "file" / "asr.onnx") == 2
+    assert "error: --output" in capsys.readouterr().err
+
+
 def test_export_and_transcribe(models, corpus, capsys, tmp_path):
     output = tmp_path / "new" / "asr.onnx"
     assert export(models["skip"], output) == 0

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from espnet_layerskip.evaluation.shift_names import read_shifts
 from espnet_layerskip.files import DataDir, write_table
 from espnet_layerskip.recipe import audio, token_list
 from espnet_layerskip.recipe.filter_data import filter_data_dir
 from espnet_layerskip.recipe.format_wav_scp import format_data_dir
 from espnet_layerskip.recipe.perturb_speed import parse_factors, perturb_data_dir
+from espnet_layerskip.recipe.shift_data import shift_data_dir
 from espnet_layerskip.recipe.tokenizer import make_tokenizer
 
 from .conftest import make_data_dir, write_noise
@@ -24,7 +27,7 @@ def test_rates(text: str, rate: int) -> None:
     assert audio.parse_rate(text) == rate
 
 
-@pytest.mark.parametrize("text", ["", "fast", "0", "-8k"])
+@pytest.mark.parametrize("text", ["", "fast", "0", "-8k", "16"])
 def test_bad_rates(text: str) -> None:
     with pytest.raises(ValueError, match="a sampling rate such as 16k"):
         audio.parse_rate(text)
@@ -203,3 +206,18 @@ def test_samples_of_another_scale_are_refused_and_a_loud_peak_is_not(tmp_path: P
     noise[::1000] = 9.0
     soundfile.write(tmp_path / "a.wav", noise, 8000, subtype="FLOAT")
     assert audio.convert("u-1", str(tmp_path / "a.wav"), tmp_path / "b.flac") == (8000, "")
+
+
+def test_a_directory_is_not_made_of_itself(tmp_path: Path) -> None:
+    make_data_dir(tmp_path / "data", tmp_path / "audio", ["s0-u0", "s0-u1"])
+    (tmp_path / "link").symlink_to("data")
+    before = (tmp_path / "data/wav.scp").read_bytes()
+    for make in (
+        format_data_dir,
+        partial(perturb_data_dir, factors="0.9 1.0"),
+        partial(shift_data_dir, shift=read_shifts(["noise10"])[0]),
+        partial(filter_data_dir, rate=16000, min_seconds=0.1, max_seconds=20.0),
+    ):
+        with pytest.raises(ValueError, match="link would be written over what it is made of"):
+            make(tmp_path / "data", tmp_path / "link")
+    assert (tmp_path / "data/wav.scp").read_bytes() == before

@@ -120,10 +120,31 @@ def test_word_and_bpe_tokens(run_recipe: RunRecipe, recipe_dir: Path) -> None:
 
 
 def test_a_stage_whose_input_is_missing_says_which_stage_makes_it(run_recipe: RunRecipe) -> None:
-    for stage, hint in (("10", "stage 5 makes it"), ("12", "stage 11 makes it")):
+    for stage, hint in (
+        ("5", "dump/raw/train/text; stages 3 and 4 make"),
+        ("10", "stage 5 makes it"),
+        ("12", "stage 11 makes it"),
+        ("13", "test/text; stage 12 makes it"),
+        ("14", "config.yaml; stage 11 makes it"),
+    ):
         done = run_recipe("--stage", stage, "--stop_stage", stage)
         assert done.returncode != 0
         assert hint in done.stderr
+
+
+def test_options_with_which_nothing_would_run_are_refused(run_recipe: RunRecipe) -> None:
+    """Or with which hours pass before a missing file is named."""
+    for options, message in (
+        ("--stage 5 --stop_stage 3", "--stage 5 --stop_stage 3: no stage is in between"),
+        ("--stage 17", "there are 1 to 16"),
+        ("--skip_stages 2,14", "--skip_stages '2,14': numbers are needed, joined by spaces"),
+        ("--nj 0", "--nj '0': an integer from 1 on is needed"),
+        ("--asr_config gone.yaml", "no such file: gone.yaml; configurations here"),
+        ("--inference_config gone.yaml", "no such file: gone.yaml"),
+    ):
+        done = run_recipe(*options.split())
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+        assert "Stage 1" not in done.stdout
 
 
 def test_stages_without_a_language_model_say_so(run_recipe: RunRecipe) -> None:

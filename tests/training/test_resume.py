@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import runpy
 import sys
@@ -12,8 +13,8 @@ import pytest
 import torch
 
 from espnet_layerskip.__main__ import main
-from espnet_layerskip.training import resume
-from espnet_layerskip.training.resume import mend, tidy, whole_files
+from espnet_layerskip.training import resume, task
+from espnet_layerskip.training.resume import mend, own_config, tidy, told_plainly, whole_files
 
 
 def write_checkpoint(exp: Path, epoch: int = 3) -> dict[str, torch.Tensor]:
@@ -131,3 +132,54 @@ def test_a_damaged_checkpoint_is_said_with_the_remedy(tmp_path: Path, content: b
     file.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(ValueError, match="checkpoint.pth cannot be read .* first epoch: rm -r "):
         mend(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            RuntimeError("Error(s) in loading state_dict for M:\n\tsize mismatch for ctc: 7"),
+            "exp/checkpoint.pth .* of another model: size mismatch for ctc: 7; train it into",
+        ),
+        (TypeError("__init__() got an unexpected keyword argument 'foo'"), r"'foo' \(optim_conf\)"),
+        (AssertionError("decoder should not be None"), "another: decoder should not be None"),
+        (AssertionError(), "another: raise fault"),
+    ],
+)
+def test_other_options_do_not_spoil_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, message: str
+) -> None:
+    """ESPnet writes config.yaml, then looks whether it can go on."""
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    write_checkpoint(exp)
+    (exp / "config.yaml").write_text("old")
+
+    def worker(cls: Any, args: argparse.Namespace) -> None:
+        (exp / "config.yaml").write_text("new")
+        raise fault
+
+    monkeypatch.setattr(task.ASRTask, "main_worker", classmethod(worker))
+    args = argparse.Namespace(
+        ngpu=0, resume=True, output_dir=str(exp), optim_conf={"foo": 1}, model_conf={}
+    )
+    with pytest.raises(ValueError, match=message):
+        task.LayerSkipASRTask.main_worker(args)
+    assert (exp / "config.yaml").read_text() == "old"
+
+
+def test_the_config_of_what_was_trained_stays(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    (tmp_path / "config.yaml").write_text("old")
+
+    @told_plainly(argparse.Namespace())
+    @own_config(str(tmp_path))
+    def train() -> None:
+        (tmp_path / "config.yaml").write_text("new")
+        write_checkpoint(tmp_path, 4)
+        os.utime(tmp_path / "checkpoint.pth", (1, 1))
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train()
+    assert (tmp_path / "config.yaml").read_text() == "new"

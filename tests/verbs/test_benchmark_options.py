@@ -49,7 +49,7 @@ def test_a_neural_language_model(tmp_path):
         (["--num-threads", "0,1"], "--num-threads 0,1: whole numbers above 0"),
         (["--batch-size", "1.5"], "--batch-size 1.5: whole numbers above 0"),
         (["--seconds", "nan"], "--seconds nan: numbers above 0"),
-        (["--seconds", ""], "--seconds : numbers above 0"),
+        (["--seconds", ","], "--seconds ,: numbers above 0"),
         (["--repeats", "4"], "--repeats 4: a median needs at least 5"),
         (["--num-inputs", "0"], "--num-inputs 0: at least 1"),
         (["--max-wer-increase", "-1"], "--max-wer-increase -1: 0 or more"),
@@ -69,9 +69,17 @@ def test_output_that_cannot_be_written(tmp_path):
     with pytest.raises(ValueError, match="ends in .json"):
         check_output(tmp_path / "out.txt")
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="its folder cannot be made"):
+    with pytest.raises(ValueError, match="--output .*/file cannot be made"):
         check_output(tmp_path / "file" / "out.json")
     (tmp_path / "d.json").mkdir()
-    with pytest.raises(ValueError, match="cannot be written"):
+    with pytest.raises(ValueError, match="is a directory"):
         check_output(tmp_path / "d.json")
+    (tmp_path / "RESULTS.md").write_text("mine")
+    with pytest.raises(ValueError, match="RESULTS.md beside it is of something else: rename one"):
+        check_output(tmp_path / "RESULTS.json")
+    (tmp_path / "RESULTS.json").touch()  # an earlier benchmark's
+    check_output(tmp_path / "RESULTS.json")
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(ValueError, match="a.png is a directory"):
+        check_output(tmp_path / "a.json")
     assert check_output(tmp_path / "a" / "out.json").parent.is_dir()

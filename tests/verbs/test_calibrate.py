@@ -130,6 +130,18 @@ def test_the_right_answer_is_found_stored_and_read_back(sweep, exp, large, capsy
     assert configured.confidence_temperature == 1.0
 
 
+def test_what_was_found_is_told_where_it_cannot_be_stored(sweep, exp, large, capsys, monkeypatch):
+    def full(calibration, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(engine.Calibration, "save", full)
+    sweep.wrong, sweep.lost = 200, 60
+    assert calibrate(exp, large) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    assert "nothing is stored, but found was: threshold=0.9 extension=0,0" in said
+
+
 def test_the_same_on_few_utterances_is_not_shown(sweep, exp, data_dir, capsys, caplog):
     assert calibrate(exp, data_dir) == 3
     printed = capsys.readouterr()

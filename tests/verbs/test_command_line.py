@@ -200,3 +200,6 @@ def test_an_output_that_is_an_input_is_refused(tmp_path):
     with pytest.raises(ValueError, match="--stats .*link is an input, and would be lost"):
         check_output("--stats", tmp_path / "link", ["none", "\0", tmp_path / "a.wav"])
     check_output("--stats", tmp_path / "b", [tmp_path / "a.wav", tmp_path / "b"])
+    (tmp_path / "dangling").symlink_to("gone/b")
+    with pytest.raises(ValueError, match="there is no such directory"):
+        check_output("--stats", tmp_path / "dangling")

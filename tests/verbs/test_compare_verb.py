@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import json
 
 import numpy as np
@@ -54,6 +56,19 @@ def read_status(tmp_path, points):
     return report["rows"][0]["status"]
 
 
+def test_what_was_measured_is_printed_where_it_cannot_be_stored(two_rows, capsys, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("espnet_layerskip.verbs.compare.write_text", full)
+    assert main(["compare", *two_rows]) == 2
+    printed = capsys.readouterr()
+    assert "# Comparison of experiments" in printed.out
+    assert "written: " not in printed.out
+    assert "the disk is full" in printed.err
+    assert "compare.json" in printed.err
+
+
 @pytest.mark.parametrize(("points", "status"), [(1000, "ok"), (-1000, "failed: WER")])
 def test_the_verb(two_rows, tmp_path, points, status):
     assert main(["compare", *two_rows, "--max-wer-points", str(points)]) == 0
@@ -90,6 +105,12 @@ def test_the_old_name_of_the_allowed_loss(two_rows, tmp_path, caplog):
     assert "--max_wer_increase is --max_wer_points now" in caplog.text
 
 
+def test_compare_exps_looks_for_what_is_named_first(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_exps.compare, "compare", None)
+    with pytest.raises(ValueError, match="--exp gone is neither an experiment directory"):
+        compare_exps.main(["--data", str(data_dir), "--output", str(tmp_path), "--exp", "gone"])
+
+
 def test_compare_exps_without_a_result(data_dir, tmp_path):
     with pytest.raises(ValueError, match=r"every row failed.*x: .*no_such"):
         compare_exps.main(
@@ -109,7 +130,11 @@ def test_compare_exps_without_a_result(data_dir, tmp_path):
 
 def test_an_output_that_cannot_be_is_refused_at_once(data_dir, tmp_path, capsys):
     (tmp_path / "file").touch()
+    (tmp_path / "taken" / "compare.md").mkdir(parents=True)
     for output, options, message in (
+        (tmp_path / "taken", (), "compare.md is a directory: name a file"),
+        (tmp_path / "new", ("--cache", str(tmp_path / "file")), "--cache"),
+        ("", (), "--output: a value is needed, but it is empty"),
         (tmp_path / "file", (), "file cannot be made (File exists)"),
         (tmp_path / "new", ("--repeats", "-1"), "--repeats must be 0 or more"),
     ):
@@ -122,5 +147,6 @@ def test_an_output_that_cannot_be_is_refused_at_once(data_dir, tmp_path, capsys)
             "--output",
             str(output),
         ]
-        assert main([*command, *options]) == 2
+        with contextlib.suppress(SystemExit):  # the parser's
+            assert main([*command, *options]) == 2
         assert message in capsys.readouterr().err

@@ -1,6 +1,7 @@
 import argparse
 import functools
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from espnet_layerskip.method.settings import OFF, SkipSettings
 from espnet_layerskip.parallel import map_chunks
 from espnet_layerskip.training import retrofit as training
 from espnet_layerskip.training.task import LayerSkipASRTask
+from espnet_layerskip.verbs.command_line import held
 from espnet_layerskip.verbs.retrofit import begin, default_rate
 from tests.support.chunk_functions import die_once
 from tests.support.experiments import make_experiment
@@ -305,6 +307,22 @@ def test_what_is_there_stays(stock, data_dir, tmp_path, capsys):
     (tmp_path / "out" / "mine.txt").write_text("mine")
     assert retrofit(stock, data_dir, tmp_path / "out", "--epochs", 0) == 2
     assert "exists and is not of a retrofit: name another --output" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_used_is_refused_at_once(stock, data_dir, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "busy").mkdir()
+    config = (stock / "config.yaml").read_bytes()
+    with held("--output", tmp_path / "busy"):
+        for output, message in (
+            (tmp_path / "file" / "out", "--output .*/file/out cannot be made"),
+            (stock, "holds the model, which would be lost"),
+            (tmp_path / "busy", "another run works there"),
+        ):
+            assert retrofit(stock, data_dir, output, "--epochs", 0, "--force") == 2
+            assert re.search(message, capsys.readouterr().err)
+    assert (stock / "config.yaml").read_bytes() == config
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # the empty folder has gone
 
 
 def test_a_checkpoint_of_the_other_version_fits(stock, data_dir, tmp_path, quick):

@@ -102,6 +102,12 @@ def test_wrong_calls(stock_exps, data_dir, capsys, options, message):
     assert message in capsys.readouterr().err
 
 
+def test_an_output_that_is_a_table_of_the_data_is_refused(stock_exps, data_dir, tmp_path, capsys):
+    data = shutil.copytree(data_dir, tmp_path / "data")
+    assert try_model(stock_exps.trained, data, "--max-utts", 1, "--output", data / "text") == 2
+    assert "text is an input, and would be lost" in capsys.readouterr().err
+
+
 def test_wrong_model_and_data(stock_exps, data_dir, tmp_path, capsys):
     assert try_model(tmp_path / "gone", data_dir) == 2
     assert "experiment directory" in capsys.readouterr().err

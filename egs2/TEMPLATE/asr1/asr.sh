@@ -110,14 +110,20 @@ done
 [ "${feats_type}" = raw ] || die "--feats_type '${feats_type}': choose raw"
 [[ " char bpe word " == *" ${token_type} "* ]] || die "--token_type '${token_type}': choose char, bpe or word"
 [[ " word token " == *" ${ngram_unit} "* ]] || die "--ngram_unit '${ngram_unit}': choose word or token"
+[ "${stage}" -le "${stop_stage}" ] && [ "${stage}" -le 16 ] && [ "${stop_stage}" -ge 1 ] \
+    || die "--stage ${stage} --stop_stage ${stop_stage}: no stage is in between; there are 1 to 16"
+[[ ${skip_stages} =~ ^[0-9\ ]*$ ]] || die "--skip_stages '${skip_stages}': numbers are needed, joined by spaces"
+[ "${stage}" -gt 11 ] || need_config "${asr_config}"
+[ "${stop_stage}" -lt 12 ] || need_config "${inference_config}"
 cores=$(getconf _NPROCESSORS_ONLN)
 [ "${nj}" = auto ] && nj=$((cores < 32 ? cores : 32))
 [ "${inference_nj}" = auto ] && inference_nj=$((cores < 32 ? cores : 32))
 if [ "${ngpu}" = auto ]; then
     if nvidia-smi -L 2> /dev/null | grep -q GPU; then ngpu=1; else ngpu=0; fi
 fi
-for name in nj inference_nj ngpu; do
-    [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name} '${!name}': auto or an integer is needed"
+[[ ${ngpu} =~ ^[0-9]+$ ]] || die "--ngpu '${ngpu}': auto or an integer is needed"
+for name in nj inference_nj num_nodes; do
+    [[ ${!name} =~ ^0*[1-9][0-9]*$ ]] || die "--${name} '${!name}': an integer from 1 on is needed"
 done
 "${python}" -c '' || die "--python '${python}': cannot be run"
 
@@ -225,6 +231,7 @@ if ! "${skip_data_prep}"; then
         begin "Stage 5: Token list (${token_type}): ${text} -> ${token_list}"
         hold data
         files "${text}"
+        for text in "${words[@]}"; do need_file "${text}" "stages 3 and 4 make dump/, an option named *_train_text names others"; done
         recipe token_list --token_type "${token_type}" --text "${words[@]}" --output "${token_list}" \
             --nlsyms_txt "${nlsyms_txt}" --nbpe "${nbpe}" --bpemode "${bpemode}" \
             --bpe_char_cover "${bpe_char_cover}" --bpe_nlsyms "${bpe_nlsyms}"
@@ -355,12 +362,7 @@ done
 if ! "${skip_eval}"; then
     if wants 12; then
         begin "Stage 12: Decoding: ${asr_exp}/${inference_asr_model} -> ${asr_exp}/${inference_tag}"
-        need_config "${inference_config}"
-        need_file "${asr_exp}/config.yaml" "stage 11 makes it"
-        if [ ! -f "${asr_exp}/${inference_asr_model}" ]; then
-            die "no such file: ${asr_exp}/${inference_asr_model}; choose one with --inference_asr_model:" \
-                "$(find "${asr_exp}" -maxdepth 1 -name 'valid.*.pth' -printf '%f ')"
-        fi
+        need_model
         lm_opts=()
         if [ "${decode_lm}${decode_ngram}" != "${use_lm}${use_ngram}" ]; then
             log "decoder ${decoder}: language models that it cannot use are left out (use_lm=${decode_lm}, use_ngram=${decode_ngram})"
@@ -454,6 +456,7 @@ if ! "${skip_eval}"; then
     if wants 13; then
         begin "Stage 13: Scoring: ${asr_exp}/${inference_tag} -> ${asr_exp}/RESULTS.md"
         for dset in ${eval_sets}; do
+            need_file "${asr_exp}/${inference_tag}/${dset}/text" "stage 12 makes it"
             recipe score --ref "${data_feats}/${dset}" --hyp "${asr_exp}/${inference_tag}/${dset}/text" \
                 --output "${asr_exp}/${inference_tag}/${dset}" --scorer "${scorer}" \
                 --nlsyms_txt "${nlsyms_txt}" --bpemodel "${bpemodel}" --missing_as_empty "${missing_as_empty}"
@@ -471,6 +474,7 @@ fi
 if wants 14 && ! "${skip_packing}"; then
     packed_model=${asr_exp}/${asr_exp##*/}_${inference_asr_model%.*}.zip
     begin "Stage 14: Pack model: ${asr_exp} -> ${packed_model}"
+    need_model
     pack_opts=()
     for extra in "${asr_exp}/RESULTS.md" "${asr_exp}/calibration.json" "${asr_exp}/images" "${token_list}" "${bpemodel}" "${nlsyms_txt}"; do
         [ -e "${extra}" ] && pack_opts+=(--option "${extra}")

@@ -87,6 +87,15 @@ need_config() {
     [ -z "$1" ] || need_file "$1" "configurations here: $(find -L conf -name '*.yaml' -printf '%p ' 2> /dev/null)"
 }
 
+# need_model: stop where the trained model is missing
+need_model() {
+    # shellcheck disable=SC2154
+    need_file "${asr_exp}/config.yaml" "stage 11 makes it"
+    # shellcheck disable=SC2154
+    need_file "${asr_exp}/${inference_asr_model}" "choose one with --inference_asr_model: $(
+        find "${asr_exp}" -maxdepth 1 -name 'valid.*.pth' -printf '%f ')"
+}
+
 # told NAME|NAME CONFIG ARGS: what a decoding is told of an option, arguments first; may be empty
 told() {
     local found
