@@ -4,7 +4,7 @@
     python tools/record_session.py --model egs2/an4/asr1/pretrained/an4_layerskip.zip \\
         --audio a.wav b.flac talk.wav --output docs/session
 
-runs them in a pseudo-terminal of 100 columns, in a folder of their own, and writes
+runs them in a pseudo-terminal of 132 columns, in a folder of their own, and writes
 ``docs/session.cast`` and ``docs/session.svg``. ``--model`` is a path below the repository; the
 three audio files, of any names, become a.wav, b.flac and talk.wav. Times in the film are those of
 this machine. What names a place on this machine is refused.
@@ -32,7 +32,7 @@ from typing import Any
 import soundfile
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS, ROWS = 100, 30
+COLUMNS, ROWS = 132, 30
 TYPING = 0.03  # seconds for a letter of a command
 AUDIO = ("a.wav", "b.flac", "talk.wav")
 COMMANDS = """\
