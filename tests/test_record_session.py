@@ -23,10 +23,10 @@ def test_a_session(tool, tmp_path):
     (tmp_path / "talk").write_text("of this folder\n")
     commands = ["cat talk; tput cols; [ -t 2 ] && printf '50 %%\\r100 %%\\n<ü>'; exit 3"]
     events = tool.record(commands, tmp_path)
-    expected = [f"$ {commands[0]}", "of this folder", "100", "100 %", "<ü>"]
+    expected = [f"$ {commands[0]}", "of this folder", "132", "100 %", "<ü>"]
     assert tool.screen("".join(text for _, text in events)) == expected
     head, *rows = map(json.loads, tool.cast(events, "a title").splitlines())
-    assert (head["version"], head["width"], head["title"]) == (2, 100, "a title")
+    assert (head["version"], head["width"], head["title"]) == (2, 132, "a title")
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     assert {row[1] for row in rows} == {"o"}
     assert "".join(row[2] for row in rows) == "".join(text for _, text in events)
@@ -37,8 +37,8 @@ def test_a_session(tool, tmp_path):
 
 
 def test_what_is_longer_than_a_line_goes_on_in_the_next(tool):
-    assert tool.screen("x" * 101 + "\r\n\x1b[Ay") == ["x" * 100, "y"]
-    assert tool.screen("$ " + "x" * 98 + "\r\nab\r\n") == ["$ " + "x" * 98, "ab"]
+    assert tool.screen("x" * 133 + "\r\n\x1b[Ay") == ["x" * 132, "y"]
+    assert tool.screen("$ " + "x" * 130 + "\r\nab\r\n") == ["$ " + "x" * 130, "ab"]
 
 
 def test_a_place_on_this_machine_is_refused(tool, tmp_path):
