@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import zipfile
 from pathlib import Path
 
 import jiwer
@@ -19,6 +21,7 @@ from espnet_layerskip.inference.speech2text import load_model
 REPO = Path(__file__).parents[1]
 MODEL = REPO / "egs2/an4/asr1/pretrained/an4_layerskip.zip"
 AN4 = Path(os.environ.get("ESPNET_LAYERSKIP_AN4_ROOT", REPO.parent / "shared/data/an4"))
+PLACE = re.compile(r"(?<![\w.])/(?:home|root|work|Users|tmp|mnt|var)/")
 
 
 def test_it_is_small_and_carries_a_calibrated_gate() -> None:
@@ -35,6 +38,15 @@ def test_it_is_small_and_carries_a_calibrated_gate() -> None:
     assert "It is not shown to keep its budget" in card
     full, chosen = model.calibration.full_depth["rate"], model.calibration.chosen["rate"]
     assert f"skipping has {chosen:.1f} % where full depth has {full:.1f} %" in card
+    assert f"at the temperature {model.confidence_temperature:.2f}" in card
+
+
+def test_it_names_no_place_of_the_machine_that_made_it() -> None:
+    with zipfile.ZipFile(MODEL) as archive:
+        for name in archive.namelist():
+            if name.endswith((".json", ".yaml", ".md")):
+                text = archive.read(name).decode()
+                assert not PLACE.search(text), name
 
 
 def test_espnets_own_class_loads_it() -> None:
