@@ -16,6 +16,7 @@ from espnet_layerskip.files import some, write_bytes
 
 PARTIAL = ".partial"
 _SAVE = torch.save
+EPOCHS = ("train_one_epoch", "validate_one_epoch")  # of ESPnet's trainer
 
 
 @contextlib.contextmanager
@@ -157,7 +158,10 @@ def own_config(output_dir: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def told_plainly(args: argparse.Namespace) -> Iterator[None]:
-    """Raise ValueError for what PyTorch, Python and ESPnet's assertions say of wrong options."""
+    """Raise ValueError for what PyTorch, Python and ESPnet's assertions say of wrong options.
+
+    An assertion that fails within an epoch keeps its traceback.
+    """
     try:
         yield
     except RuntimeError as e:
@@ -176,5 +180,8 @@ def told_plainly(args: argparse.Namespace) -> Iterator[None]:
         where = [k for k, v in confs.items() if any(repr(name) in str(e) for name in v)]
         raise ValueError(f"there is no such option: {e} ({some(where)})") from e
     except AssertionError as e:
-        line = traceback.extract_tb(e.__traceback__)[-1].line
-        raise ValueError(f"the options do not fit one another: {str(e) or line}") from e
+        frames = traceback.extract_tb(e.__traceback__)
+        if any(frame.name in EPOCHS for frame in frames):  # no matter of options
+            raise
+        why = str(e) or frames[-1].line
+        raise ValueError(f"the options do not fit one another: {why}") from e

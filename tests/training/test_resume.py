@@ -183,3 +183,11 @@ def test_the_config_of_what_was_trained_stays(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         train()
     assert (tmp_path / "config.yaml").read_text() == "new"
+
+
+def test_an_assertion_within_an_epoch_is_no_matter_of_options() -> None:
+    def train_one_epoch() -> None:
+        raise AssertionError("loss of one utterance")
+
+    with pytest.raises(AssertionError, match="loss of"), told_plainly(argparse.Namespace()):
+        train_one_epoch()
