@@ -171,7 +171,7 @@ def test_the_tables_and_the_audio(tiny: Path) -> None:
         for path in data.wav.values():
             x, rate = soundfile.read(tiny / path, dtype="int16")
             assert (soundfile.info(tiny / path).format, rate) == ("FLAC", 16000)
-            assert 1.0 < len(x) / rate < 12.0
+            assert 1.0 < len(x) / rate < 30.0
             assert 0 < np.abs(x.astype(int)).max() < 32767
             assert x[:800].std() > 0, "there is noise in the silence"
 
@@ -257,7 +257,7 @@ def test_too_little_space_is_noticed_before_anything_is_made(
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 2_000_000)
     )
-    with pytest.raises(ValueError, match="120 MB are needed, but only 2 MB are free; free some"):
+    with pytest.raises(ValueError, match="200 MB are needed, but only 2 MB are free; free some"):
         espeak.check_space(tmp_path, 1000)
 
 
@@ -300,4 +300,5 @@ def test_stages_1_to_5_of_the_recipe(tmp_path: Path) -> None:
     assert len(DataDir.load(recipe / "dump/raw/test").wav) == 10
     assert len(DataDir.load(recipe / "dump/raw/dev2").wav) == 10
     tokens = (recipe / "data/en_token_list/word/tokens.txt").read_text().split()
-    assert len(tokens) == 72 + 3  # the words, <blank>, <unk>, <sos/eos>
+    words = {word for u in planned("smoke", 1)["train"] for word in u.text.split()}
+    assert {*tokens} == words | {"<blank>", "<unk>", "<sos/eos>"}

@@ -57,6 +57,15 @@ def test_sentences_are_new_and_depend_on_the_seed() -> None:
     assert prompts.draw_sentences(RandomState(2), 500, set()) != first
 
 
+def test_one_utterance_in_six_is_several_sentences() -> None:
+    taken: set[str] = set()
+    texts = prompts.draw_texts(RandomState(1), 600, taken)
+    forms = [text for text in texts if text not in taken]
+    assert 60 < len(forms) < 140
+    assert all(2 <= sum(f" {part} " in f" {form} " for part in taken) for form in forms)
+    assert 2.5 * len(forms) < len(taken) - (600 - len(forms)) < 6.5 * len(forms)
+
+
 def test_too_many_sentences_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompts, "KINDS", (lambda rng: prompts.DIGITS[rng.randint(3)],))
     with pytest.raises(ValueError, match="4 new sentences are wanted, but only 3 were found"):

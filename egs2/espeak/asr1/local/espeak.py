@@ -1,6 +1,6 @@
 """Synthetic speech by espeak-ng -> data/{train,dev,dev2,test}, offline and the same for everybody.
 
-The prompts are of AN4's kinds. No sentence is in two of the sets, and no speaker, but that dev2 has
+The prompts are of AN4's kinds; one utterance in six is several of them. No sentence is in two of the sets, and no speaker, but that dev2 has
 the speakers of dev: dev chooses checkpoints, dev2 is for what is chosen afterwards. Every utterance
 has its own speed, pitch, pauses, level, silence around it and light noise.
 
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import RandomState
 
-from espeak_prompts import draw_sentences
+from espeak_prompts import draw_texts
 from espeak_synth import Manner, espeak_version, synthesize, to_ssml
 from espeak_voices import Speaker, speakers
 from espnet_layerskip.files import DataDir, run_main, write_table, write_text
@@ -36,17 +36,17 @@ from espnet_layerskip.recipe.audio import to_pcm, write_audio
 from espnet_layerskip.recipe.progress import Progress
 from forks import map_in_forks
 
-# Utterances of train, dev, dev2 and test; an hour is about 900.
+# Utterances of train, dev, dev2 and test; an hour is about 550.
 PARTS = ("train", "dev", "dev2", "test")
 SIZES = {
     "smoke": (40, 10, 10, 10),
-    "demo": (1500, 100, 100, 150),
-    "medium": (3600, 200, 200, 300),
-    "large": (9000, 200, 200, 300),
+    "demo": (1100, 100, 100, 150),
+    "medium": (2200, 200, 200, 300),
+    "large": (5400, 200, 200, 300),
 }
 RATE = 16000
 PAUSE_SHARE = 0.15  # of the gaps between words
-BYTES_PER_UTTERANCE = 120_000  # of FLAC with noise; they take about 75 000
+BYTES_PER_UTTERANCE = 200_000  # of FLAC with noise; they take about 125 000
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def plan_corpus(size: str, seed: int) -> dict[str, list[Recording]]:
     for part in ("test", "dev", "train", "dev2"):
         index = PARTS.index(part)
         most = max(counts[index] for counts in SIZES.values())
-        texts = draw_sentences(random_state(seed, part), most, taken)[: SIZES[size][index]]
+        texts = draw_texts(random_state(seed, part), most, taken)[: SIZES[size][index]]
         names = voices[part.rstrip("2")]
         corpus[part] = [
             plan_utterance(names[i % len(names)], f"{part}{i:05d}", text, seed)

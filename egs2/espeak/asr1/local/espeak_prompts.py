@@ -174,5 +174,20 @@ def draw_sentences(rng: RandomState, count: int, taken: set[str]) -> list[str]:
     return drawn
 
 
+def draw_texts(rng: RandomState, count: int, taken: set[str]) -> list[str]:
+    """Draw what is said in each utterance: one sentence, or several, as when a form is read out.
+
+    So utterances are 2 to 25 s long, and a model of them has heard the long ones too. Arguments and
+    errors are those of `draw_sentences`, but for the count, which is that of the utterances.
+
+    >>> len(draw_texts(RandomState(1), 3, set()))
+    3
+    """
+    return [
+        " ".join(draw_sentences(rng, 1 if rng.randint(6) else rng.randint(2, 8), taken))
+        for _ in range(count)
+    ]
+
+
 def _one(rng: RandomState, choices: Sequence[T]) -> T:
     return choices[rng.randint(len(choices))]
