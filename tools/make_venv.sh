@@ -46,6 +46,12 @@ if [ ! -e "${venv}/bin/python" ]; then
     fi
 fi
 
+# setuptools' notes go into the environment, not into the checkout: two environments can be built at once.
+mkdir -p "${venv}/egg-info"
+DIST_EXTRA_CONFIG=$(cd "${venv}" && pwd)/distutils.cfg
+export DIST_EXTRA_CONFIG
+printf '[egg_info]\negg_base = %s\n' "${DIST_EXTRA_CONFIG%/*}/egg-info" > "${DIST_EXTRA_CONFIG}"
+
 log "2/3 packages: ESPnet, torch, matplotlib, test tools; about 6 GB: 1 to 5 minutes the first time"
 if ${have_uv}; then
     uv pip install --python "${venv}/bin/python" --editable ".[dask,dev,espeak,figures]"
