@@ -1,8 +1,9 @@
 """Synthetic speech by espeak-ng -> data/{train,dev,dev2,test}, offline and the same for everybody.
 
-The prompts are of AN4's kinds; one utterance in six is several of them. No sentence is in two of the sets, and no speaker, but that dev2 has
-the speakers of dev: dev chooses checkpoints, dev2 is for what is chosen afterwards. Every utterance
-has its own speed, pitch, pauses, level, silence around it and light noise.
+The prompts are of AN4's kinds; one utterance in six is several of them. No sentence is in two of
+the sets, and no speaker, but that dev2 has the speakers of dev: dev chooses checkpoints, dev2 is
+for what is chosen afterwards. Every utterance has its own speed, pitch, pauses, level, silence
+around it and light noise.
 
 An utterance depends on the seed and its id alone. The 16-bit samples are the same for the same
 versions of espeak-ng, numpy and soxr on the same kind of processor, whatever the number of jobs;
