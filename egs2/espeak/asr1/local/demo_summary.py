@@ -99,6 +99,8 @@ def next_steps(report: Mapping[str, Any], benchmark: Mapping[str, Any] | None) -
     if found is not None:
         on, off = found
         exp, speeds = on["exps"][0], speed_ups(on, off)
+        stored = {one["exp"]: one["chosen"] for one in report.get("experiments", ())}
+        _, off_because, why = stored.get(exp, "").partition("calibration says off: ")
         slower = [length for length, factor in speeds.items() if factor < PAYS]
         if on["status"] != "ok":
             steps.append(
@@ -107,18 +109,17 @@ def next_steps(report: Mapping[str, Any], benchmark: Mapping[str, Any] | None) -
                 "threshold=0.99 extension=1,1 --output exp/compare_stricter"
             )
         elif len(slower) < len(speeds):
+            options = f"{_options(on['settings'])} " if off_because else ""
             steps.append(
                 f"Skipping pays. At this setting ({on['settings']}), on audio of yours:\n"
-                f"espnet-layerskip transcribe --model {exp} {_options(on['settings'])} a.wav"
+                f"espnet-layerskip transcribe --model {exp} {options}a.wav"
             )
         if slower and on["status"] == "ok":
             where = f" on {', '.join(slower)} s" if all(slower) else ""
             steps.append(
-                f"Skipping does not pay{where}. What a gate after layer 2 would give, without "
-                f"training:\nespnet-layerskip try --model {exp} --data {data} --gates 2"
+                f"Skipping does not pay{where}. Where it does, by length, width and layer of the "
+                "gate, with a\ncalculator: ../../../docs/when_does_it_pay.md"
             )
-        stored = {one["exp"]: one["chosen"] for one in report.get("experiments", ())}
-        _, off_because, why = stored.get(exp, "").partition("calibration says off: ")
         if off_because:
             steps.append(
                 f"Unless told otherwise, transcribe runs this model at full depth: {why}. More "
