@@ -95,7 +95,8 @@ step calibrate "the gate's threshold, chosen on dev2 (half a minute)" "${ours}/c
     bash -c '"$@" || [ $? -eq 3 ]' calibrate \
     "${python}" -m espnet_layerskip.cli calibrate --exp "${ours}" --data dump/raw/dev2 \
     --max-wer-increase "${max_wer_increase}" --allow-point-estimate --shifts none \
-    --thresholds 0.5 0.9 0.99 --extensions 0,0 1,1
+    --thresholds 0.9 0.99 --extensions 0,0 1,1
+depends=(--depends "${ours}/calibration.json")
 step decode "decoding and scoring of test, voices that no training heard" \
     exp/asr_JOB/RESULTS.md "${both}" \
     ./run.sh "${common[@]}" --test_sets test --stage 12 --stop_stage 13 --asr_config conf/train_asr_JOB.yaml \
@@ -107,7 +108,7 @@ step runtimes "PyTorch beside onnxruntime (a minute)" exp/benchmark/benchmark.js
     "${python}" -m espnet_layerskip.cli benchmark --model "${ours}" --model-file "${model}" --scope model \
     --wav-scp dump/raw/test/wav.scp --text dump/raw/test/text --seconds 3,10,20 --batch-size 1 --num-threads 1 \
     --max-wer-increase "${max_wer_increase}" --output exp/benchmark/benchmark.json
-depends=(--depends exp/compare/compare.json)
+depends+=(--depends exp/compare/compare.json)
 step report "report" exp/report/index.html \
     "${python}" -m espnet_layerskip.cli report --exp "${ours}" --compare "${stock}" \
     --times-from exp/compare/compare.json --data dump/raw/test --output exp/report --cache exp/demo/cache
