@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
 
 from espnet_layerskip._late_imports import start_sooner
 from espnet_layerskip.files import open_streams
@@ -169,9 +170,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _give_up_stdout()
         return _failed(args, "the program that reads the output has ended, and so does this one", 1)
     except OSError as e:
-        if e.errno == errno.ENOSPC:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
             _give_up_stdout()
-            return _failed(args, f"the disk is full: {e}; what was written before is whole lines")
+            whole = "; what was written before is whole lines" if args.verb == "transcribe" else ""
+            return _failed(args, f"the disk is full: {e}{whole}")
         return _failed(args, str(e))
     except (ValueError, ImportError) as e:
         return _failed(args, str(e))
@@ -192,9 +194,23 @@ def _give_up_stdout() -> None:
         return
 
 
-def _end(number: int, _: object) -> NoReturn:
-    """End by a signal: what is open is closed, temporary folders and other processes go."""
-    os.write(2, f"espnet-layerskip: ended by {signal.Signals(number).name}\n".encode())
+GRACE_SECONDS = 5.0
+_ending: list[float] = []
+
+
+def _end(number: int, _: object) -> None:
+    """End by a signal: what is open is closed, temporary folders and other processes go.
+
+    More signals do not disturb that; if it takes more than `GRACE_SECONDS`, the next ends at once.
+    """
+    if _ending:
+        if time.monotonic() > _ending[0] + GRACE_SECONDS:
+            os._exit(128 + number)
+        return
+    _ending.append(time.monotonic())
+    said = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    with contextlib.suppress(OSError):  # its terminal may be gone
+        os.write(2, f"espnet-layerskip: {said}\n".encode())
     sys.exit(128 + number)
 
 
@@ -205,18 +221,14 @@ def command() -> None:
     if closed:
         print("espnet-layerskip: error: standard output is closed", file=sys.stderr)
         sys.exit(2)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores a hangup
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores a hangup
             signal.signal(number, _end)
     start_sooner(check_types=False)
     if not sys.warnoptions:  # those of other packages are of no use to those who run a command
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module=r"espnet_layerskip")
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("espnet-layerskip: interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(main())
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ MUTANTS = [
         METHOD + "walk.py",
         "rows = row_of.index_select(0, frames.index.source)",
         "rows = row_of.index_select(0, frames.index.source).roll(1)",
-        (ALONE, "tests/encoders/test_all_skipping.py"),
+        ("tests/method/test_walk.py", ALONE),
     ),
     Mutant(
         "the second gate forgets what the first one saw",

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from espnet_layerskip.files import each_row, nothing_usable
+from espnet_layerskip.files import DISK_FULL, each_row, nothing_usable, what_is_wrong
 from espnet_layerskip.inference.audio_joined import is_joined
 from espnet_layerskip.inference.pipes import is_pipe, run_pipe
 
@@ -314,7 +314,9 @@ class AudioBlocks:
                 why = f"{why} It has no header that is known: convert it to WAV or FLAC"
             raise AudioError(f"{self._name}: cannot be decoded as audio ({why})") from e
         except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, MemoryError) as e:
-            raise AudioError(f"{self._name}: cannot be decoded as audio ({e})") from e
+            full = what_is_wrong(e).endswith(DISK_FULL)  # no matter of the audio
+            why = what_is_wrong(e) if full else f"cannot be decoded as audio ({e})"
+            raise AudioError(f"{self._name}: {why}") from e
 
 
 def claimed_frames(info: Any, path: str | bytes) -> int:

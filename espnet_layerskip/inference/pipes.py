@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +33,8 @@ def run_pipe(path: str) -> IO[bytes]:
             check=False,
         )
         if done.returncode:
+            if not os.fstatvfs(held.fileno()).f_bavail:  # nor could the command say so
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), held.name)
             errors.seek(0)
             lines = errors.read().decode("utf-8", "replace").split("\n")
             last = next((line for line in reversed(lines) if line.strip()), "it says nothing")
@@ -39,8 +43,16 @@ def run_pipe(path: str) -> IO[bytes]:
 
 
 def hold_stdin() -> IO[bytes]:
-    """Return all of standard input as a temporary file with a name: readers of audio seek."""
+    """Return all of standard input as a temporary file with a name: readers of audio seek.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     held: Any = tempfile.NamedTemporaryFile(prefix="espnet_layerskip_")  # noqa: SIM115
-    shutil.copyfileobj(sys.stdin.buffer, held)
-    held.flush()
+    try:
+        shutil.copyfileobj(sys.stdin.buffer, held)
+        held.flush()
+    except OSError as err:
+        err.filename = err.filename or held.name
+        raise
     return held  # type: ignore[no-any-return]

@@ -214,7 +214,7 @@ def _unzip(archive: Path, root: Path) -> None:
             _check_members(archive, zf)
             zf.extractall(root)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError) as err:
-        raise ValueError(f"{archive} cannot be unpacked: {what_is_wrong(err)}") from err
+        raise ValueError(f"{archive} cannot be unpacked into {root}: {what_is_wrong(err)}") from err
 
 
 def _packed_files(archive: Path, root: Path) -> tuple[Path, Path]:

@@ -25,6 +25,8 @@ DEATHS = 2
 GIVE_UP = 10
 """So many workers may die one after another, and two for each that runs, before all is given up."""
 
+LOOK_SECONDS = 60.0
+
 logger = logging.getLogger(__name__)
 _LOADING = threading.Lock()
 
@@ -76,10 +78,19 @@ class _Part:
 
 
 class Executors:
-    """Who runs parts. So many parts can run at once; ``renew`` replaces one whose worker died."""
+    """Who runs parts. So many parts can run at once; ``renew`` replaces one whose worker died.
 
-    def __init__(self, free: list[Executor], renew: Callable[[Executor], Executor], dead: Any):
-        self.free, self.renew, self.dead = free, renew, dead
+    ``look`` is called where nothing has come for a while.
+    """
+
+    def __init__(
+        self,
+        free: list[Executor],
+        renew: Callable[[Executor], Executor],
+        dead: Any,
+        look: Callable[[], Any] = bool,
+    ):
+        self.free, self.renew, self.dead, self.look = free, renew, dead, look
 
 
 def keep_busy(
@@ -112,7 +123,10 @@ def keep_busy(
 
     submit()
     while reached < total:
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
+        come = wait(running, LOOK_SECONDS, return_when=FIRST_COMPLETED).done
+        if not come:
+            executors.look()
+        for future in come:
             executor, part = running.pop(future)
             try:
                 done.update(enumerate(future.result(), part.start))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,6 +21,7 @@ from espnet_layerskip._late_imports import start_sooner
 from espnet_layerskip.parallel.drive import Executors
 from espnet_layerskip.parallel.workers import Workers
 
+logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 30
 AHEAD = 64
 """So many chunks a Dask cluster is given at once, or four a thread: results wait in memory."""
@@ -29,14 +32,38 @@ OURS_ALONE = (
 """What the workers of a cluster of ours do first, as other processes of ours do."""
 
 
-def _join_life(lifeline: Connection) -> None:
-    """Let this worker end as soon as the other end of the pipe is closed, and not by Ctrl-C."""
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that start inside the block not be ended by Ctrl-C: this one ends them."""
+    resource_tracker.ensure_running()  # it lets the signal through where it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Processes(ProcessPoolExecutor):
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start a process if there is none yet, and give it some work."""
+        with deaf_to_interrupts():
+            return super().submit(*args, **kwargs)
+
+
+def _join_life(lifeline: Connection, folder: str) -> None:
+    """Let this worker end as soon as the other end of the pipe is closed.
+
+    Args:
+        lifeline: The pipe.
+        folder: Of its temporary files; goes with it if the process that made it was killed.
+    """
     start_sooner(check_types=False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tempfile.tempdir = folder
 
     def watch() -> None:
         with contextlib.suppress(EOFError, OSError):
             lifeline.recv()
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -53,17 +80,18 @@ def process_executors(workers: Workers, num_chunks: int) -> Iterator[Executors]:
         if dead is not None:
             made.remove(dead)
             dead.shutdown(wait=False)
-        made.append(ProcessPoolExecutor(1, context, initializer=_join_life, initargs=(theirs,)))
+        made.append(_Processes(1, context, initializer=_join_life, initargs=(theirs, folder)))
         return made[-1]
 
-    try:
-        free = [make() for _ in range(min(workers.num, num_chunks))]
-        yield Executors(free, make, BrokenProcessPool)
-    finally:
-        ours.close()  # the lifeline of all of them
-        for executor in made:
-            executor.shutdown(cancel_futures=True)
-        theirs.close()
+    with tempfile.TemporaryDirectory(prefix="espnet_layerskip_") as folder:
+        try:
+            free = [make() for _ in range(min(workers.num, num_chunks))]
+            yield Executors(free, make, BrokenProcessPool)
+        finally:
+            ours.close()  # the lifeline of all of them
+            for executor in made:
+                executor.shutdown(cancel_futures=True)
+            theirs.close()
 
 
 @contextlib.contextmanager
@@ -81,22 +109,35 @@ def dask_executors(workers: Workers, num_chunks: int) -> Iterator[Executors]:
         level = logging.ERROR if address == "local" else logging.WARNING
         logging.getLogger("distributed").setLevel(level)
         if address == "local":
-            cluster = dask.LocalCluster(
-                n_workers=workers.num,
-                threads_per_worker=1,
-                dashboard_address=None,
-                silence_logs=level,
-                preload=OURS_ALONE,
-            )
+            with deaf_to_interrupts():
+                cluster = dask.LocalCluster(
+                    n_workers=workers.num,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    silence_logs=level,
+                    preload=OURS_ALONE,
+                )
             address = stack.enter_context(cluster)
         try:
             client = stack.enter_context(dask.Client(address, timeout=CONNECT_SECONDS))
         except (OSError, ValueError) as error:
             raise ValueError(f"--dask {address}: no scheduler can be reached ({error})") from error
+
+        def look() -> int:
+            threads: int = sum(client.nthreads().values())
+            if not threads:
+                logger.warning("--dask %s: no worker is there; waiting for one", address)
+            return threads
+
         executor = client.get_executor(pure=False)
         try:
-            ahead = max(AHEAD, 4 * sum(client.nthreads().values()))
-            free = [executor] * min(num_chunks, ahead)
-            yield Executors(free, lambda same: same, dask.KilledWorker)
+            free = [executor] * min(num_chunks, max(AHEAD, 4 * look()))
+            yield Executors(free, lambda same: same, dask.KilledWorker, look)
+        except CancelledError as error:
+            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # tracebacks
+            raise ValueError(
+                f"--dask {address}: the scheduler has ended, or cannot be reached any more: "
+                "run it again"
+            ) from error
         finally:
             executor.shutdown(wait=False)

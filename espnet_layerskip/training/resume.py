@@ -79,8 +79,12 @@ def save_whole(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
                 if (why := target.error) is None:
                     raise
         if why is not None:
-            raise OSError(why.errno, why.strerror, os.fspath(f))
+            raise why
         os.replace(partial, f)
+    except OSError as err:
+        if err.errno:  # a full disk does not say where
+            err.filename = err.filename or os.fspath(f)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

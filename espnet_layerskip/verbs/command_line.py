@@ -120,7 +120,7 @@ def check_output(option: str, path: str | Path, inputs: Iterable[str | Path] = (
     if path.is_dir():
         raise ValueError(f"{option} {path} is a directory: name a file")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ValueError(f"{option} {path} cannot be written: permission denied")
+        raise ValueError(f"{option} {path} cannot be written: {_why_not(folder)}")
     for source in inputs if path.is_file() else ():
         with contextlib.suppress(OSError):  # it is no file, or there is none
             if path.samefile(os.fsdecode(source).replace("\0", "")):
@@ -184,9 +184,15 @@ def make_folder(option: str, folder: Path, *files: str) -> None:
     except OSError as e:
         raise ValueError(f"{option} {folder} cannot be made ({e.strerror}): name another") from e
     if not os.access(folder, os.W_OK):
-        raise ValueError(f"{option} {folder} cannot be written to: permission denied")
+        raise ValueError(f"{option} {folder} cannot be written to: {_why_not(folder)}")
     for name in files:
         check_output(option, folder / name)
+
+
+def _why_not(folder: Path) -> str:
+    """Return why nothing can be written to a folder, or to a file in it."""
+    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    return "read-only file system" if read_only else "permission denied"
 
 
 @contextlib.contextmanager

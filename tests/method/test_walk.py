@@ -6,6 +6,8 @@ import torch
 from espnet_layerskip.method.gate import BlankGate
 from espnet_layerskip.method.settings import OFF, SkipSettings
 from espnet_layerskip.method.walk import advance, decide, look
+from tests.support.encoders import self_condition
+from tests.support.numerics import assert_same
 
 pytestmark = pytest.mark.numerics
 
@@ -87,3 +89,13 @@ def test_a_threshold_for_each_gate(make_encoder, ctc, batch):
         assert torch.equal(each.run(*batch, ctc).out, one.run(*batch, ctc).out)
         each.blank_threshold = [0.5, 1.0]
         assert not torch.equal(each.run(*batch, ctc).out, one.run(*batch, ctc).out)
+
+
+def test_kept_frames_are_conditioned_by_what_the_head_said_of_them(make_encoder, ctc, batch):
+    """Without gradients the gate's answer is used again: the same as asking the head once more."""
+    _, encoder = make_encoder({**SKIP, "gate_layer_idx": [2]})
+    self_condition(encoder, [2])
+    expected = encoder.run(*batch, ctc)
+    assert 0 < expected.trace.num_skipped() < expected.trace.num_frames()
+    with torch.no_grad():
+        assert_same(encoder.run(*batch, ctc).out, expected.out.detach())

@@ -1,7 +1,10 @@
 """Chunks on a Dask cluster: the same results, and dead workers replaced."""
 
+import contextlib
 import logging
+from concurrent.futures import Future
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +22,40 @@ def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(executors, "import_module", missing)
     with pytest.raises(ValueError, match=r"needs the package distributed \(the extra dask\)"):
         list(map_chunks(functions.too_few, [[1]], LOCAL))
+
+
+def test_a_scheduler_that_ends_is_said(monkeypatch, caplog):
+    """Dask cancels what it was given, and may be without workers for a while."""
+
+    class Client(contextlib.nullcontext):
+        def __init__(self, address, timeout):
+            self.enter_result = self
+
+        def nthreads(self):
+            return {}
+
+        def get_executor(self, pure):
+            return self
+
+        def submit(self, *_):
+            future = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return future
+
+        def shutdown(self, wait):
+            assert not wait
+
+    def start(**_):
+        assert functions.hears_interrupts([1]) == [False], "its processes inherit that"
+        return contextlib.nullcontext("tcp://x:1")
+
+    fake = SimpleNamespace(Client=Client, KilledWorker=KeyError, LocalCluster=start)
+    monkeypatch.setattr(executors, "import_module", lambda _: fake)
+    for workers in (Workers(dask="tcp://x:1"), LOCAL):
+        with pytest.raises(ValueError, match="--dask tcp://x:1: the scheduler has ended"):
+            list(map_chunks(functions.too_few, [[1]], workers))
+    assert "no worker is there; waiting for one" in caplog.text
 
 
 @pytest.mark.slow

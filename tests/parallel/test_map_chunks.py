@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,18 @@ def test_a_worker_that_died_while_it_waited_is_replaced(caplog):
         squares = drive.keep_busy(lambda items: [n * n for n in items], CHUNKS, executors, None)
         assert list(squares) == SQUARES
     assert "a worker died: another one takes its place" in caplog.text
+
+
+def test_it_looks_for_workers_where_nothing_comes(monkeypatch):
+    monkeypatch.setattr(drive, "LOOK_SECONDS", 0.02)
+    came, looked = Event(), []
+    with ThreadPoolExecutor(1) as pool:
+        look = lambda: (looked.append(1), came.set())  # noqa: E731
+        executors = drive.Executors([pool], None, BrokenProcessPool, look)
+        assert list(drive.keep_busy(lambda items: [came.wait(10)], [[1]], executors, None)) == [
+            True
+        ]
+    assert looked
 
 
 def test_an_item_that_kills_costs_itself_only(tmp_path):
@@ -129,18 +142,26 @@ if __name__ == "__main__":
     list(map_chunks(sleep, [[1], [2]], Workers(num=2)))
 """
     (tmp_path / "main.py").write_text(program)
-    pids = tmp_path / "pids"
+    pids, temporary = tmp_path / "pids", tmp_path / "temporary"
     pids.mkdir()
+    temporary.mkdir()
     (tmp_path / "main.py").write_text(program.replace(str(tmp_path), str(pids)))
     parent = subprocess.Popen(
         [sys.executable, tmp_path / "main.py"],
-        env={**os.environ, "PYTHONPATH": str(REPO)},
+        env={**os.environ, "PYTHONPATH": str(REPO), "TMPDIR": str(temporary)},
         stderr=subprocess.DEVNULL,
     )
     until(lambda: len(list(pids.iterdir())) == 2)
     parent.send_signal(how)
     assert parent.wait(60) != 0
     until(lambda: not any(alive(path.name) for path in pids.iterdir()))
+    assert not any(temporary.iterdir()), "what the workers had unpacked"
+
+
+def test_ctrl_c_is_not_for_workers():
+    """From their start on: who presses it early would else see their tracebacks."""
+    assert list(map_chunks(functions.hears_interrupts, [[1]], TWO)) == [False]
+    assert functions.hears_interrupts([1]) == [True]
 
 
 def test_a_function_is_loaded_once_in_each_worker_with_its_threads():

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def die_once(died, function, items):
 
 
 def note_pid_and_sleep(directory, items):
+    tempfile.mkdtemp()
     Path(directory, f"{os.getpid()}").touch()
     time.sleep(60)
     return items
@@ -43,6 +45,10 @@ def note_pid_and_sleep(directory, items):
 def note_pid_and_fail(directory, items):
     Path(directory, f"{os.getpid()}").touch()
     raise ValueError(f"nothing is done with {items[0]}")
+
+
+def hears_interrupts(items):
+    return [signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])] * len(items)
 
 
 def too_few(items):

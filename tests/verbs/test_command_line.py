@@ -1,16 +1,18 @@
 """The command line itself: suggestions, spelling, versions, completion, examples."""
 
 import errno
+import os
 import shlex
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from espnet_layerskip import cli
 from espnet_layerskip.cli import VERBS, get_parser, main
-from espnet_layerskip.verbs.command_line import check_inputs, check_output
+from espnet_layerskip.verbs.command_line import check_inputs, check_output, make_folder
 
 
 def refused(capsys, *args):
@@ -148,18 +150,6 @@ def test_what_cannot_go_on_is_said_in_one_line(monkeypatch, capsys, error, statu
     assert message in line
 
 
-def test_ctrl_c_has_a_status_of_its_own(monkeypatch, capsys):
-    def interrupted():
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "main", interrupted)
-    monkeypatch.setattr(cli, "start_sooner", lambda check_types: None)
-    monkeypatch.setattr(sys, "warnoptions", ["default"])
-    with pytest.raises(SystemExit) as end:
-        cli.command()
-    assert end.value.code == 130
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -172,26 +162,64 @@ def test_numbers_that_no_library_takes(capsys, words, message):
     assert message in refused(capsys, *words.split())
 
 
-def test_a_closed_stdout_and_a_signal_end_the_command(monkeypatch, capsys):
+@pytest.fixture
+def signals(monkeypatch):
+    """The handlers are those of a program that has just started, and as before afterwards."""
+    monkeypatch.setattr(cli, "_ending", [])
+    monkeypatch.setattr(cli, "start_sooner", lambda check_types: None)
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:  # under nohup one is ignored, and stays so
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_the_command_and_the_next_do_not_disturb_it(signals, monkeypatch, number):
+    cleaned = []
+
     def hang_up():
-        signal.raise_signal(signal.SIGHUP)
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGINT)
+            cleaned.append(1)
+
+    def gone(*_):
+        raise OSError(errno.EIO, "the terminal is gone")
 
     monkeypatch.setattr(cli, "main", hang_up)
-    monkeypatch.setattr(cli, "start_sooner", lambda check_types: None)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
-    try:
-        with pytest.raises(SystemExit) as end:
-            cli.command()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert end.value.code == 128 + signal.SIGHUP
+    monkeypatch.setattr(os, "write", gone)
+    with pytest.raises(SystemExit) as end:
+        cli.command()
+    assert (end.value.code, cleaned) == (128 + number, [1])
+    monkeypatch.setattr(cli, "GRACE_SECONDS", -1.0)
+    monkeypatch.setattr(os, "_exit", cleaned.append)
+    signal.raise_signal(number)
+    assert cleaned == [1, 128 + number]
+
+
+def test_a_closed_stdout_ends_the_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(SystemExit) as end:
         cli.command()
     assert end.value.code == 2
     assert "standard output is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"), [(os.ST_RDONLY, "read-only file system"), (0, "permission denied")]
+)
+def test_why_nothing_can_be_written_is_said(tmp_path, monkeypatch, flags, why):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=flags))
+    with pytest.raises(ValueError, match=f"--stats .*a.json cannot be written: {why}"):
+        check_output("--stats", tmp_path / "a.json")
+    with pytest.raises(ValueError, match=f"--output .* cannot be written to: {why}"):
+        make_folder("--output", tmp_path)
 
 
 def test_an_output_that_is_an_input_is_refused(tmp_path):
