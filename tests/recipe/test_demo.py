@@ -118,10 +118,13 @@ def test_what_is_gone_or_changed_is_made_again(demo: Path) -> None:
     (demo / "exp/report/index.html").unlink()
     assert run(demo).returncode == 0
     assert calls(demo)[len(STEPS) :] == ["report"]
+    (demo / "exp/asr_layerskip/calibration.json").write_text("another setting")
+    assert run(demo).returncode == 0
+    assert len(calls(demo)) == len(STEPS) + 1 + 5, "what comes after the calibration"
     config = demo / "conf/train_asr_layerskip.yaml"
     config.write_text(config.read_text() + "\n")
     assert run(demo).returncode == 0
-    assert len(calls(demo)) == 2 * len(STEPS) + 1
+    assert len(calls(demo)) == 2 * len(STEPS) + 1 + 5
 
 
 def test_two_at_a_time_are_refused(demo: Path) -> None:

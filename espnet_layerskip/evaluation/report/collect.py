@@ -30,6 +30,7 @@ from espnet_layerskip.evaluation.report.traces import (
     try_settings,
 )
 from espnet_layerskip.evaluation.report.training_history import History, load_history
+from espnet_layerskip.evaluation.scoring import MAX_WER_POINTS
 from espnet_layerskip.evaluation.systems import System
 from espnet_layerskip.evaluation.timing import MIN_REPEATS
 from espnet_layerskip.inference.pretrained import MODEL_FILES
@@ -58,6 +59,7 @@ class Material:
         environment: Software, machine, load.
         num_timed: Utterances of a timed pass.
         num_threads: PyTorch threads while timing.
+        max_wer_points: Points of WER above full depth from which a row has failed.
         stem_share: Share of the subsampling in the encoder's FLOPs at full depth.
         variants: By name of an example, what each of `measured_settings` makes of it.
     """
@@ -75,6 +77,7 @@ class Material:
     environment: dict[str, Any]
     num_timed: int
     num_threads: int
+    max_wer_points: float = MAX_WER_POINTS
     stem_share: float = 0.0
     variants: Mapping[str, Sequence[Variant]] = field(default_factory=dict)
 
@@ -99,7 +102,8 @@ def collect(
         model_file: Checkpoint name of ``exp`` and the others.
         utt_ids: Utterances to show; empty = a few informative ones.
         num_threads: PyTorch threads while timing.
-        compared: As `read_comparison` returns it: its times by length are taken over.
+        compared: As `read_comparison` returns it: its times by length are taken over, and what it
+            allows in WER.
 
     Raises:
         ValueError: For an experiment, data or utterance that cannot be used.
@@ -123,7 +127,8 @@ def collect(
     if short := [utt for utt in utt_ids if utt not in traced]:
         raise ValueError(f"--utt-id {short[0]} is too short for the encoder: nothing can be shown")
     results = comparison.measure(rows, MIN_REPEATS, num_threads, NUM_TIMED)
-    points, examples = points_of(results, str(exp), data.seconds), choose(traces, utt_ids)
+    allowed = MAX_WER_POINTS if compared is None else compared["settings"]["max_wer_points"]
+    points, examples = points_of(results, str(exp), data.seconds, allowed), choose(traces, utt_ids)
     if compared is not None:
         points = with_times(points, compared)
     settings = [point.settings for point in measured_settings(points)]
@@ -141,6 +146,7 @@ def collect(
         environment=finish_record(environment),
         num_timed=min(NUM_TIMED, len(traces)),
         num_threads=num_threads,
+        max_wer_points=allowed,
         stem_share=_stem_share(experiment, [s for s in data.speech if s.utt_id in traced]),
         variants={
             trace.utt_id: try_settings(experiment, speech[trace.utt_id], settings)

@@ -26,7 +26,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise ValueError(f"{path} cannot be read as a comparison: {e}") from e
-    keys = {"rows", "data", "experiments"}
+    keys = {"rows", "data", "experiments", "settings"}
     if not isinstance(found, dict) or not keys <= set(found):
         raise ValueError(f"{path} is no compare.json: name one of 'espnet-layerskip compare'")
     if not any(row.get(BY_LENGTH) for row in found["rows"]):

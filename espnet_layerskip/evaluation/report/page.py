@@ -41,7 +41,6 @@ from espnet_layerskip.evaluation.report.traces import log_mel
 from espnet_layerskip.evaluation.report.training_figure import draw_training
 from espnet_layerskip.evaluation.report.utterance_figure import draw_utterance
 from espnet_layerskip.evaluation.report.why import explain
-from espnet_layerskip.evaluation.scoring import MAX_WER_POINTS
 from espnet_layerskip.evaluation.tables import over_seeds
 from espnet_layerskip.evaluation.verdict import verdict
 
@@ -119,7 +118,7 @@ def build_page(material: Material, drawings: Sequence[Drawing], command: str) ->
         filters=FILTERS,
         right=Counter((c.errors_off == 0, c.errors_on == 0) for c in texts),
         environment=[line.removeprefix("- ") for line in describe(material.environment)],
-        max_wer_points=MAX_WER_POINTS,
+        max_wer_points=material.max_wer_points,
         usual_width=WIDTH,
         audio_source=_audio_sources(AUDIO_BYTES),
         in_words=in_words,

@@ -96,8 +96,19 @@ def sweep_rows(
     return check_names(rows)
 
 
-def points_of(results: Sequence[RowResult], exp: str, audio_seconds: float) -> list[Point]:
+def points_of(
+    results: Sequence[RowResult],
+    exp: str,
+    audio_seconds: float,
+    max_wer_points: float = MAX_WER_POINTS,
+) -> list[Point]:
     """Return a point for every row that was measured.
+
+    Args:
+        results: What was measured.
+        exp: The experiment with a gate.
+        audio_seconds: Of the test set.
+        max_wer_points: A row whose WER is further above full depth's has failed.
 
     Raises:
         ValueError: If skipping off failed: everything is compared with it.
@@ -107,7 +118,7 @@ def points_of(results: Sequence[RowResult], exp: str, audio_seconds: float) -> l
         raise ValueError(f"{exp} could not be decoded: {off.failure}")
     baseline = off.utterance_errors()
     points = []
-    records = compare_records(results, audio_seconds, MAX_WER_POINTS)
+    records = compare_records(results, audio_seconds, max_wer_points)
     for result, record in zip(results, records, strict=True):
         if not result.seeds:
             continue

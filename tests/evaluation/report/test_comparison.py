@@ -22,6 +22,7 @@ def compared(points):
     return {
         "data": {"dir": "test", "utterances": 8, "words": 16},
         "experiments": [{"exp": "exp/a", "sha256": "f"}],
+        "settings": {"max_wer_points": 1.0},
         "rows": [
             {"name": f"ours, {name}", "exps": ["exp/a"], "settings": name}
             | {"encoder_time_by_length": TIMES}

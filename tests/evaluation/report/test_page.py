@@ -100,6 +100,9 @@ def test_a_loss_of_accuracy_is_no_saving(material):
     assert "Skipping on: threshold 0.9, extension 0,0, context full. Failed: WER +0.50" in text
     assert "Encoder time saved: failed Does not count: WER +0.50" in text
     [row] = re.findall(r'<tr><th scope="row">skipping on</th>.*', page_text)
+    assert "more than 0.3 points above" in text
+    allowed = dataclasses.replace(material, max_wer_points=1.5)
+    assert "more than 1.5 points above" in shown(build(allowed))
     assert '<td class="number">failed</td><td class=failed>failed: WER +0.50' in row
 
 

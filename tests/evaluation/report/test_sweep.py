@@ -81,6 +81,9 @@ def test_points(data_dir, exps, tmp_path):
         "threshold 0.9, extension 0,0": SWEEP_KIND,
         "stock": STOCK_KIND,
     }
+    strict = points_of(results, exp, comparison.data.seconds, max_wer_points=-1000.0)
+    assert any("allowed -1000.00" in p.failure for p in strict)
+    assert not any("allowed -1000.00" in p.failure for p in points.values())
     off, on = points[OFF_NAME], points[ON_NAME]
     assert off.wer.low <= off.wer.difference <= off.wer.high
     assert off.wer.difference == pytest.approx(off.record["wer"][0])
