@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generate RESULTS.md from the trainings that are there (tags conformer_seedN and layerskip_seedN):
+# Generate RESULTS.md from the trainings that are there (tags conformer_seedN, layerskip_seedN, retrofit_seedN):
 # calibration on calib, which has chosen nothing else, then the test set and its parts. "Skipping on" is as
 # calibrated, or as configured where nothing is shown. Decodings are kept in exp/compare/cache. Run it on an
 # idle machine, or its times are not worth much.
@@ -10,23 +10,25 @@ python=python3      # Python with the package installed
 repeats=5           # timed passes; 0 = none
 max_wer_increase=2  # budget of the calibration, in percent of the full-depth WER
 max_wer_points=1.3  # a row above that is not shown as fast: 2 % of a WER of some 67 %
-model=valid.cer_ctc.ave.pth
 . utils/parse_options.sh
 . ./path.sh
 . utils/seeds.sh
-stock=$(all conformer "${model}") ours=$(all layerskip "${model}")
+stock=$(all conformer) ours=$(all layerskip) retrofit=$(all retrofit valid.loss.best.pth)
 [ -n "${ours}" ] || { echo "$0: train conf/train_asr_layerskip.yaml as layerskip_seed1 first" >&2; exit 1; }
 
-for exp in ${ours//,/ }; do  # status 3: nothing is shown to keep the budget
-    "${python}" -m espnet_layerskip.cli calibrate --exp "${exp}" --model-file "${model}" --if-needed \
+for exp in ${ours//,/ } ${retrofit//,/ }; do  # status 3: nothing is shown to keep the budget
+    "${python}" -m espnet_layerskip.cli calibrate --exp "${exp}" --if-needed \
         --data dump/raw/calib --max-wer-increase "${max_wer_increase}" || [ $? -eq 3 ]
 done
 rows=()
 for settings in "threshold=0.9 extension=0,0" "threshold=0.95 extension=0,0" "threshold=0.9 extension=1,1" \
     "threshold=0.99 extension=0,0" "threshold=0.99 extension=1,1" \
     "threshold=0.9 extension=0,0 context=packed_original" "threshold=0.9 extension=0,0 context=packed"; do
-    # shellcheck disable=SC2206
-    rows+=(--row "ours, ${settings}" "${ours}" ${settings} min_skipped=0)
+    read -r -a options <<< "${settings} min_skipped=0"
+    rows+=(--row "ours, ${settings}" "${ours}" "${options[@]}")
+    if [ -n "${retrofit}" ] && [[ ${settings} != *packed* ]]; then
+        rows+=(--row "retrofitted, ${settings}" "${retrofit}" "${options[@]}")
+    fi
 done
 pages=() titles=()
 compare() {  # <title> <data directory> <option>...
@@ -34,10 +36,11 @@ compare() {  # <title> <data directory> <option>...
     output=exp/compare/$(basename "$2")
     titles+=("$1") pages+=("${output}/compare.md")
     "${python}" -m espnet_layerskip.bin.compare_exps --data "$2" --output "${output}" \
-        --cache exp/compare/cache --model_file "${model}" --max_wer_points "${max_wer_points}" "${@:3}"
+        --cache exp/compare/cache --max_wer_points "${max_wer_points}" "${@:3}"
 }
 systems=("ours=${ours}")
 [ -z "${stock}" ] || systems=("stock=${stock}" "${systems[@]}")
+[ -z "${retrofit}" ] || systems+=("retrofitted=${retrofit}")
 compare "Test set" dump/raw/test --repeats "${repeats}" --seconds 3 10 30 --exp "${systems[@]}" "${rows[@]}"
 compare "What was read as written" data/test_clean --repeats 0 --exp "${systems[@]}"
 compare "Adults" data/test_adult --repeats 0 --exp "${systems[@]}"
