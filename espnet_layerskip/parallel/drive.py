@@ -26,6 +26,7 @@ GIVE_UP = 10
 """So many workers may die one after another, and two for each that runs, before all is given up."""
 
 LOOK_SECONDS = 60.0
+"""Where nothing has come for so long, `Executors.look` is called."""
 
 logger = logging.getLogger(__name__)
 _LOADING = threading.Lock()

@@ -74,14 +74,14 @@ unwatch() {
 # Both systems go on from the same epochs, as a method that is added to a checkpoint does.
 watch exp/asr_trunk
 export OMP_NUM_THREADS=${cores}
-step trunk "training: ESPnet's Conformer, the epochs that both share (3 minutes)" "exp/asr_trunk/${model}" \
+step trunk "training: ESPnet's Conformer, the epochs that both share (4 minutes)" "exp/asr_trunk/${model}" \
     ./run.sh "${common[@]}" --stage 11 --stop_stage 11 --asr_config conf/train_asr_conformer.yaml \
     --asr_tag trunk --asr_args "${asr_args} --max_epoch ${trunk_epochs}"
 unwatch
 watch "${stock}" "${ours}"
 export OMP_NUM_THREADS=$((cores > 2 ? cores / 2 : 1))
 # shellcheck disable=SC2016
-step train "training: ESPnet's Conformer, and ours (3 minutes)" "exp/asr_JOB/${model}" "${both}" \
+step train "training: ESPnet's Conformer, and ours (4 minutes)" "exp/asr_JOB/${model}" "${both}" \
     bash -c 'utils/branch_training.sh exp/asr_trunk exp/asr_JOB && exec "$@"' branch \
     ./run.sh "${common[@]}" --stage 11 --stop_stage 11 --asr_config conf/train_asr_JOB.yaml \
     --asr_tag JOB --asr_args "${asr_args}"

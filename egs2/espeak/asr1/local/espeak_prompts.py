@@ -177,7 +177,7 @@ def draw_sentences(rng: RandomState, count: int, taken: set[str]) -> list[str]:
 def draw_texts(rng: RandomState, count: int, taken: set[str]) -> list[str]:
     """Draw what is said in each utterance: one sentence, or several, as when a form is read out.
 
-    So utterances are 2 to 25 s long, and a model of them has heard the long ones too. Arguments and
+    So utterances are 1 to 25 s long, and a model of them has heard the long ones too. Arguments and
     errors are those of `draw_sentences`, but for the count, which is that of the utterances.
 
     >>> len(draw_texts(RandomState(1), 3, set()))
