@@ -162,3 +162,50 @@ def test_twins_differ_in_the_method_alone(kind: str) -> None:
     assert stock.pop("model_conf").items() <= ours.pop("model_conf").items()
     assert (stock.pop("model"), ours.pop("model")) == ("espnet", "layerskip")
     assert stock == ours
+
+
+STAND_IN = """#!/bin/sh
+# In the place of Python: notes its arguments, writes the page that is asked for.
+case "$2" in *.cli|*.compare_exps) ;; *) exit 0 ;; esac
+echo "$*" >> calls.txt
+while [ $# -gt 0 ]; do
+    [ "$1" = --output ] && mkdir -p "$2" && printf '# Title\\n\\n## Rows\\n' > "$2/compare.md"
+    shift
+done
+"""
+
+
+def test_results_of_what_was_trained(tmp_path: Path) -> None:
+    for name in ("path.sh", "utils", "local"):
+        (tmp_path / name).symlink_to((RECIPE / name).resolve())
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = ["local/results.sh", "--python", str(stand_in), *options]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    def trained(name: str, checkpoint: str = "valid.cer_ctc.ave.pth") -> None:
+        path = tmp_path / f"exp/asr_{name}/{checkpoint}"
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    trained("conformer_seed2")
+    nothing = run()
+    assert nothing.returncode == 1
+    assert "none of exp/asr_{layerskip,retrofit}_seedN was trained (seeds: 1 2 3)" in nothing.stderr
+
+    trained("retrofit_seed2", "valid.loss.best.pth")
+    assert run("--seeds", "2", "--output", "SEED2.md").returncode == 0
+    page = (tmp_path / "SEED2.md").read_text()
+    assert "## Test set\n\n### Rows\n" in page
+    assert "# Title" not in page
+    calls = (tmp_path / "calls.txt").read_text()
+    assert "--exp stock=exp/asr_conformer_seed2 retrofitted=exp/asr_retrofit_seed2 --row" in calls
+    assert "ours" not in calls
+
+    trained("layerskip_seed1")
+    assert run().returncode == 0
+    calls = (tmp_path / "calls.txt").read_text()
+    assert "ours=exp/asr_layerskip_seed1 retrofitted=exp/asr_retrofit_seed2" in calls

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Generate RESULTS.md from the trainings that are there (tags conformer_seedN, layerskip_seedN, retrofit_seedN):
+# Generate RESULTS.md (--output) from the trainings that are there (tags conformer_seedN, layerskip_seedN, retrofit_seedN):
 # calibration on calib, which has chosen nothing else, then the test set and its parts. "Skipping on" is as
 # calibrated, or as configured where nothing is shown. Decodings are kept in exp/compare/cache. Run it on an
 # idle machine, or its times are not worth much.
 set -e -u -o pipefail
 
 seeds="1 2 3"       # those of them that were trained
+output=RESULTS.md
 python=python3      # Python with the package installed
 repeats=5           # timed passes; 0 = none
 max_wer_increase=2  # budget of the calibration, in percent of the full-depth WER
@@ -14,7 +15,10 @@ max_wer_points=1.3  # a row above that is not shown as fast: 2 % of a WER of som
 . ./path.sh
 . utils/seeds.sh
 stock=$(all conformer) ours=$(all layerskip) retrofit=$(all retrofit valid.loss.best.pth)
-[ -n "${ours}" ] || { echo "$0: train conf/train_asr_layerskip.yaml as layerskip_seed1 first" >&2; exit 1; }
+if [ -z "${ours}${retrofit}" ]; then
+    echo "$0: none of exp/asr_{layerskip,retrofit}_seedN was trained (seeds: ${seeds}): see README.md" >&2
+    exit 1
+fi
 
 for exp in ${ours//,/ } ${retrofit//,/ }; do  # status 3: nothing is shown to keep the budget
     "${python}" -m espnet_layerskip.cli calibrate --exp "${exp}" --if-needed \
@@ -25,21 +29,22 @@ for settings in "threshold=0.9 extension=0,0" "threshold=0.95 extension=0,0" "th
     "threshold=0.99 extension=0,0" "threshold=0.99 extension=1,1" \
     "threshold=0.9 extension=0,0 context=packed_original" "threshold=0.9 extension=0,0 context=packed"; do
     read -r -a options <<< "${settings} min_skipped=0"
-    rows+=(--row "ours, ${settings}" "${ours}" "${options[@]}")
+    [ -z "${ours}" ] || rows+=(--row "ours, ${settings}" "${ours}" "${options[@]}")
     if [ -n "${retrofit}" ] && [[ ${settings} != *packed* ]]; then
         rows+=(--row "retrofitted, ${settings}" "${retrofit}" "${options[@]}")
     fi
 done
 pages=() titles=()
 compare() {  # <title> <data directory> <option>...
-    local output
-    output=exp/compare/$(basename "$2")
-    titles+=("$1") pages+=("${output}/compare.md")
-    "${python}" -m espnet_layerskip.bin.compare_exps --data "$2" --output "${output}" \
+    local dir
+    dir=exp/compare/$(basename "${output}" .md)/$(basename "$2")
+    titles+=("$1") pages+=("${dir}/compare.md")
+    "${python}" -m espnet_layerskip.bin.compare_exps --data "$2" --output "${dir}" \
         --cache exp/compare/cache --max_wer_points "${max_wer_points}" "${@:3}"
 }
-systems=("ours=${ours}")
-[ -z "${stock}" ] || systems=("stock=${stock}" "${systems[@]}")
+systems=()
+[ -z "${stock}" ] || systems+=("stock=${stock}")
+[ -z "${ours}" ] || systems+=("ours=${ours}")
 [ -z "${retrofit}" ] || systems+=("retrofitted=${retrofit}")
 compare "Test set" dump/raw/test --repeats "${repeats}" --seconds 3 10 30 --exp "${systems[@]}" "${rows[@]}"
 compare "What was read as written" data/test_clean --repeats 0 --exp "${systems[@]}"
@@ -52,5 +57,5 @@ compare "Children" data/test_child --repeats 0 --exp "${systems[@]}"
         printf '\n## %s\n' "${titles[n]}"
         sed -E -e 1d -e 's/^#+ /#&/' "${pages[n]}"
     done
-} > RESULTS.md
-echo "$0: see RESULTS.md"
+} > "${output}"
+echo "$0: see ${output}"
