@@ -294,8 +294,8 @@ MUTANTS = [
     Mutant(
         "skipped frames may become labels",
         METHOD + "ctc.py",
-        "        out[..., BLANK] = blank.log()\n",
-        "        out[..., BLANK] = (1.0 - blank).log()\n",
+        "        out[..., BLANK] = blank.log().to(kept.dtype)\n",
+        "        out[..., BLANK] = (1.0 - blank).log().to(kept.dtype)\n",
         ("tests/method/test_ctc.py",),
     ),
     Mutant(
@@ -429,7 +429,7 @@ MUTANTS = [
     Mutant(
         "a file is written in place, not in one step",
         "espnet_layerskip/files.py",
-        'partial = path.with_name(f".{path.name}.{HOST}-{os.getpid()}-{get_native_id()}.partial")',
+        'partial = path.with_name(f".{start}.{HOST}-{os.getpid()}-{get_native_id()}.partial")',
         "partial = path",
         ("tests/test_files.py",),
     ),

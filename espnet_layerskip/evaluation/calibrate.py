@@ -222,14 +222,16 @@ def check_data(
 
 
 def tables_digest(data_dir: Path) -> str:
-    """Return the SHA-256 of a data directory's ``wav.scp``, ``text`` and ``utt2spk``.
+    """Return the SHA-256 of a data directory's tables, with stage 3's checksums of the audio.
 
     Raises:
-        ValueError: If one is missing.
+        ValueError: If ``wav.scp``, ``text`` or ``utt2spk`` is missing.
     """
     total = hashlib.sha256()
-    for name in ("wav.scp", "text", "utt2spk"):
-        total.update((DataDir.check_files(data_dir) / name).read_bytes())
+    folder = DataDir.check_files(data_dir)
+    for name in ("wav.scp", "text", "utt2spk", "audio_checksums"):
+        if (folder / name).is_file():
+            total.update((folder / name).read_bytes())
     return total.hexdigest()
 
 

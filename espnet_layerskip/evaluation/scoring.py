@@ -130,7 +130,9 @@ def check_hypotheses(refs: Mapping[str, str], hyps: Mapping[str, str]) -> None:
             f"transcripts missing for {len(missing)} of {len(refs)} utterances, first {missing[0]}"
         )
     if not any(hyps[utt].strip() for utt in refs):
-        raise ValueError(f"all {len(refs)} transcripts are empty")
+        raise ValueError(
+            f"the model wrote nothing for any of {len(refs)} utterances: is it trained?"
+        )
 
 
 def judge(wer: float, reference: float | None, max_wer_points: float) -> str:

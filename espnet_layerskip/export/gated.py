@@ -37,7 +37,7 @@ def decide(g: Graph, blank_prob: str, real: str, arrived: str, threshold: str) -
         return g.op("ReduceSum", g.op("Cast", which, to=7), g.ints(1))
 
     above = g.op("Greater", blank_prob, threshold)
-    spike = g.op("And", g.op("Not", above), real)
+    spike = g.op("And", g.op("Not", above), arrived)
     number = g.op("Cast", spike, to=7)
     length = g.length(spike, 1)
     # spikes up to each frame; the window of a frame is from `right` before it to `left` after it

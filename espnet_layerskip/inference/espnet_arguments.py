@@ -22,6 +22,13 @@ logger = logging.getLogger(__name__)
 # Arguments that one of the supported ESPnet versions lacks, with the value that means "as
 # the version that lacks it behaves".
 _VERSIONED = {"ctc_window_margin": 0}
+# Only ESPnet's search heeds these; with the values that change nothing, ESPnet's default first.
+_OF_ESPNETS_SEARCH = {
+    "ctc_weight": (0.5, 1.0),
+    "lm_weight": (1.0,),
+    "maxlenratio": (0.0,),
+    "minlenratio": (0.0,),
+}
 _NOT_OURS = ("enh_s2t_task", "multi_asr", "hugging_face_decoder")
 
 
@@ -135,6 +142,16 @@ def take_search_arguments(
     check_used(decoder_type, lexicon=lexicon, **{name: kwargs.get(name) for name in names})
     if decoder_type == "espnet":
         return {}
+    given = {name: kwargs[name] for name in _OF_ESPNETS_SEARCH if kwargs.get(name) is not None}
+    unheeded = [f"{name} {v}" for name, v in given.items() if v not in _OF_ESPNETS_SEARCH[name]]
+    if decoder_type == "greedy" and kwargs.get("nbest", 1) > 1:
+        unheeded.append(f"nbest {kwargs['nbest']}")
+    if unheeded:
+        logger.warning(
+            "decoder_type %s does not heed %s (decoder_type espnet does)",
+            decoder_type,
+            ", ".join(unheeded),
+        )
     for name in ("lm_file", "lm_train_config", "batch_size"):  # ESPnet asks if its own could batch
         kwargs.pop(name, None)
     wanted = ("ngram_file", "ngram_weight", "penalty", "beam_size")

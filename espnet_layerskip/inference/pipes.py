@@ -53,6 +53,7 @@ def hold_stdin() -> IO[bytes]:
         shutil.copyfileobj(sys.stdin.buffer, held)
         held.flush()
     except OSError as err:
-        err.filename = err.filename or held.name
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):  # else it could not be read
+            err.filename = err.filename or held.name
         raise
     return held  # type: ignore[no-any-return]

@@ -26,8 +26,9 @@ MODEL_FILES = (
     ),
     *(f"valid.*.{kind}.pth" for kind in ("ave", "ave_*best", "best")),
     "last.ckpt",
-    "*.ckpt",  # of Lightning, without an average
 )
+# Where there is one: of Lightning without an average, or what ESPnet's pack makes of a link.
+SINGLE_FILES = ("*.ckpt", "*epoch.pth")
 
 # An archive that would grow more than MAX_GROWTH times, and to more than MIN_SIZE bytes, is
 # refused.
@@ -183,15 +184,16 @@ def _choose_checkpoint(directory: Path, model_file: str | Path | None) -> Path:
             if candidate.is_file():
                 return candidate
         raise ValueError(f"no checkpoint {model_file} in {directory}: {_listing(directory)}")
-    for pattern in MODEL_FILES:
+    for pattern in (*MODEL_FILES, *SINGLE_FILES):
         found = [path for path in directory.glob(pattern) if path.is_file()]
-        if pattern == "*.ckpt" and len(found) > 1:
+        going_on = pattern == "*epoch.pth" and (directory / "checkpoint.pth").exists()
+        if pattern in SINGLE_FILES and (len(found) > 1 or going_on):
             break  # nothing tells which is the best
         if found:
             return max(found, key=lambda path: (_averaged(path), path.name))
     raise ValueError(
-        f"{directory} has none of {', '.join(MODEL_FILES[:-1])}, or a single .ckpt: name one of "
-        f"its checkpoints (model_file); {_listing(directory)}"
+        f"{directory} has none of {', '.join(MODEL_FILES)}, or a single .ckpt or *epoch.pth: name "
+        f"one of its checkpoints (model_file); {_listing(directory)}"
     )
 
 

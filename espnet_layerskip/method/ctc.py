@@ -155,9 +155,11 @@ class LayerSkipCTC(CTC):
             return self._log_probs(proj(hs_pad))
         keep = _spoken(trace, hs_pad)
         kept = self._log_probs(proj(hs_pad[keep]))
-        blank = trace.blank_prob().to(kept.dtype).clamp(max=1.0 - 1e-6)
-        out = ((1.0 - blank) / (kept.size(-1) - 1)).log()[..., None].repeat(1, 1, kept.size(-1))
-        out[..., BLANK] = blank.log()
+        wide = torch.promote_types(kept.dtype, torch.float32)  # 1 - 1e-6 is 1 in 16 bits
+        blank = trace.blank_prob().to(wide).clamp(max=1.0 - 1e-6)
+        label = ((1.0 - blank) / (kept.size(-1) - 1)).log().to(kept.dtype)
+        out = label[..., None].repeat(1, 1, kept.size(-1))
+        out[..., BLANK] = blank.log().to(kept.dtype)
         out[keep] = kept
         return out
 

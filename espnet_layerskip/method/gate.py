@@ -100,8 +100,9 @@ class BlankGate:
             valid_mask: (B, T) bool, True = real frame.
             before: What the gate before this one decided; None = there was none.
         """
-        keep = self(seen[0], valid_mask)
         arrived = valid_mask if before is None else before.keep_mask
+        spike = self.spikes(seen[0], arrived)  # a frame that is gone is none
+        keep = self.extend(spike, spike, valid_mask)
         return GateTrace(layer_idx, self.worth(keep & arrived, arrived, valid_mask), seen[0])
 
     def worth(

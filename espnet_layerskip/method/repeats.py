@@ -55,9 +55,8 @@ class RepeatGate(BlankGate):
     ) -> GateTrace:
         """Decide for every frame; see `BlankGate`. The trace has the speakers."""
         blank, label, label_prob = seen
-        spike = self.spikes(blank, valid_mask)
-        if before is not None:  # a frame that is gone is no spike
-            spike &= before.keep_mask
+        arrived = valid_mask if before is None else before.keep_mask
+        spike = self.spikes(blank, arrived)  # as in `BlankGate`
         sure = spike & (label_prob > self.repeat_threshold)
         peak = run_peaks(label, label_prob, sure)
         place = torch.arange(spike.size(1), device=spike.device).expand_as(peak)
@@ -67,7 +66,6 @@ class RepeatGate(BlankGate):
         later = torch.where(keep, place, last).flip(1).cummin(1).values.flip(1)
         towards = torch.where(place < peak, later, earlier)
         speaker = torch.where(keep | (place == peak), place, towards)
-        arrived = valid_mask if before is None else before.keep_mask
         keep = keep & arrived
         worth = self.worth(keep, arrived, valid_mask)
         if worth is not keep:

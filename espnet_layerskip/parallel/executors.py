@@ -105,6 +105,7 @@ def dask_executors(workers: Workers, num_chunks: int) -> Iterator[Executors]:
         ) from error
     with contextlib.ExitStack() as stack:
         address: Any = workers.dask
+        said = f"--dask {address}"
         # It reports each step of a start and an end; of a cluster that ends here nothing matters.
         level = logging.ERROR if address == "local" else logging.WARNING
         logging.getLogger("distributed").setLevel(level)
@@ -121,12 +122,12 @@ def dask_executors(workers: Workers, num_chunks: int) -> Iterator[Executors]:
         try:
             client = stack.enter_context(dask.Client(address, timeout=CONNECT_SECONDS))
         except (OSError, ValueError) as error:
-            raise ValueError(f"--dask {address}: no scheduler can be reached ({error})") from error
+            raise ValueError(f"{said}: no scheduler can be reached ({error})") from error
 
         def look() -> int:
             threads: int = sum(client.nthreads().values())
             if not threads:
-                logger.warning("--dask %s: no worker is there; waiting for one", address)
+                logger.warning("%s: no worker is there; waiting for one", said)
             return threads
 
         executor = client.get_executor(pure=False)
@@ -136,8 +137,7 @@ def dask_executors(workers: Workers, num_chunks: int) -> Iterator[Executors]:
         except CancelledError as error:
             logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # tracebacks
             raise ValueError(
-                f"--dask {address}: the scheduler has ended, or cannot be reached any more: "
-                "run it again"
+                f"{said}: the scheduler has ended, or cannot be reached any more: run it again"
             ) from error
         finally:
             executor.shutdown(wait=False)

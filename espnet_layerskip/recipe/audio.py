@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from espnet_layerskip.files import DataDir, some, write_bytes
+from espnet_layerskip.files import DataDir, some, write_bytes, write_table
 from espnet_layerskip.inference.audio import (
     AudioBlocks,
     AudioError,
@@ -22,6 +23,7 @@ from espnet_layerskip.inference.audio import (
     resampled,
 )
 
+AUDIO_CHECKSUMS = "audio_checksums"
 FULL_SCALE = 1.5  # resampling goes a little beyond 1
 MOST_BEYOND = 0.01
 """Of the samples, beyond full scale: peaks may be cut off, speech in another scale may not."""
@@ -52,21 +54,33 @@ def load_source(source: Path, target: Path) -> DataDir:
     if source.resolve() == target.resolve():
         raise ValueError(f"{target} would be written over what it is made of: name another target")
     data = DataDir.load(source)
-    refuse_pipes(data.wav)
+    refuse_pipes(source, data.wav)
     return data
 
 
-def refuse_pipes(wav_scp: Mapping[str, str]) -> None:
-    """Refuse Kaldi's ``command |`` entries: no command is run from a table.
+def refuse_pipes(source: Path, wav_scp: Mapping[str, str]) -> None:
+    """Refuse Kaldi's ``command |`` and ``archive:offset`` entries: files are read, no commands.
 
     Raises:
-        ValueError: Entries that are pipes; it names the utterances.
+        ValueError: Names the data directory and the utterances.
     """
     pipes = [utt for utt, entry in wav_scp.items() if entry.endswith("|") or entry.startswith("|")]
     if pipes:
         raise ValueError(
-            f"wav.scp holds {len(pipes)} pipe(s), e.g. '{wav_scp[pipes[0]]}'; no command is run "
-            f"from a table: write the audio to files and name those. Utterances: {some(pipes)}"
+            f"{source}/wav.scp holds {len(pipes)} pipe(s), e.g. '{wav_scp[pipes[0]]}'; no command "
+            "is run from a table: write the audio to files and name those. Utterances: "
+            f"{some(pipes)}"
+        )
+    inside = [
+        utt
+        for utt, entry in wav_scp.items()
+        if re.fullmatch(r".+:\d+", entry) and not Path(entry).exists()
+    ]
+    if inside:
+        raise ValueError(
+            f"{source}/wav.scp names {len(inside)} place(s) in archives, e.g. "
+            f"'{wav_scp[inside[0]]}'; archives are not read: write the audio to files and name "
+            f"those (ESPnet: --audio_format flac). Utterances: {some(inside)}"
         )
 
 
@@ -109,6 +123,12 @@ def convert(
         if err.errno != errno.ENAMETOOLONG:
             raise
         return 0, f"utterance {utt}: {err}"
+
+
+def write_checksums(target: Path, wav_scp: Mapping[str, str]) -> None:
+    """Write ``target/audio_checksums``: what comes later sees by it that audio has changed."""
+    sums = {utt: f"{zlib.crc32(Path(path).read_bytes()):08x}" for utt, path in wav_scp.items()}
+    write_table(target / AUDIO_CHECKSUMS, sums)
 
 
 def within_scale(name: str, blocks: Iterable[Samples]) -> Iterator[Samples]:

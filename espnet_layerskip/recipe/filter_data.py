@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from espnet_layerskip.files import read_rows, run_main, some, write_table
-from espnet_layerskip.recipe.audio import load_source, parse_rate
+from espnet_layerskip.recipe.audio import AUDIO_CHECKSUMS, load_source, parse_rate
 
 
 def read_counts(path: Path) -> dict[str, int]:
@@ -65,7 +65,7 @@ def filter_data_dir(
         raise ValueError(f"{source}: no utterance is left; e.g. {first[0]}: {first[1]}")
     data.subset(kept).save(target)
     write_table(target / "utt2num_samples", {utt: str(samples[utt]) for utt in kept})
-    for name in ("feats_type", "audio_format"):
+    for name in (AUDIO_CHECKSUMS, "feats_type", "audio_format"):
         if (source / name).is_file():
             shutil.copy(source / name, target / name)
     return dropped

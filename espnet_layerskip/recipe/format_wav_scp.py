@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from espnet_layerskip.files import run_main, write_table, write_text
-from espnet_layerskip.recipe.audio import convert, load_source, parse_rate, refuse_broken
+from espnet_layerskip.recipe.audio import (
+    convert,
+    load_source,
+    parse_rate,
+    refuse_broken,
+    write_checksums,
+)
 from espnet_layerskip.recipe.progress import Progress
 
 AUDIO_FORMATS = ("flac", "wav")
@@ -40,7 +47,7 @@ def format_data_dir(
     nj: int = 1,
     skip_broken: bool = False,
 ) -> list[str]:
-    """Write ``target`` (audio in target/data, wav.scp, utt2num_samples and the other tables).
+    """Write ``target`` (audio in target/data, wav.scp and the other tables).
 
     Returns:
         What was wrong with each utterance that was left out.
@@ -53,6 +60,10 @@ def format_data_dir(
         raise ValueError(f"audio_format '{audio_format}': choose one of {', '.join(AUDIO_FORMATS)}")
     rate = parse_rate(fs)
     data = load_source(source, target)
+    spaced = {utt: re.sub("[ \t]+", " ", text) for utt, text in data.text.items()}
+    if changed := sum(spaced[utt] != text for utt, text in data.text.items()):
+        logging.info("%s/text: in %d transcripts several spaces became one", source, changed)
+    data.text = spaced
     work = partial(format_one, out_dir=target / "data", suffix=audio_format, rate=rate)
     items = sorted(data.wav.items())
     progress = Progress(f"{source}: formatted", len(items))
@@ -71,6 +82,7 @@ def format_data_dir(
     kept.wav = {utt: f"{target}/data/{utt}.{audio_format}" for utt in good}
     kept.save(target)
     write_table(target / "utt2num_samples", {utt: str(n) for utt, n in good.items()})
+    write_checksums(target, kept.wav)
     write_text(target / "feats_type", "raw\n")
     write_text(target / "audio_format", f"{audio_format}\n")
     hours = sum(good.values()) / rate / 3600

@@ -22,7 +22,13 @@ from espnet_layerskip.evaluation.shift_names import KINDS, Shift, read_shifts
 from espnet_layerskip.evaluation.shifts import shift_samples, voices
 from espnet_layerskip.files import DataDir, run_main, write_table, write_text
 from espnet_layerskip.inference.audio import AudioBlocks, AudioError, Utterance
-from espnet_layerskip.recipe.audio import load_source, refuse_broken, write_audio
+from espnet_layerskip.recipe.audio import (
+    AUDIO_CHECKSUMS,
+    load_source,
+    refuse_broken,
+    write_audio,
+    write_checksums,
+)
 
 MADE = "shift"  # file in the copy: of what it was made
 
@@ -62,8 +68,9 @@ def shift_data_dir(source: Path, target: Path, shift: Shift, *, seed: int = 0, n
         ValueError: For a pipe in wav.scp, audio that cannot be read, or babble of one utterance.
     """
     data = load_source(source, target)
-    tables = (source / name for name in ("wav.scp", "text", "utt2spk"))
-    digest = hashlib.sha256(b"".join(table.read_bytes() for table in tables)).hexdigest()
+    tables = (source / name for name in ("wav.scp", "text", "utt2spk", AUDIO_CHECKSUMS))
+    content = b"".join(table.read_bytes() for table in tables if table.is_file())
+    digest = hashlib.sha256(content).hexdigest()
     made = f"{shift.name} seed {seed} of {digest}\n"
     if (target / MADE).is_file() and (target / MADE).read_text(encoding="utf-8") == made:
         logging.info("%s: is there already", target)
@@ -78,6 +85,7 @@ def shift_data_dir(source: Path, target: Path, shift: Shift, *, seed: int = 0, n
     data.wav = {utt: f"{target}/data/{utt}.flac" for utt, _, _ in results}
     data.save(target)
     write_table(target / "utt2num_samples", {utt: str(n) for utt, n, _ in results})
+    write_checksums(target, data.wav)
     write_text(target / "feats_type", "raw\n")
     write_text(target / "audio_format", "flac\n")
     write_text(target / MADE, made)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from espnet_layerskip.files import some, write_bytes
+from espnet_layerskip.files import read_lines, read_yaml, some, write_bytes
 
 PARTIAL = ".partial"
 _SAVE = torch.save
@@ -141,9 +142,44 @@ def mend(exp: Path) -> None:
         save_whole(parameters, file)
 
 
+def check_tokens(exp: Path, token_list: str | Sequence[str] | None) -> None:
+    """Refuse to go on with other tokens: of as many, the weights would fit and be wrong.
+
+    Args:
+        exp: The experiment's folder; one without checkpoint.pth is not gone on with.
+        token_list: The tokens, or the file that has one a line.
+
+    Raises:
+        ValueError: Names the first token that differs.
+    """
+    config = exp / "config.yaml"
+    if token_list is None or not (config.is_file() and (exp / "checkpoint.pth").is_file()):
+        return
+    if isinstance(token_list, str):
+        token_list = [line for _, line in read_lines(token_list)]
+    before = read_yaml(config).get("token_list")
+    if not isinstance(before, list):
+        return
+    for number, (old, new) in enumerate(zip(before, token_list, strict=False)):
+        if str(old).strip() != new.strip():
+            raise ValueError(
+                f"{exp} was trained with other tokens (token {number} is {new.strip()!r}, was "
+                f"{str(old).strip()!r}): train into another directory (asr.sh: --asr_tag), or with "
+                "the token list of before"
+            )
+
+
+def leads(args: argparse.Namespace) -> bool:
+    """Tell whether this process of a training writes its files."""
+    rank = getattr(args, "dist_rank", None)
+    if rank is None and getattr(args, "distributed", False):
+        rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID"))
+    return int(rank or 0) == 0
+
+
 @contextlib.contextmanager
 def own_config(output_dir: str | None) -> Iterator[None]:
-    """Put back config.yaml where the block fails before it has trained: ESPnet writes it first.
+    """Put back config.yaml where the block has not trained: ESPnet writes it first.
 
     So it describes the model of checkpoint.pth, also if somebody goes on with other options.
     """
@@ -154,17 +190,26 @@ def own_config(output_dir: str | None) -> Iterator[None]:
     trained = old is not None and checkpoint.stat().st_mtime_ns
     try:
         yield
-    except Exception:
+    finally:
         if old is not None and checkpoint.stat().st_mtime_ns == trained:
+            if config.read_bytes() != old:
+                logging.warning("nothing was trained: %s stays that of %s", config, checkpoint.name)
             write_bytes(config, old)
-        raise
+
+
+def _number(value: object) -> bool:
+    """Tell whether this is a number as text."""
+    try:
+        return isinstance(value, str) and float(value) is not None
+    except ValueError:
+        return False
 
 
 @contextlib.contextmanager
 def told_plainly(args: argparse.Namespace) -> Iterator[None]:
     """Raise ValueError for what PyTorch, Python and ESPnet's assertions say of wrong options.
 
-    An assertion that fails within an epoch keeps its traceback.
+    An assertion that fails within an epoch keeps its traceback, and so does a wrong type.
     """
     try:
         yield
@@ -177,15 +222,23 @@ def told_plainly(args: argparse.Namespace) -> Iterator[None]:
             f"another model: {first.strip()[:200]}; train it into another directory (asr.sh: "
             "--asr_tag), or with the options of before"
         ) from e
-    except TypeError as e:
-        if "unexpected keyword argument" not in str(e):
-            raise
-        confs = {k: v or () for k, v in vars(args).items() if k.endswith("_conf")}
-        where = [k for k, v in confs.items() if any(repr(name) in str(e) for name in v)]
-        raise ValueError(f"there is no such option: {e} ({some(where)})") from e
-    except AssertionError as e:
+    except Exception as e:
         frames = traceback.extract_tb(e.__traceback__)
+        of_type = isinstance(e, TypeError) or type(e).__name__ == "TypeCheckError"  # typeguard's
+        if not of_type and not isinstance(e, AssertionError):
+            raise
+        confs = {k: v or {} for k, v in vars(args).items() if k.endswith("_conf")}
+        if "unexpected keyword argument" in str(e):
+            where = [k for k, v in confs.items() if any(repr(name) in str(e) for name in v)]
+            raise ValueError(f"there is no such option: {e} ({some(where)})") from e
         if any(frame.name in EPOCHS for frame in frames):  # no matter of options
             raise
+        texts = [f"{k}: {n}: {v!r}" for k, c in confs.items() for n, v in c.items() if _number(v)]
+        if of_type and not texts:
+            raise
+        if texts:
+            raise ValueError(
+                f"numbers that YAML takes for text ('1e-1'; 1.0e-1 is a number): {some(texts)}; {e}"
+            ) from e
         why = str(e) or frames[-1].line
         raise ValueError(f"the options do not fit one another: {why}") from e

@@ -105,7 +105,7 @@ def test_rows_that_fail_have_no_time(forms, bind, data, monkeypatch):
             raise ValueError("one at a time")
         return real(system, group)
 
-    wrong = "failed: all 8 transcripts are empty"
+    wrong = "failed: the model wrote nothing for any of 8 utterances: is it trained?"
     records = measured(
         few,
         {"encoder": one_at_a_time},

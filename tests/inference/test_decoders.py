@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from espnet_layerskip.cli import main
+from espnet_layerskip.inference.espnet_arguments import take_search_arguments
 from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.inference.times import ctm_lines, frame_samples, word_times
 from espnet_layerskip.recipe.train_ngram import count_ngrams, estimate, write_arpa
@@ -131,3 +132,25 @@ def test_seconds_of_a_frame(models):
     assert model.frame_seconds == pytest.approx(128 * 4 / 16000)
     args = SimpleNamespace(encoder_conf={"input_layer": "unheard"})
     assert frame_samples(model.asr_model, args) is None
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options", "said"),
+    [
+        (
+            "greedy",
+            {"nbest": 3, "ctc_weight": 0.3},
+            "greedy does not heed ctc_weight 0.3, nbest 3 ",
+        ),
+        ("prefix_beam", {"nbest": 3, "lm_weight": 0.3}, "prefix_beam does not heed lm_weight 0.3 "),
+        ("greedy", {"nbest": 1, "ctc_weight": 1.0, "lm_weight": 1.0, "maxlenratio": 0.0}, ""),
+        ("espnet", {"nbest": 3, "ctc_weight": 0.3, "maxlenratio": 0.5}, ""),
+    ],
+)
+def test_options_that_a_decoder_does_not_heed_are_said(
+    caplog: pytest.LogCaptureFixture, decoder: str, options: dict[str, float], said: str
+) -> None:
+    """They are no errors: a configuration for ESPnet's search holds them."""
+    take_search_arguments(decoder, dict(options))
+    assert said in caplog.text
+    assert bool(said) == ("does not heed" in caplog.text)

@@ -22,11 +22,15 @@ def test_a_command_that_ends_by_a_full_disk_is_no_broken_audio(monkeypatch):
     assert "decoded" not in str(error.value)
 
 
-def test_standard_input_on_a_full_disk_is_named(monkeypatch):
-    class Full(io.BytesIO):
+@pytest.mark.parametrize(("fault", "named"), [(errno.ENOSPC, True), (errno.EBADF, False)])
+def test_the_file_that_holds_standard_input_is_named_where_it_is_to_blame(
+    monkeypatch, fault, named
+):
+    class Faulty(io.BytesIO):
         def read(self, size=-1):
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(fault, os.strerror(fault))
 
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Full()))
-    with pytest.raises(OSError, match="No space left on device: .*espnet_layerskip_"):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Faulty()))
+    with pytest.raises(OSError, match=os.strerror(fault)) as error:
         hold_stdin()
+    assert ("espnet_layerskip_" in str(error.value)) == named

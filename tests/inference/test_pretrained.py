@@ -118,7 +118,8 @@ def test_missing_statistics_are_named(recipe, tmp_path):
 
 def test_order_of_the_checkpoints(models, tmp_path):
     shutil.copy(models["skip"] / "config.yaml", tmp_path)
-    (tmp_path / "3epoch.pth").touch()
+    for name in ("2epoch.pth", "3epoch.pth"):
+        (tmp_path / name).touch()
     with pytest.raises(ValueError, match=r"valid.cer_ctc.ave.pth.*it holds .*3epoch.pth"):
         find_model(tmp_path)
     for pattern in reversed(MODEL_FILES):
@@ -143,6 +144,18 @@ def test_averages_that_name_their_number_and_files_of_lightning(models, tmp_path
         assert find_model(tmp_path).model_file.name == name
     (tmp_path / "valid.loss.ave_9best.pth").touch()
     assert find_model(tmp_path).model_file.name == "valid.loss.ave_10best.pth"
+
+
+def test_what_espnet_packs_of_a_link(models, tmp_path):
+    """Its pack follows valid.cer_ctc.ave.pth to 1epoch.pth, where that is all there is."""
+    shutil.copy(models["skip"] / "config.yaml", tmp_path)
+    (tmp_path / "1epoch.pth").touch()
+    assert find_model(tmp_path).model_file.name == "1epoch.pth"
+    (tmp_path / "checkpoint.pth").touch()  # a training that goes on
+    with pytest.raises(
+        ValueError, match=r"or a single .ckpt or \*epoch.pth: name one .*1epoch.pth"
+    ):
+        find_model(tmp_path)
 
 
 def test_what_is_no_model(tmp_path, corpus):

@@ -97,6 +97,15 @@ def test_labels_are_projected_on_kept_frames_only():
     assert seen == [1, 1]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_labels_of_skipped_frames_stay_possible_in_16_bits(dtype):
+    ctc, h = head("plain").to(dtype), torch.randn(1, 4, D, dtype=dtype)
+    keep = torch.tensor([[True, False, True, False]])
+    out = ctc.log_softmax(h, trace=trace_of(keep, torch.full((1, 4), 1.0)))
+    assert out.dtype == dtype
+    assert out.isfinite().all()
+
+
 def test_trace_of_another_batch_is_refused():
     keep = torch.ones(1, 5, dtype=torch.bool)
     ctc = head("plain")

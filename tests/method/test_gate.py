@@ -167,3 +167,19 @@ def test_what_an_earlier_gate_dropped_stays_dropped():
         )
         after = gate.decide(4, seen[: 3 if isinstance(gate, RepeatGate) else 1], valid, before)
         assert after.keep_mask.tolist() == before.keep_mask.tolist() == [[True, False, True, False]]
+
+
+def test_what_an_earlier_gate_dropped_is_no_spike_of_a_stricter_one():
+    """Its neighbours do not go on for it, and it is no sign that the gate is sure."""
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    first = BlankGate(0.9, (0, 0), 0.0).decide(
+        2, (torch.tensor([[0.1, 0.5, 0.92, 0.1]]),), valid, None
+    )
+    assert first.keep_mask.tolist() == [[True, True, False, True]]
+    blank = torch.tensor([[0.99, 0.99, 0.92, 0.1]])
+    for gate in (BlankGate(0.95, (1, 0), 0.0), RepeatGate(0.95, (1, 0), 0.0, 0.999999)):
+        seen = blank, torch.tensor([[1, 2, 3, 4]]), torch.full((1, 4), 0.5)
+        second = gate.decide(4, seen[: 3 if isinstance(gate, RepeatGate) else 1], valid, first)
+        assert second.keep_mask.tolist() == [[False, False, False, True]]
+    unsure = BlankGate(0.95, (0, 0), 0.3).decide(4, (blank,), valid, first)  # one spike of four
+    assert unsure.keep_mask.tolist() == first.keep_mask.tolist()

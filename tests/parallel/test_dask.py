@@ -53,7 +53,7 @@ def test_a_scheduler_that_ends_is_said(monkeypatch, caplog):
     fake = SimpleNamespace(Client=Client, KilledWorker=KeyError, LocalCluster=start)
     monkeypatch.setattr(executors, "import_module", lambda _: fake)
     for workers in (Workers(dask="tcp://x:1"), LOCAL):
-        with pytest.raises(ValueError, match="--dask tcp://x:1: the scheduler has ended"):
+        with pytest.raises(ValueError, match=f"--dask {workers.dask}: the scheduler has ended"):
             list(map_chunks(functions.too_few, [[1]], workers))
     assert "no worker is there; waiting for one" in caplog.text
 

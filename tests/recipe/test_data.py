@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from functools import partial
 from pathlib import Path
 
@@ -130,8 +131,32 @@ def test_formatting_with_processes_is_the_same(tmp_path: Path) -> None:
     assert one.text == two.text
     for name in names:
         assert Path(one.wav[name]).read_bytes() == Path(two.wav[name]).read_bytes()
+    sums = (tmp_path / "o1/audio_checksums").read_text()
+    assert sums == (tmp_path / "o2/audio_checksums").read_text()
+    write_noise(tmp_path / "audio/s-3.flac", seed=99)
+    format_data_dir(tmp_path / "d", tmp_path / "o1")
+    changed = (tmp_path / "o1/audio_checksums").read_text().splitlines()
+    assert [a == b for a, b in zip(sums.splitlines(), changed, strict=True)].index(False) == 3
     with pytest.raises(ValueError, match="audio_format 'mp3': choose one of flac, wav"):
         format_data_dir(tmp_path / "d", tmp_path / "o", audio_format="mp3")
+
+
+def test_several_spaces_become_one(tmp_path: Path) -> None:
+    """Each would be a token of its own with token_type char."""
+    data = make_data_dir(tmp_path / "d", tmp_path / "audio", ["s-0"])
+    data.text["s-0"] = "A  B \t C"
+    data.save(tmp_path / "d")
+    format_data_dir(tmp_path / "d", tmp_path / "o")
+    assert DataDir.load(tmp_path / "o").text == {"s-0": "A B C"}
+
+
+def test_entries_that_are_no_files_are_refused(tmp_path: Path) -> None:
+    data = make_data_dir(tmp_path / "d", tmp_path / "audio", ["s-0", "s-1"])
+    for entry, message in (("cat x |", r"d/wav.scp holds 1 pipe"), ("a.ark:17", "in archives")):
+        data.wav["s-1"] = entry
+        data.save(tmp_path / "d")
+        with pytest.raises(ValueError, match=f"{message}.*'{re.escape(entry)}'.*s-1"):
+            format_data_dir(tmp_path / "d", tmp_path / "o")
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,10 @@ def test_decoding_goes_on_and_is_scored(run: RunRecipe, recipe_dir: Path) -> Non
     assert "1 of 2 job(s) are done already" in gone.stdout
     assert len(calls.read_text().split()) == 7 + 2, "a part whose output is gone is decoded again"
 
+    (recipe_dir / "dump/raw/test/audio_checksums").write_text("s0-test0 12345678\n")
+    assert run("--stage", "12", "--stop_stage", "12", *options).returncode == 0
+    assert len(calls.read_text().split()) == 9 + 3, "other audio of the same length too"
+
 
 def test_a_model_file_that_is_not_there_lists_those_that_are(run: RunRecipe) -> None:
     done = run(

@@ -48,6 +48,8 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     data.save(tmp_path / "data")
     assert made()
     assert DataDir.load(tmp_path / "copy").text["a-1"] == "OTHER"
+    (tmp_path / "data/audio_checksums").write_text("a-1 12345678\n")  # stage 3 read other audio
+    assert made()
 
 
 def test_bad_audio_is_named(tmp_path: Path) -> None:

@@ -125,9 +125,12 @@ def test_a_stage_whose_input_is_missing_says_which_stage_makes_it(run_recipe: Ru
         ("10", "stage 5 makes it"),
         ("12", "stage 11 makes it"),
         ("13", "test/text; stage 12 makes it"),
+        ("3 --test_sets gone", "data/gone/wav.scp; stages 1 and 2 make it"),
+        ("5 --nlsyms_txt gone", "no such file: gone; --nlsyms_txt names it"),
         ("14", "config.yaml; stage 11 makes it"),
     ):
-        done = run_recipe("--stage", stage, "--stop_stage", stage)
+        number, *options = stage.split()
+        done = run_recipe("--stage", number, "--stop_stage", number, *options)
         assert done.returncode != 0
         assert hint in done.stderr
 

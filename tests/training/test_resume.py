@@ -11,10 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from typeguard import TypeCheckError
 
 from espnet_layerskip.__main__ import main
 from espnet_layerskip.training import resume, task
-from espnet_layerskip.training.resume import mend, own_config, tidy, told_plainly, whole_files
+from espnet_layerskip.training.resume import (
+    check_tokens,
+    mend,
+    own_config,
+    tidy,
+    told_plainly,
+    whole_files,
+)
 
 
 def write_checkpoint(exp: Path, epoch: int = 3) -> dict[str, torch.Tensor]:
@@ -144,12 +153,15 @@ def test_a_damaged_checkpoint_is_said_with_the_remedy(tmp_path: Path, content: b
         (TypeError("__init__() got an unexpected keyword argument 'foo'"), r"'foo' \(optim_conf\)"),
         (AssertionError("decoder should not be None"), "another: decoder should not be None"),
         (AssertionError(), "another: raise fault"),
+        (TypeError("'<' not supported"), r"text .* model_conf: kd_blank_weight: '1e-1'; '<' not"),
+        (TypeCheckError("lr is not a float"), "model_conf: kd_blank_weight: '1e-1'; lr is not"),
     ],
 )
 def test_other_options_do_not_spoil_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, message: str
 ) -> None:
     """ESPnet writes config.yaml, then looks whether it can go on."""
+    as_text = "1e-1" in message
     exp = tmp_path / "exp"
     exp.mkdir()
     write_checkpoint(exp)
@@ -161,7 +173,11 @@ def test_other_options_do_not_spoil_a_training(
 
     monkeypatch.setattr(task.ASRTask, "main_worker", classmethod(worker))
     args = argparse.Namespace(
-        ngpu=0, resume=True, output_dir=str(exp), optim_conf={"foo": 1}, model_conf={}
+        ngpu=0,
+        resume=True,
+        output_dir=str(exp),
+        optim_conf={"foo": 1},
+        model_conf={"kd_blank_weight": "1e-1", "ctc_type": "builtin"} if as_text else {},
     )
     with pytest.raises(ValueError, match=message):
         task.LayerSkipASRTask.main_worker(args)
@@ -183,6 +199,73 @@ def test_the_config_of_what_was_trained_stays(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         train()
     assert (tmp_path / "config.yaml").read_text() == "new"
+
+
+@pytest.mark.parametrize(("rank", "text"), [(0, "old"), (1, "new")])
+def test_the_config_stays_where_nothing_was_left_to_train(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    rank: int,
+    text: str,
+) -> None:
+    """Another process than the first does not touch it: it may have read the new one."""
+    write_checkpoint(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text("old")
+    monkeypatch.setattr(
+        task.ASRTask, "main_worker", classmethod(lambda cls, args: config.write_text("new"))
+    )
+    monkeypatch.setenv("RANK", str(rank))
+    args = argparse.Namespace(ngpu=0, resume=False, output_dir=str(tmp_path), distributed=True)
+    task.LayerSkipASRTask.main_worker(args)
+    assert config.read_text() == text
+    assert ("nothing was trained" in caplog.text) == (rank == 0)
+
+
+@pytest.mark.parametrize(
+    ("encoder_conf", "model_conf", "warned"),
+    [
+        ({"gate_layer_idx": [2]}, {}, True),
+        ({"gate_layer_idx": [2]}, {"interctc_weight": 0.0, "kd_blank_weight": 0}, True),
+        ({"gate_layer_idx": [2]}, {"interctc_weight": 0.3}, False),
+        ({"gate_layer_idx": [2]}, {"kd_label_weight": 0.1}, False),
+        ({}, {}, False),
+    ],
+)
+def test_gates_that_nothing_trains_are_said(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    encoder_conf: dict[str, Any],
+    model_conf: dict[str, Any],
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(task.ASRTask, "main_worker", classmethod(lambda cls, args: None))
+    args = argparse.Namespace(
+        ngpu=0, resume=False, output_dir=None, encoder_conf=encoder_conf, model_conf=model_conf
+    )
+    task.LayerSkipASRTask.main_worker(args)
+    assert ("nothing trains the CTC head at the gates" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_other_tokens_of_the_same_number_are_refused(tmp_path: Path, as_file: bool) -> None:
+    tokens = ["<blank>", "<unk>", "A", "B", "<sos/eos>"]
+
+    def listed(names: list[str]) -> Any:
+        if not as_file:
+            return names
+        (tmp_path / "tokens.txt").write_text("\n".join(names) + "\n")
+        return str(tmp_path / "tokens.txt")
+
+    check_tokens(tmp_path, listed(tokens[::-1]))  # nothing is there yet
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"token_list": tokens}))
+    check_tokens(tmp_path, listed(tokens[::-1]))  # nor was anything trained
+    write_checkpoint(tmp_path)
+    check_tokens(tmp_path, listed(tokens))
+    swapped = ["<blank>", "<unk>", "B", "A", "<sos/eos>"]
+    with pytest.raises(ValueError, match="token 2 is 'B', was 'A'"):
+        check_tokens(tmp_path, listed(swapped))
 
 
 def test_an_assertion_within_an_epoch_is_no_matter_of_options() -> None:

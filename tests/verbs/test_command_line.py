@@ -62,6 +62,8 @@ def test_files_stand_on_both_sides_of_an_option(capsys):
     args = get_parser().parse_args(words)
     assert (args.audio, args.format, args.allow_pipes) == (["a", "b", "c", "-", "d"], "json", True)
     assert get_parser().parse_args(["transcribe", "--model", "m"]).audio == []
+    dashed = get_parser().parse_args([*words, "--", "-x.wav", "--", "--format"])
+    assert (dashed.audio, dashed.format) == ([*args.audio, "-x.wav", "--", "--format"], "json")
     assert "unrecognized arguments: -x" in refused(capsys, *words, "-x", "e")
     assert "unrecognized arguments: b" in refused(capsys, "export", "--model=m", "--output=o", "b")
 
@@ -148,6 +150,7 @@ def test_what_cannot_go_on_is_said_in_one_line(monkeypatch, capsys, error, statu
     assert main(["transcribe", "--model", "m", "a.wav"]) == status
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+    assert ("whole lines" in line) == (getattr(error, "errno", None) == errno.ENOSPC)
 
 
 @pytest.mark.parametrize(

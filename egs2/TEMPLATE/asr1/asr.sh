@@ -104,6 +104,7 @@ user_threads=${OMP_NUM_THREADS:-}
 . ./cmd.sh
 
 log "${run_args}"
+: "${nlsyms_txt:=none}"
 for name in train_set valid_set test_sets; do
     [ -n "${!name}" ] || die "--${name} is required"
 done
@@ -162,6 +163,7 @@ if [ -z "${asr_tag}" ]; then
     [ -n "${speed_perturb_factors}" ] && asr_tag+=_sp
 fi
 : "${asr_exp:=${expdir}/asr_${asr_tag}}"
+for name in asr_exp lm_exp ngram_exp; do declare "${name}=${!name%/}"; done  # names of files follow from them
 : "${asr_stats_dir:=${expdir}/asr_stats_${feats_type}${lang_tag}_${tokens_tag}${speed_perturb_factors:+_sp}}"
 # The language models that the decoder uses: one for another decoder would change nothing.
 decoder=$(told "decoder|decoder_type" "${inference_config}" "${inference_args}")
@@ -206,7 +208,9 @@ if ! "${skip_data_prep}"; then
         begin "Stage 3: Format wav.scp: data/ -> ${data_feats} (${audio_format}, ${fs}, mono)"
         hold data
         # shellcheck disable=SC2086
-        for dset in $(printf '%s\n' "${train_set}" "${valid_set}" ${calibration_set} ${test_sets} | awk '!seen[$0]++'); do
+        dsets=$(printf '%s\n' "${train_set}" "${valid_set}" ${calibration_set} ${test_sets} | awk '!seen[$0]++')
+        for dset in ${dsets}; do need_file "data/${dset}/wav.scp" "stages 1 and 2 make it"; done
+        for dset in ${dsets}; do
             target=${data_feats}/${dset}
             case "${dset}" in "${train_set}"|"${valid_set}") target=${data_feats}/org/${dset} ;; esac
             recipe format_wav_scp --nj "${nj}" --fs "${fs}" --audio_format "${audio_format}" \
@@ -231,6 +235,7 @@ if ! "${skip_data_prep}"; then
         begin "Stage 5: Token list (${token_type}): ${text} -> ${token_list}"
         hold data
         files "${text}"
+        need_symbols
         for text in "${words[@]}"; do need_file "${text}" "stages 3 and 4 make dump/, an option named *_train_text names others"; done
         recipe token_list --token_type "${token_type}" --text "${words[@]}" --output "${token_list}" \
             --nlsyms_txt "${nlsyms_txt}" --nbpe "${nbpe}" --bpemode "${bpemode}" \
@@ -261,6 +266,7 @@ if ! "${skip_train}"; then
         begin "Stage 10: ASR collect stats: ${data_feats}/{${train_set},${valid_set}} -> ${asr_stats_dir}"
         need_config "${asr_config}"
         need_file "${token_list}" "stage 5 makes it"
+        need_symbols
         logdir=${asr_stats_dir}/logdir
         write_run_sh "${asr_stats_dir}" 10
         mkdir -p "${logdir}"
@@ -407,6 +413,7 @@ if ! "${skip_eval}"; then
                 recipe shift_data --nj "${nj}" --shift "${shift}" "${data_feats}/${dset}" "${data_feats}/${dset}_${shift}"
             done
         done
+        for dset in ${eval_sets}; do need_file "${data_feats}/${dset}/wav.scp" "stage 3 makes it"; done
         failed=
         _ngpu=0
         _cmd=${decode_cmd}
@@ -415,7 +422,6 @@ if ! "${skip_eval}"; then
             data=${data_feats}/${dset}
             dir=${asr_exp}/${inference_tag}/${dset}
             logdir=${dir}/logdir
-            need_file "${data}/wav.scp" "stage 3 makes it"
             mkdir -p "${logdir}"
             _nj=$(min "${inference_nj}" "$(wc -l < "${data}/wav.scp")")
             recipe split_scp --nj "${_nj}" "${data}/wav.scp" "${logdir}/keys.JOB.scp"
@@ -423,7 +429,7 @@ if ! "${skip_eval}"; then
             if [[ ${_cmd} == *espnet_layerskip.recipe.run_jobs* ]]; then
                 resume=(--retries 1 --done "${logdir}/done.JOB.json" --fresh "${logdir}/output.JOB"
                     --makes "${logdir}/output.JOB/1best_recog/text"
-                    --depends "${logdir}/keys.JOB.scp" --depends "${data}/utt2num_samples"
+                    --depends "${logdir}/keys.JOB.scp" --depends "${data}/audio_checksums"
                     --depends "${asr_exp}/${inference_asr_model}" --depends "${asr_exp}/config.yaml")
                 [ -n "${inference_config}" ] && resume+=(--depends "${inference_config}")
                 # "auto", which is the default too, reads it
@@ -455,6 +461,7 @@ if ! "${skip_eval}"; then
 
     if wants 13; then
         begin "Stage 13: Scoring: ${asr_exp}/${inference_tag} -> ${asr_exp}/RESULTS.md"
+        need_symbols
         for dset in ${eval_sets}; do
             need_file "${asr_exp}/${inference_tag}/${dset}/text" "stage 12 makes it"
             recipe score --ref "${data_feats}/${dset}" --hyp "${asr_exp}/${inference_tag}/${dset}/text" \
@@ -479,7 +486,10 @@ if wants 14 && ! "${skip_packing}"; then
     for extra in "${asr_exp}/RESULTS.md" "${asr_exp}/calibration.json" "${asr_exp}/images" "${token_list}" "${bpemodel}" "${nlsyms_txt}"; do
         [ -e "${extra}" ] && pack_opts+=(--option "${extra}")
     done
-    [ "${feats_normalize}" = global_mvn ] && pack_opts+=(--option "${asr_stats_dir}/train/feats_stats.npz")
+    if [ "${feats_normalize}" = global_mvn ]; then
+        need_file "${asr_stats_dir}/train/feats_stats.npz" "stage 10 makes it; --asr_stats_dir names another place"
+        pack_opts+=(--option "${asr_stats_dir}/train/feats_stats.npz")
+    fi
     ${train_cmd} "${asr_exp}/pack.log" "${python}" -m espnet2.bin.pack asr \
         --asr_train_config "${asr_exp}/config.yaml" --asr_model_file "${asr_exp}/${inference_asr_model}" \
         ${pack_opts[@]+"${pack_opts[@]}"} --outpath "${packed_model%.zip}.partial.zip"

@@ -2,6 +2,7 @@
 # A small OWSM-CTC on CMU AN4, by ESPnet's own S2T task, and skipping in it:
 # ./run.sh --python .../python3.12 [--an4_root DIR]; it needs ESPnet 202611.
 set -e -u -o pipefail
+[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 
 an4_root=       # directory of AN4 (GitHub WAV or official sphere layout); empty: it is downloaded
 stage=1         # the first stage to run

@@ -3,6 +3,7 @@
 # CPU cores. Each step is a call that you can make yourself; what it prints is in exp/demo/*.log.
 # Stopped, it goes on where it was when it is started again; steps that are done are left alone.
 set -e -u -o pipefail
+[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 
 size=demo             # of the corpus: smoke, demo, medium or large
 trunk_epochs=4        # epochs that both systems share

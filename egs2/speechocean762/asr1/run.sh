@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # speechocean762: ./run.sh [--so762_root DIR] [any option of asr.sh]
 set -e -u -o pipefail
+[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 
 so762_root=    # directory of speechocean762; empty: it is downloaded
 so762_url=https://www.openslr.org/resources/101/speechocean762.tar.gz  # its archive

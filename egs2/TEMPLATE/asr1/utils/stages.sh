@@ -83,6 +83,9 @@ write_run_sh() {
 need_file() {
     [ -f "$1" ] || die "no such file: $1; $2"
 }
+need_symbols() {
+    [ "${nlsyms_txt}" = none ] || need_file "${nlsyms_txt}" "--nlsyms_txt names it; none: no symbols are kept whole"
+}
 need_config() {
     [ -z "$1" ] || need_file "$1" "configurations here: $(find -L conf -name '*.yaml' -printf '%p ' 2> /dev/null)"
 }
