@@ -177,6 +177,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(args, str(e))
     except (ValueError, ImportError) as e:
         return _failed(args, str(e))
+    except RuntimeError as e:
+        if "Symlink loop" not in str(e):  # of pathlib, before Python 3.13
+            raise
+        return _failed(args, str(e))
     except MemoryError:
         return _failed(args, "there is not enough memory for this")
 

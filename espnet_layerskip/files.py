@@ -71,8 +71,7 @@ def what_is_wrong(err: BaseException) -> str:
 def some(names: Iterable[str], limit: int = 10) -> str:
     """Join names for a message: the first ``limit``, then how many more there are."""
     all_names = sorted(names)
-    shown = ", ".join(all_names[:limit])
-    more = len(all_names) - limit
+    shown, more = ", ".join(all_names[:limit]), len(all_names) - limit
     return f"{shown} and {more} more" if more > 0 else shown
 
 
@@ -110,10 +109,8 @@ def _decoded(path: Path | str, number: int, line: bytes) -> str:
     try:
         text = line.decode().rstrip("\r\n")
     except UnicodeDecodeError as err:
-        byte = err.object[err.start]
-        raise ValueError(
-            f"{path}:{number}: the line is not UTF-8 (byte 0x{byte:02x}); convert the file"
-        ) from err
+        why = f"not UTF-8 (byte 0x{err.object[err.start]:02x})"
+        raise ValueError(f"{path}:{number}: the line is {why}; convert the file") from err
     if "\0" in text:
         raise ValueError(f"{path}:{number}: the line holds zero bytes (UTF-16?); convert the file")
     return text
@@ -129,6 +126,7 @@ class Row:
         value: What follows; "" = nothing.
         problem: What is wrong with it, with file and line; "" = nothing.
         again: Whether an earlier line has its id.
+        name: Its id; "file:line" where that is of no use, or another line's.
     """
 
     number: int
@@ -136,28 +134,37 @@ class Row:
     value: str
     problem: str = ""
     again: bool = False
+    name: str = ""
 
 
 def each_row(path: Path | str, *, allow_empty_value: bool = False) -> Iterator[Row]:
     """Yield the lines of a Kaldi table; those that are wrong say so, and do not end it.
 
     The first run of spaces or tabs ends the id. Other white space of Unicode is text like any
-    other. Empty lines are left out. Wrong are lines that are not UTF-8, an id that comes again,
-    and (unless ``allow_empty_value``) an id without a value.
+    other. Empty lines are left out. Wrong are lines that are not UTF-8, an id that comes again or
+    has control characters, and (unless ``allow_empty_value``) an id without a value.
 
     Raises:
         ValueError: A missing or damaged file.
     """
-    seen: set[str] = set()
-    for row in _split_rows(path):
+    rows, seen = list(_split_rows(path)), set[str]()
+    ids = {row.key for row in rows}
+    for row in rows:
         again, problem = row.key in seen, row.problem
-        if again and not problem:
-            problem = f"{path}:{row.number}: the id '{row.key}' comes a second time"
+        name, place = row.key, f"{path}:{row.number}"
+        odd = re.search(r"[\x00-\x1f\x7f-\x9f]", name)  # a carriage return, an escape
+        if not problem and odd:
+            problem = f"{place}: the id {row.key!r} has control characters: rename it"
+        elif not problem and again:
+            problem = f"{place}: the id '{row.key}' comes a second time"
         elif not (problem or row.value or allow_empty_value):
-            problem = f"{path}:{row.number}: nothing follows the id '{row.key}'"
-        if row.key:
-            seen.add(row.key)
-        yield replace(row, problem=problem, again=again)
+            problem = f"{place}: nothing follows the id '{row.key}'"
+        if odd or again or not name:
+            name = "_".join(Path(place).name.split())
+            while name in ids:
+                name += "_"
+        seen |= {row.key} - {""}
+        yield replace(row, problem=problem, again=again, name=name)
 
 
 def _split_rows(path: Path | str) -> Iterator[Row]:
@@ -207,12 +214,7 @@ def read_table(path: Path | str, *, allow_empty_value: bool = False) -> dict[str
 
 
 def nothing_usable(path: Path | str, problems: Iterable[str] = ()) -> ValueError:
-    """Return the error of a table without a line that can be used; of several problems the first.
-
-    Example:
-        >>> print(nothing_usable("wav.scp"))
-        wav.scp: the file is empty; 'id value' lines are needed
-    """
+    """Return the error of a table without a usable line; of several problems the first."""
     empty = f"{path}: the file is empty; 'id value' lines are needed"
     return ValueError(next(iter(problems), empty))
 
@@ -225,14 +227,12 @@ def read_usable(
     Of an id that comes twice with different values none is used: which is right is not known.
 
     Returns:
-        The table, and what is wrong by id; by "file:line" where a line has no id that can be
-        read, or repeats an earlier one.
+        The table, and what is wrong by the name of the line, see `Row`.
 
     Raises:
         ValueError: A missing, damaged or empty file, or if every line is wrong.
     """
-    table: dict[str, str] = {}
-    refused: dict[str, str] = {}
+    table, refused = dict[str, str](), dict[str, str]()
     for row in each_row(path, allow_empty_value=allow_empty_value):
         if not row.problem:
             table[row.key] = row.value
@@ -240,8 +240,7 @@ def read_usable(
             refused[row.key] = f"{row.problem}, with another value"
             del table[row.key]
         else:
-            place = f"{Path(path).name}:{row.number}"
-            refused[row.key if row.key and not row.again else place] = row.problem
+            refused[row.name] = row.problem
     if not table:
         raise nothing_usable(path, refused.values())
     return table, refused
@@ -267,8 +266,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 def write_table(path: Path | str, table: Mapping[str, str]) -> None:
     """Write ``id value`` lines sorted by id (C order), replacing the file in one step."""
-    lines = [f"{key} {table[key]}".rstrip(" ") for key in sorted(table)]
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    write_text(path, "".join(f"{key} {table[key]}".rstrip(" ") + "\n" for key in sorted(table)))
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -279,18 +277,22 @@ def write_text(path: Path | str, text: str) -> None:
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file in one step, see `write_text`; a failure (a full disk) leaves nothing.
 
-    Of several writers at once, one file stands whole in the end. What a killed one has left has a
-    name that nothing reads, and goes with the next write. A link, a device or a pipe is written to.
+    Of several writers at once, one file stands whole in the end. What a killed one has left goes
+    with the next. A link, a device, a pipe, or what stdout or stderr goes to is written to.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
+    stream = _stream_of(path)
+    if stream is not None or (path.exists() and not path.is_file()):
+        for out in filter(None, (sys.stdout, sys.stderr)):
+            out.flush()
+        with open(path if stream is None else stream, "wb", closefd=stream is None) as file:
             file.write(content)
         return
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     remove_leftovers(path.parent)
-    partial = path.with_name(f".{path.name}.{HOST}-{os.getpid()}-{get_native_id()}.partial")
+    start = os.fsdecode(os.fsencode(path.name)[:200])  # the whole may be as long as names can be
+    partial = path.with_name(f".{start}.{HOST}-{os.getpid()}-{get_native_id()}.partial")
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
@@ -300,6 +302,15 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _stream_of(path: Path) -> int | None:
+    """Return the number of stdout or stderr if a file is what it goes to; else None."""
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # there is no such file, or the stream is closed
+            if os.path.samestat(os.stat(path), os.fstat(number)):
+                return number
+    return None
 
 
 @lru_cache
@@ -317,9 +328,8 @@ def remove_leftovers(folder: Path) -> None:
 def refuse_segments(directory: Path) -> None:
     """Raise ValueError for a data directory with ``segments``."""
     if (directory / "segments").exists():
-        raise ValueError(
-            f"{directory}/segments: segments are not supported; write one audio file an utterance"
-        )
+        why = "segments are not supported; write one audio file an utterance"
+        raise ValueError(f"{directory}/segments: {why}")
 
 
 @dataclass
@@ -338,11 +348,8 @@ class DataDir:
             ValueError: A missing directory or file, or tables whose ids differ.
         """
         path = cls.check_files(path)
-        data = cls(
-            read_table(path / "wav.scp"),
-            read_table(path / "text", allow_empty_value=True),
-            read_table(path / "utt2spk"),
-        )
+        text = read_table(path / "text", allow_empty_value=True)
+        data = cls(read_table(path / "wav.scp"), text, read_table(path / "utt2spk"))
         data.check_ids(path)
         return data
 
@@ -355,10 +362,9 @@ class DataDir:
         """
         path = Path(path)
         if not path.is_dir():
-            raise ValueError(
-                f"{path}: no such data directory; it should hold wav.scp, text and utt2spk "
-                "(stages 1 and 2 write data/, stages 3 and 4 the dump directory)"
-            )
+            where = "(stages 1 and 2 write data/, stages 3 and 4 the dump directory)"
+            needed = f"it should hold wav.scp, text and utt2spk {where}"
+            raise ValueError(f"{path}: no such data directory; {needed}")
         missing = [n for n in ("wav.scp", "text", "utt2spk") if not (path / n).is_file()]
         if missing:
             found = sorted(p.name for p in path.iterdir())
@@ -374,19 +380,13 @@ class DataDir:
                 (name, "wav.scp", ids - self.wav.keys()),
             ):
                 if diff:
-                    raise ValueError(
-                        f"{where}: {len(diff)} id(s) are in {has} but not in {lacks}: {some(diff)}"
-                    )
+                    which = f"{len(diff)} id(s) are in {has} but not in {lacks}: {some(diff)}"
+                    raise ValueError(f"{where}: {which}")
 
     def subset(self, ids: Iterable[str]) -> DataDir:
         """Return the data of the given utterances."""
-        keep = set(ids)
-        return DataDir(
-            *(
-                {k: v for k, v in t.items() if k in keep}
-                for t in (self.wav, self.text, self.utt2spk)
-            )
-        )
+        keep, tables = set(ids), (self.wav, self.text, self.utt2spk)
+        return DataDir(*({k: v for k, v in t.items() if k in keep} for t in tables))
 
     def save(self, path: Path | str) -> None:
         """Write wav.scp, text, utt2spk and spk2utt, sorted by id."""

@@ -9,6 +9,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from threading import Thread
+from unicodedata import category
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ from espnet_layerskip.files import (
 )
 
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\r\n\0")
-IDS = st.text(CHARACTERS.filter(lambda c: c not in " \t\ufeff"), min_size=1)
+IDS = st.text(CHARACTERS.filter(lambda c: c not in " \ufeff" and category(c) != "Cc"), min_size=1)
 VALUES = st.text(CHARACTERS).map(lambda text: text.strip(" \t"))
 
 
@@ -258,6 +259,42 @@ def test_closed_streams_and_ctrl_c_end_a_program_without_a_traceback(
     for name in ("stdin", "stdout"):
         monkeypatch.setattr(sys, name, None)
     run_main(lambda: print(sys.stdin.read()))  # what it prints is lost
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+@pytest.mark.parametrize(("number", "name"), [(1, "/dev/stdout"), (2, "/dev/stderr"), (1, "out")])
+def test_what_a_stream_goes_to_keeps_what_it_has(
+    tmp_path: Path, mode: str, number: int, name: str
+) -> None:
+    code = f"""
+import sys
+from espnet_layerskip.files import write_text
+print("first", file=(sys.stdout, sys.stderr)[{number} - 1])
+write_text({name!r}, "second\\n")
+print("third", file=(sys.stdout, sys.stderr)[{number} - 1])
+"""
+    (tmp_path / "out").write_text("before\n")
+    with (tmp_path / "out").open(mode) as out:
+        streams = {"stdout" if number == 1 else "stderr": out}
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, **streams)
+    expected = "before\n" if mode == "ab" else ""
+    assert (tmp_path / "out").read_text() == expected + "first\nsecond\nthird\n"
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    write_text(tmp_path / ("\u65e5" * 85), "text\n")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["text\n"]
+
+
+@pytest.mark.parametrize("odd", ["x\ry", "\x1b[31m", "x\x7f", "x\x85y"])
+def test_an_id_with_control_characters_is_a_wrong_line(tmp_path: Path, odd: str) -> None:
+    (tmp_path / "t").write_bytes(f"a 1\n{odd} 2\nt:2 3\r\n".encode())
+    table, refused = read_usable(tmp_path / "t")
+    assert table == {"a": "1", "t:2": "3"}
+    why = f"{tmp_path}/t:2: the id {odd!r} has control characters: rename it"
+    assert refused == {"t:2_": why}  # another line is called "t:2"
+    with pytest.raises(ValueError, match="t:2: the id .* has control characters"):
+        read_table(tmp_path / "t")
 
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):

@@ -122,8 +122,8 @@ MUTANTS = [
     Mutant(
         "a dropped frame comes back at the next gate",
         METHOD + "gate.py",
-        "self.worth(keep & arrived, arrived, valid_mask)",
-        "self.worth(keep, arrived, valid_mask)",
+        "self(blank_prob, valid_mask) & arrived",
+        "self(blank_prob, valid_mask)",
         GATE,
     ),
     Mutant(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # With a scorer a token may win that the posteriors alone rank low.
 TOKENS_WITH_SCORER = 64
+MOST_PREFIXES = 10_000  # of a beam: a wider one leaves nothing out, and grows with each frame
 
 
 class PrefixBeamDecoder:
@@ -38,7 +39,7 @@ class PrefixBeamDecoder:
     the end of the audio), those sequences are returned all the same.
 
     Args:
-        beam_size: Number of prefixes kept after each frame.
+        beam_size: Number of prefixes kept after each frame, at most 10 000.
         nbest: Number of hypotheses to return.
         scorer: Language model, lexicon or both.
         drop_threshold: See :func:`~.frame_drop.drop_frames`; 1.0 = the search sees every frame.
@@ -57,6 +58,10 @@ class PrefixBeamDecoder:
         if beam_size < 1 or nbest < 1:
             raise ValueError(
                 f"beam_size and nbest must be at least 1, but got {beam_size} and {nbest}"
+            )
+        if beam_size > MOST_PREFIXES:
+            raise ValueError(
+                f"beam_size must be at most {MOST_PREFIXES}, but got {beam_size}: 10 is usual"
             )
         self.beam_size = beam_size
         self.nbest = nbest

@@ -210,13 +210,15 @@ def _protobuf(data: bytes) -> Iterator[tuple[int, bytes]]:
 
     while place < len(view):
         key = varint()
-        if key & 7 == 2:
-            size = varint()
-            if place + size > len(view):
-                raise IndexError("a field is longer than its message")
-            yield key >> 3, bytes(view[place : place + size])
-            place += size
-        elif key & 7 == 0:
+        kind = key & 7
+        if kind not in (0, 1, 2, 5) or key >> 32:  # a group; a number that others cut off
+            raise IndexError("no field of ONNX")
+        if kind == 0:
             varint()
-        else:
-            place += 8 if key & 7 == 1 else 4
+            continue
+        size = varint() if kind == 2 else {1: 8, 5: 4}[kind]
+        if place + size > len(view):
+            raise IndexError("a field is longer than its message")
+        if kind == 2:
+            yield key >> 3, bytes(view[place : place + size])
+        place += size

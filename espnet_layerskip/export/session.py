@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_layerskip.export.folder import check_references
+from espnet_layerskip.method.settings import check_count
 
 
 def onnxruntime_module() -> Any:
@@ -54,15 +55,17 @@ def open_session(
     Args:
         file: The graph; its weights are in the same folder.
         device: See `execution_provider`.
-        num_threads: CPU threads; None = onnxruntime's choice, the number of cores.
+        num_threads: CPU threads, at least 1; None = onnxruntime's choice, the number of cores.
         flush_denormals: Let this thread, and onnxruntime's own ones, take numbers below 1e-38 for
             zero, in whatever they compute from now on. The tails of sharp attention are such
             numbers, and a processor is slow with them. onnxruntime does so at the first session
             of a process only.
 
     Raises:
-        ValueError: If the graph cannot be opened, or not on that device.
+        ValueError: If the graph cannot be opened, or not on that device or with so many threads.
     """
+    if num_threads is not None:
+        num_threads = check_count("num_threads", num_threads)
     runtime, provider = onnxruntime_module(), execution_provider(device)
     check_references(file)
     options = runtime.SessionOptions()

@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 from espnet_layerskip.decoding import Hypothesis, make_decoder
 from espnet_layerskip.decoding.confidence import check_temperature
 from espnet_layerskip.decoding.frame_drop import choose_drop_threshold
-from espnet_layerskip.export.folder import FULL, MODEL, STOPPED, read_description, read_tokens
+from espnet_layerskip.export.folder import (
+    FULL,
+    MODEL,
+    STOPPED,
+    TOKENS,
+    read_description,
+    read_tokens,
+)
 from espnet_layerskip.export.session import open_session
 from espnet_layerskip.inference.batches import by_length, check_batch_size
 from espnet_layerskip.inference.recognize import Recognized
-from espnet_layerskip.inference.samples import check_samples, names_of
+from espnet_layerskip.inference.samples import as_array, check_samples, names_of
 from espnet_layerskip.inference.segments import SEGMENT_SIZE, Posteriors, make_segmentation
 from espnet_layerskip.inference.skip_count import SkipCount
 from espnet_layerskip.inference.times import SPACE, WORD_START, word_times
@@ -36,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 class Speech2Text:
     """Runs what ``espnet-layerskip export`` wrote. Several threads may call one object at once.
+
+    It can be pickled and copied; the graphs are then opened again, and the folder has to be there.
 
     Args:
         model: Folder of the export.
@@ -125,8 +134,27 @@ class Speech2Text:
         self._open = partial(
             open_session, device=device, num_threads=num_threads, flush_denormals=flush_denormals
         )
-        self._folder, self._session = folder, self._open(folder / self._graph)
+        self._folder, self._session = folder.absolute(), self._opened(folder / self._graph)
         self._full: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle it without what onnxruntime holds."""
+        return self.__dict__ | {"_session": None, "_full": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._session = self._opened(self._folder / self._graph)
+
+    def _opened(self, graph: Path) -> Any:
+        """Return the session of a graph; ValueError if it has not an output for each token."""
+        session, tokens = self._open(graph), len(self.token_list)
+        outputs = [0, *session.get_outputs()[0].shape][-1]
+        if outputs != tokens:
+            raise ValueError(
+                f"{graph.parent / TOKENS} has {tokens} tokens, but {graph.name} has {outputs} "
+                "outputs: copy the whole folder again, or export the model again"
+            )
+        return session
 
     def _choose(self, asked: SkipSettings) -> tuple[str, dict[str, Any]]:
         """Return the graph for settings, and what it takes beside the samples."""
@@ -196,8 +224,8 @@ class Speech2Text:
         names = names_of(speech, utt_ids)
         out: dict[int, Recognized] = {}
         whole: list[int] = []
+        speech = [as_array(check_samples(x, name)) for x, name in zip(speech, names, strict=True)]
         for i, (wave, name) in enumerate(zip(speech, names, strict=True)):
-            check_samples(wave, name)
             if self._segmentation is not None and len(wave) > self._segmentation.longest_whole:
                 out[i] = self.recognize_blocks([wave], name, batch_size or 1)
             elif self._long_enough(len(wave), name):
@@ -230,7 +258,7 @@ class Speech2Text:
             batch_size: Segments to encode together.
             prepare: What to do with the samples of each segment.
         """
-        blocks = (check_samples(block, utt_id) for block in blocks)
+        blocks = (as_array(check_samples(block, utt_id)) for block in blocks)
         if self._segmentation is None:
             whole = np.concatenate([np.zeros(0, np.float32), *blocks])
             return self.recognize([whole], [utt_id])[0]
@@ -298,7 +326,7 @@ class Speech2Text:
     def _full_depth(self) -> Any:
         """Return the session at full depth, opened when it is first needed."""
         if self._full is None:
-            self._full = self._open(self._folder / FULL)
+            self._full = self._opened(self._folder / FULL)
         return self._full
 
     def _recognized(

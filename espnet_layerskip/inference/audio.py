@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from espnet_layerskip.files import DISK_FULL, each_row, nothing_usable, what_is_wrong
-from espnet_layerskip.inference.audio_joined import is_joined
+from espnet_layerskip.inference.audio_header import claimed_frames, ends_with_zeros
+from espnet_layerskip.inference.audio_joined import JOINABLE, is_joined
 from espnet_layerskip.inference.pipes import is_pipe, run_pipe
 
 Samples = NDArray[np.float32]
@@ -36,13 +36,9 @@ MAX_CHANNELS = 256
 
 # Less of the channels' power than this is left in their average: they cancel one another.
 CANCELLED = 0.01
-# Bytes that a header has in the place of a length which its writer did not know.
-UNKNOWN_LENGTH = 0x7FFFF000
 NO_END = "Ogg: Last page lacks an end-of-stream bit."  # of libsndfile: it may be cut off
-UNRECOGNISED = 1  # of libsndfile's errors: no known header
-_CLAIM = re.compile(
-    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.M
-)
+UNRECOGNISED = 1  # of libsndfile's errors
+NO_HEADER = "It has no header that is known: convert it to WAV or FLAC"
 
 logger = logging.getLogger(__name__)
 
@@ -70,17 +66,14 @@ def read_wav_scp(wav_scp: str | Path) -> list[Utterance]:
     """Read a Kaldi ``wav.scp``: lines "utt_id path".
 
     A line without a path, or with a pipe, is kept: reading that utterance fails by name,
-    the others go on. So is a line that is wrong; one whose id cannot be read, or has come before,
+    the others go on. So is a line that is wrong; one whose id cannot be used, or has come before,
     is named ``wav.scp:3``, for its place.
 
     Raises:
         ValueError: A missing, damaged or empty table, or one of which every line is wrong.
     """
-    found = []
-    for row in each_row(wav_scp, allow_empty_value=True):
-        named = row.key and not row.again
-        name = row.key if named else "_".join(f"{Path(wav_scp).name}:{row.number}".split())
-        found.append(Utterance(name, row.value, row.problem))
+    rows = each_row(wav_scp, allow_empty_value=True)
+    found = [Utterance(row.name, row.value, row.problem) for row in rows]
     if all(utt.problem for utt in found):
         raise nothing_usable(wav_scp, (utt.problem for utt in found))
     return found
@@ -191,6 +184,8 @@ class AudioBlocks:
                 self._held = run_pipe(utt.path)  # is removed with this object
                 self._path = self._held.name
             info = soundfile.info(self._source())
+        if info.format == "RAW":  # a guess by the ending of the name (.au, .gsm, .vox)
+            raise AudioError(f"{name}: cannot be decoded as audio ({NO_HEADER})")
         lowest, highest = RATES
         if not lowest <= info.samplerate <= highest:
             raise AudioError(
@@ -257,7 +252,7 @@ class AudioBlocks:
                 f"its Ogg stream has no end after {found / file.samplerate:.2f} s, it may be cut "
                 "off: what is there is used"
             )
-        elif not self._told and file.format in ("OGG", "MP3", "MPEG") and is_joined(self._path):
+        elif not self._told and file.format in JOINABLE and is_joined(self._path):
             self._warn(
                 f"it is several files joined, and only the first of {found / file.samplerate:.2f} "
                 "s is read: join the decoded audio (sox, ffmpeg)"
@@ -311,33 +306,12 @@ class AudioBlocks:
         except soundfile.LibsndfileError as e:
             why = e.error_string
             if e.code == UNRECOGNISED:
-                why = f"{why} It has no header that is known: convert it to WAV or FLAC"
+                why = f"{why} {NO_HEADER}"
             raise AudioError(f"{self._name}: cannot be decoded as audio ({why})") from e
         except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, MemoryError) as e:
             full = what_is_wrong(e).endswith(DISK_FULL)  # no matter of the audio
             why = what_is_wrong(e) if full else f"cannot be decoded as audio ({e})"
             raise AudioError(f"{self._name}: {why}") from e
-
-
-def claimed_frames(info: Any, path: str | bytes) -> int:
-    """Return how many frames a header says there are; those there are if it does not say.
-
-    Args:
-        info: Of soundfile. Formats without a length of their own go by that of the file; where the
-            two differ, libsndfile tells both.
-        path: The file.
-    """
-    if info.format == "NIST":
-        with open(path, "rb") as file:
-            count = re.search(rb"^sample_count -i (\d+)", file.read(1024), re.M)
-        return int(count[1]) if count is not None else 0
-    claims = _CLAIM.findall(info.extra_info)
-    if not claims:
-        return int(info.frames) if info.frames < 1 << 60 else 0
-    said, there = map(int, claims[-1])
-    if said >= UNKNOWN_LENGTH or not there:
-        return 0
-    return round(int(info.frames) * said / there)
 
 
 def cancelling(x: Samples) -> int | None:
@@ -362,13 +336,6 @@ def cancelling(x: Samples) -> int | None:
 def is_utf8(name: str) -> bool:
     """Return whether a name is one that can be written as UTF-8; others keep their bytes."""
     return not any("\udc80" <= c <= "\udcff" for c in name)
-
-
-def ends_with_zeros(path: str | bytes) -> bool:
-    """Return whether the last 4096 bytes of a file are zero."""
-    with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - 4096))
-        return not any(file.read())
 
 
 def resampled(blocks: Iterable[Samples], rate: float, sample_rate: float) -> Iterator[Samples]:

@@ -1,12 +1,15 @@
-"""Ogg and MP3 files that are several in a row: libsndfile reads the first and says nothing."""
+"""Audio files that are several in a row: libsndfile reads the first and says nothing."""
 
 from __future__ import annotations
 
 from typing import BinaryIO
 
+JOINABLE = ("OGG", "MP3", "MPEG", "FLAC")  # of libsndfile's formats
+BLOCK = 1 << 20  # bytes that are looked at at once
+
 
 def is_joined(path: str | bytes) -> bool:
-    """Return whether another stream follows the first one of an Ogg or MP3 file.
+    """Return whether another stream follows the first one of an Ogg, MP3 or FLAC file.
 
     An MP3 file is known to be so if it says how long its first stream is (a Xing or Info header).
     """
@@ -17,6 +20,8 @@ def is_joined(path: str | bytes) -> bool:
         start = 10 + sum(b << 7 * i for i, b in enumerate(head[:5:-1])) if head[:3] == b"ID3" else 0
         file.seek(start)
         frame = file.read(64)
+        if frame[:4] == b"fLaC":
+            return _has_another(file)
         at = max(frame.find(b"Xing"), frame.find(b"Info"))
         has_count, has_size = (at >= 0 and frame[at + 7] & flag for flag in (1, 2))
         if not has_size:
@@ -36,4 +41,17 @@ def _is_chained(file: BinaryIO) -> bool:
             return True
         ended |= page[5] & 4
         file.seek(sum(file.read(page[26])), 1)
+    return False
+
+
+def _has_another(file: BinaryIO) -> bool:
+    """Return whether a second FLAC stream begins behind the place that a file is read to.
+
+    It begins with "fLaC" and a block of metadata of type 0 (the last one: 0x80) and 34 bytes.
+    """
+    held = b""
+    while block := file.read(BLOCK):
+        held = held[-7:] + block  # a beginning has 8 bytes, and may lie across two blocks
+        if any(b"fLaC" + kind + b"\0\0\x22" in held for kind in (b"\0", b"\x80")):
+            return True
     return False

@@ -5,35 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from espnet_layerskip.method.settings import SkipSettings
 
 LOUDEST, INTEGERS = 100.0, 1e10  # between them samples have the scale of 16 to 32 bit integers
 
 
 def check_samples(wave: Any, name: str) -> Any:
-    """Return samples as they came; refuse what would give a transcript of something else.
+    """Return samples (N,) as PyTorch and NumPy take them; refuse what are none.
 
     Args:
         wave: Array or tensor (N,), float in [-1, 1].
         name: Of the utterance, for the error.
 
+    Returns:
+        What came, where that will do. An array of another byte order, of more than 64 bits, with
+        gaps, backwards or read-only is copied; a tensor is without its gradient, bfloat16 as
+        float32.
+
     Raises:
         ValueError: For anything else: other shapes, integers and their scale, paths.
     """
-    kind = str(getattr(wave, "dtype", ""))
+    dtype = getattr(wave, "dtype", "")
+    kind = str(getattr(dtype, "name", dtype))
     if not kind or wave.ndim != 1 or "float" not in kind:
         got = f"{kind} {tuple(wave.shape)}" if kind else f"{type(wave).__name__} {wave!r:.40}"
         raise ValueError(
             f"{name}: samples (N,) are needed, an array of floats in [-1, 1], but got {got} (files "
             "are read by soundfile.read(path, dtype='float32')[0]; 16-bit integers / 32768)"
         )
+    if getattr(wave, "requires_grad", False):
+        wave = wave.detach()
     peak = max(float(wave.max()), -float(wave.min())) if len(wave) else 0.0
     if LOUDEST < peak < INTEGERS:
         raise ValueError(
             f"{name}: samples in [-1, 1] are needed, but the largest is {peak:g}: divide them by "
             "32768 if they were 16-bit integers"
         )
-    return wave
+    if isinstance(wave, np.ndarray):
+        native = np.dtype(np.float64) if wave.itemsize > 8 else wave.dtype.newbyteorder("=")
+        return np.require(wave.astype(native, copy=False), None, ["C", "W"])
+    return wave.float() if "bfloat16" in kind else wave
+
+
+def as_array(wave: Any) -> np.ndarray:
+    """Return samples that `check_samples` returned as an array (N,), float."""
+    return wave.cpu().numpy() if hasattr(wave, "cpu") else np.asarray(wave)
 
 
 def names_of(speech: Any, utt_ids: Sequence[str] | None) -> Sequence[str]:

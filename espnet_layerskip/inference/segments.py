@@ -23,6 +23,7 @@ from espnet_layerskip.method.settings import BLANK
 # ones repeat more of the audio and show the encoder less of it.
 SEGMENT_SIZE = 15.0
 OVERLAP = 1.2
+LONGEST = 86_400.0  # seconds of a segment: a day, no setting but a mistake
 # Encoder frames: more than the subsampling leaves out at an end, and enough for its shortest input.
 MIN_OVERLAP = 8
 
@@ -177,8 +178,11 @@ def _seconds(name: str, value: float | str) -> float:
         seconds = float(value) if value is not True else math.nan
     except ValueError:
         seconds = math.nan
-    if not 0.0 < seconds < math.inf:
-        raise ValueError(f"{name} must be a number of seconds above 0, but got {value!r}")
+    except OverflowError:
+        seconds = math.inf
+    if not 0.0 < seconds <= LONGEST:
+        wanted = f"at most {LONGEST:g}" if seconds > LONGEST else "above 0"
+        raise ValueError(f"{name} must be a number of seconds {wanted}, but got {value!r:.40}")
     return seconds
 
 

@@ -271,8 +271,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
         """
         names = names_of(speech, utt_ids)
         settings = check_settings(settings, self.asr_model.encoder)
-        for wave, name in zip(speech, names, strict=True):
-            check_samples(wave, name)
+        speech = [check_samples(wave, name) for wave, name in zip(speech, names, strict=True)]
         if self.ctc_decoder is not None:
             found = self._frame_sync.utterances(speech, names, batch_size, settings)
             return self._count([self._recognized(one) for one in found])

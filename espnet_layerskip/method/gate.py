@@ -100,10 +100,12 @@ class BlankGate:
             valid_mask: (B, T) bool, True = real frame.
             before: What the gate before this one decided; None = there was none.
         """
-        arrived = valid_mask if before is None else before.keep_mask
-        spike = self.spikes(seen[0], arrived)  # a frame that is gone is none
-        keep = self.extend(spike, spike, valid_mask)
-        return GateTrace(layer_idx, self.worth(keep & arrived, arrived, valid_mask), seen[0])
+        blank_prob, arrived = seen[0], valid_mask
+        if before is not None:
+            arrived = before.keep_mask
+            blank_prob = blank_prob.masked_fill(~arrived, torch.inf)  # what is gone is no spike
+        keep = self(blank_prob, valid_mask) & arrived
+        return GateTrace(layer_idx, self.worth(keep, arrived, valid_mask), seen[0])
 
     def worth(
         self, keep: torch.Tensor, arrived: torch.Tensor, valid_mask: torch.Tensor

@@ -34,15 +34,18 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; ``--batch_size`` is read as ``--batch-size``, and the other way round.
 
-        Files may stand before, between and after the options.
+        Files may stand before, between and after the options; behind ``--`` everything is one.
         """
-        words = None if args is None else self._spelt(args)
+        words, behind = None if args is None else self._spelt(args), []
+        several = [action for action in self._get_positional_actions() if action.nargs == "*"]
+        if several and words and "--" in words:
+            place = words.index("--")
+            words, behind = words[:place], words[place + 1 :]
         found, rest = super().parse_known_args(words, namespace)
-        for action in self._get_positional_actions():
-            if action.nargs == "*":
-                files = [word for word in rest if word == "-" or not word.startswith("-")]
-                setattr(found, action.dest, [*getattr(found, action.dest), *files])
-                rest = [word for word in rest if word not in files]
+        for action in several:
+            files = [word for word in rest if word == "-" or not word.startswith("-")]
+            setattr(found, action.dest, [*getattr(found, action.dest), *files, *behind])
+            rest = [word for word in rest if word not in files]
         return found, rest
 
     def _spelt(self, args: Sequence[str]) -> list[str]:

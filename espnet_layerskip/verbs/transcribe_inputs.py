@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import stat
 import sys
 from collections import Counter
@@ -94,7 +95,7 @@ def check_options(args: argparse.Namespace, utterances: Sequence[Utterance]) -> 
     for name in ("stats", "times"):
         if path := getattr(args, name):
             check_output(f"--{name}", path, inputs)
-    if args.stats and args.times and Path(args.stats).resolve() == Path(args.times).resolve():
+    if args.stats and args.times and os.path.realpath(args.stats) == os.path.realpath(args.times):
         raise ValueError(f"--stats and --times would both be {args.stats}: name two files")
     count = len(utterances)
     if args.format in SUBTITLES and count > 1 and args.output_dir is None:
@@ -162,6 +163,8 @@ def check_model(model: str, model_file: str | None) -> None:
                 raise ValueError(
                     f"an exported model needs {name}: pip install 'espnet_layerskip[onnx]'"
                 )
+    elif (path / "meta.yaml").is_file():  # an archive that somebody unpacked
+        find_model(path, model_file)
     elif path.is_dir():
         find_in_directory(path, model_file)
     elif not path.exists():

@@ -36,7 +36,7 @@ from espnet_layerskip.verbs.transcript_writers import (
     check_folder,
     folder_writer,
     stream_writer,
-    too_long,
+    why_no_file,
 )
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def transcribe(args: argparse.Namespace) -> int:
     log_ours()
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper):  # a name that is not UTF-8 comes out as it went in
-        out.reconfigure(errors="surrogateescape")
+        out.reconfigure(encoding="utf-8", errors="surrogateescape")
     with contextlib.ExitStack() as stack:
         if STDIN in args.audio:
             held = stack.enter_context(hold_stdin())
@@ -120,7 +120,8 @@ def _missing(args: argparse.Namespace, utterances: Sequence[Utterance]) -> dict[
             check_path(utt, args.allow_pipes)
         except AudioError as e:
             found[utt.utt_id] = str(e)
-        if args.output_dir and (why := too_long(utt.utt_id, args.format)):
+        folder = args.output_dir
+        if folder and (why := why_no_file(Path(folder), utt.utt_id, args.format)):
             found.setdefault(utt.utt_id, why)
     return found
 

@@ -16,9 +16,7 @@ from espnet_layerskip.verbs.transcript_formats import heading, render
 Write = Callable[[Transcript], None]
 
 SUFFIXES = {"text": "txt"}  # of the files of a format; else its name
-LONGEST_NAME = (
-    200  # bytes: a file system takes 255, and a file that is being written has a few more
-)
+LONGEST_NAME = 255  # bytes that a file system takes
 
 
 def stream_writer(out: TextIO, name: str) -> Write:
@@ -91,15 +89,28 @@ def check_folder(
             )
         by_name[file] = utt.utt_id
     for path in map(Path, others):
-        if path.name in by_name and path.resolve().parent == folder.resolve():
+        parent = os.path.dirname(os.path.realpath(path))
+        if path.name in by_name and parent == os.path.realpath(folder):
             raise ValueError(
                 f"{option}: {by_name[path.name]} would be written to {path}, which is another "
                 "file of this call: name another folder"
             )
 
 
-def too_long(utt_id: str, name: str) -> str:
-    """Return why no file can have the name of an utterance; "" where it can."""
-    if len(os.fsencode(file_name(utt_id, name))) <= LONGEST_NAME:
-        return ""
-    return f"utterance {utt_id[:20]}...: its name is too long for a file"
+def why_no_file(folder: Path, utt_id: str, name: str) -> str:
+    """Return why the file of an utterance cannot be written; "" where it can.
+
+    Args:
+        folder: For the files.
+        utt_id: Of the utterance.
+        name: Of the format.
+    """
+    path = folder / file_name(utt_id, name)
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        return f"utterance {utt_id[:20]}...: its name is too long for a file"
+    target = os.path.realpath(path)  # of a link
+    if os.path.isdir(target):
+        return f"utterance {utt_id}: {path}, where its transcript should go, is a directory"
+    if not os.path.isdir(os.path.dirname(target)):
+        return f"utterance {utt_id}: {path} is a link to where there is no directory"
+    return ""

@@ -126,6 +126,8 @@ def test_the_scorer_is_added_once_for_each_token_and_at_the_end():
 def test_wrong_options():
     with pytest.raises(ValueError, match="at least 1, but got 0 and 1"):
         PrefixBeamDecoder(0)
+    with pytest.raises(ValueError, match="beam_size must be at most 10000, but got 2147483647"):
+        PrefixBeamDecoder(2**31 - 1)
     with pytest.raises(ValueError, match=r"\(B, T, V\).*got \(2, 3\)"):
         PrefixBeamDecoder()(torch.zeros(2, 3), torch.tensor([2]))
 

@@ -7,6 +7,7 @@ import sys
 import onnx
 import pytest
 
+from espnet_layerskip.export import Speech2Text
 from espnet_layerskip.export.folder import (
     DESCRIPTION,
     MODEL,
@@ -110,6 +111,31 @@ def test_tokens_out_of_order(copy):
     (copy / "tokens.txt").write_text("<blank> 0\n<space> 2\n")
     with pytest.raises(ValueError, match=r"line 2: 'TOKEN 1' is needed, but got '<space> 2'"):
         read_tokens(copy)
+
+
+@pytest.mark.parametrize("number", [1, len(TOKENS) - 1, len(TOKENS) + 1])
+def test_other_tokens_than_the_graph_has(copy, number):
+    text = "".join(f"{token} {i}\n" for i, token in enumerate([*TOKENS, "Z"][:number]))
+    (copy / "tokens.txt").write_text(text)
+    content = json.loads((copy / DESCRIPTION).read_text())
+    content["sizes"]["tokens.txt"] = len(text.encode())
+    (copy / DESCRIPTION).write_text(json.dumps(content))
+    message = f"tokens.txt has {number} tokens, but model.onnx has {len(TOKENS)} outputs"
+    with pytest.raises(ValueError, match=message):
+        Speech2Text(copy)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"\xc3\x3e", b"\xc4\x3e", b"\xc6\x3e", b"\xba\x80\x80\x80\x10\0", b"\x09"],
+    ids=["group", "its end", "no type", "a number of 33 bits", "too short"],
+)
+def test_what_others_would_read_in_another_way_is_refused(copy, odd):
+    """A field that is skipped wrongly would hide others from the look for weights elsewhere."""
+    content = (copy / MODEL).read_bytes()
+    (copy / MODEL).write_bytes(content + odd)
+    with pytest.raises(ValueError, match=r"model.onnx is damaged"):
+        check_references(copy / MODEL)
 
 
 @pytest.mark.parametrize("place", ["../weights.bin", "/etc/passwd", "other.bin", ""])

@@ -1,9 +1,12 @@
 """The runtime gives what our Speech2Text gives, with the same options."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from espnet_layerskip.export import Speech2Text, load_model
 from espnet_layerskip.inference.speech2text import load_model as load_eager
@@ -68,6 +71,25 @@ def test_confidences_are_those_of_the_model_that_was_exported(exported, eager, w
     assert same == pytest.approx(expected, abs=1e-4) != pytest.approx(plain, abs=1e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"decoder_type": "prefix_beam"}], ids=str)
+def test_a_copy_gives_the_same(exported, waves, options, monkeypatch):
+    monkeypatch.chdir(exported.parent)
+    speech2text = Speech2Text(exported.name, num_threads=np.int64(1), **options)
+    expected, whole = summary(speech2text.recognize(waves)[0]), pickle.dumps(speech2text)
+    monkeypatch.chdir("/")
+    for one in (pickle.loads(whole), copy.deepcopy(speech2text), copy.copy(speech2text)):
+        assert summary(one.recognize(waves)[0]) == expected
+
+
+def test_tensors(exported, waves):
+    speech2text, wave = Speech2Text(exported), torch.from_numpy(waves[0])
+    expected = summary(speech2text.recognize([waves[0]])[0])
+    for tensor in (wave, wave.clone().requires_grad_()):
+        assert summary(speech2text.recognize([tensor])[0]) == expected
+        assert summary(speech2text.recognize_blocks(tensor.split(5000))) == expected
+    assert speech2text(wave.bfloat16())
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_long_audio_in_segments(models, exported, waves, batch_size):
     options = {"segment_size": 1.0, "hop_size": 0.6, "decoder_type": "greedy"}
@@ -126,6 +148,8 @@ def test_the_shortest_and_the_longest_input(exported, eager, caplog):
         ({"blank_threshold": (0.5, 0.6, 0.7)}, r"one for each of the gate layers \[1, 2\]"),
         ({"segment_size": 15}, r"segment_size must be at most 2 s.*takes up to 4 s"),
         ({"device": "tpu"}, "device must be cpu"),
+        ({"num_threads": 0}, "num_threads must be at least 1, but got 0"),
+        ({"num_threads": 1.5}, "num_threads must be at least 1, but got 1.5: a whole number"),
     ],
 )
 def test_options_that_do_not_fit(exported, options, message):

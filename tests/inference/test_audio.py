@@ -9,7 +9,7 @@ import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_layerskip.inference import audio
+from espnet_layerskip.inference import audio, audio_joined
 from espnet_layerskip.inference.audio import (
     AudioBlocks,
     AudioError,
@@ -46,6 +46,9 @@ def test_wav_scp_that_cannot_be_used(tmp_path):
     assert [utt.utt_id for utt in wrong] == ["wav.scp:2", "b", "wav.scp:4"]
     with pytest.raises(AudioError, match=r"wav.scp:2: the id 'a' comes a second time"):
         read_audio(wrong[0], 16000)
+    scp.write_bytes(b"a x\na y\nwav.scp:2 z\nwav.scp:2_ z\nc\rd z\n")  # ids like names of lines
+    names = ["a", "wav.scp:2__", "wav.scp:2", "wav.scp:2_", "wav.scp:5"]
+    assert [utt.utt_id for utt in read_wav_scp(scp)] == names
     scp.write_bytes(b"b \xe9\n")
     with pytest.raises(ValueError, match=r"wav.scp:1: the line is not UTF-8"):
         read_wav_scp(scp)
@@ -82,6 +85,14 @@ def test_a_file_without_a_header_is_named(tmp_path):
     (tmp_path / "a.raw").write_bytes(bytes(1000))
     with pytest.raises(AudioError, match="utterance a: .*a.raw: cannot be decoded as audio"):
         read_audio(Utterance("a", str(tmp_path / "a.raw")), 16000)
+
+
+@pytest.mark.parametrize("suffix", ["au", "snd", "vox", "gsm"])
+def test_no_format_is_guessed_by_the_name(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(b"no audio" * 500)
+    with pytest.raises(AudioError, match=r"cannot be decoded .*It has no header that is known"):
+        read_audio(Utterance("a", str(path)), 16000, resample=True)
 
 
 def test_rate_and_channels(tmp_path):
@@ -142,6 +153,12 @@ def test_a_length_that_the_writer_did_not_know_is_no_truncation(tmp_path, caplog
     content[40:44] = b"\xff\xff\xff\x7f"  # as sox writes to a pipe
     (tmp_path / "a.wav").write_bytes(content)
     assert len(read_audio(utt, 16000)) == 2000
+    soundfile.write(tmp_path / "a.aiff", np.zeros(2000), 16000)
+    content = (tmp_path / "a.aiff").read_bytes()
+    place = content.index(b"SSND") + 4
+    content = content[:place] + b"\x7f\0\0\x08" + content[place + 4 :]
+    (tmp_path / "a.aiff").write_bytes(content)
+    assert len(read_audio(Utterance("a", str(tmp_path / "a.aiff")), 16000)) == 2000
     assert not caplog.records
 
 
@@ -291,7 +308,7 @@ print(sum(map(len, blocks)), peak() - before)
 
 
 @pytest.mark.skipif("OGG" not in soundfile.available_formats(), reason="libsndfile has no Ogg")
-@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
+@pytest.mark.parametrize("suffix", ["ogg", "mp3", "flac"])
 def test_files_that_are_several_joined_are_said(tmp_path, caplog, suffix):
     first, joined = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     soundfile.write(first, 0.3 * np.sin(np.arange(16000) / 9), 16000)
@@ -304,7 +321,14 @@ def test_files_that_are_several_joined_are_said(tmp_path, caplog, suffix):
     joined.write_bytes(tagged + first.read_bytes())
     assert not is_joined(str(joined))
     joined.write_bytes(2 * (tagged + first.read_bytes()))
-    assert is_joined(str(joined)) == (suffix == "mp3")
+    assert is_joined(str(joined)) == (suffix in ("mp3", "flac"))
+
+
+def test_a_second_flac_stream_is_found_wherever_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio_joined, "BLOCK", 64)
+    for place in range(64, 128):
+        (tmp_path / "a").write_bytes(b"fLaC".ljust(place) + b"fLaC\x80\0\0\x22")
+        assert is_joined(str(tmp_path / "a"))
 
 
 def test_an_ogg_stream_with_a_hole_or_without_an_end_is_said(tmp_path, monkeypatch, caplog):

@@ -10,6 +10,7 @@ import yaml
 
 from espnet_layerskip.inference.pretrained import MODEL_FILES, find_model
 from espnet_layerskip.inference.speech2text import Speech2Text, load_model
+from espnet_layerskip.verbs.transcribe_inputs import check_model
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,11 @@ def test_zip_gives_what_the_directory_gives(recipe, packed, waves, tmp_path, mon
     assert Path(unpacked.asr_model.normalize.stats_file).is_relative_to(tmp_path / "un packed")
     (tmp_path / "un packed").rename(tmp_path / "renamed")
     assert load_model(tmp_path / "renamed/exp/asr", decoder_type="greedy")(waves[2]) == expected
+    for model in (tmp_path / "renamed", tmp_path / "renamed/exp/asr"):
+        check_model(str(model), None)  # of transcribe
+    (tmp_path / "renamed/exp/asr/config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"meta.yaml names asr_train_config: .*config.yaml, not"):
+        check_model(str(tmp_path / "renamed"), None)
 
 
 def test_missing_statistics_are_named(recipe, tmp_path):

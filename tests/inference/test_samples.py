@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from espnet_layerskip.inference.samples import check_samples, names_of
+from espnet_layerskip.inference.samples import as_array, check_samples, names_of
 from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.method.settings import OFF, SkipSettings, check_count
 
@@ -16,6 +16,28 @@ WAVE = np.linspace(-1, 1, 9, dtype=np.float32)
 @pytest.mark.parametrize("wave", [WAVE, WAVE.astype(float), torch.from_numpy(WAVE), WAVE[:0]])
 def test_floats_pass(wave):
     assert check_samples(wave, "a") is wave
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "wave",
+    [
+        WAVE.astype(">f4"),
+        WAVE.astype(np.longdouble),
+        WAVE[::-1].copy()[::-1],
+        np.repeat(WAVE, 2)[::2],
+        np.frombuffer(WAVE.tobytes(), "f4"),
+        torch.from_numpy(WAVE).clone().requires_grad_(),
+        torch.from_numpy(WAVE).bfloat16(),
+    ],
+    ids=["big-endian", "longdouble", "backwards", "gaps", "read-only", "gradient", "bfloat16"],
+)
+def test_floats_of_any_kind_are_taken(wave):
+    found = check_samples(wave, "a")
+    tensor = torch.as_tensor(found)  # without a warning
+    for array in (as_array(found), tensor.numpy()):
+        assert array.dtype in (np.float32, np.float64)
+        np.testing.assert_allclose(array, WAVE, atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +88,16 @@ def test_every_way_in_is_guarded(models, waves, decoder):
     with pytest.raises(ValueError, match="settings must be a SkipSettings, but got 'off'"):
         model.recognize(waves, settings="off")
     assert len(model.recognize(waves[:1], settings=OFF)) == 1
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "espnet"])
+def test_arrays_that_pytorch_does_not_take(models, waves, decoder):
+    model, wave = load_model(models["stock"], decoder_type=decoder), waves[1]
+    expected = model(wave)[0][:3]
+    for odd in (wave.astype(">f4"), wave[::-1].copy()[::-1], wave.astype(np.longdouble)):
+        assert model(odd)[0][:3] == expected
+    if decoder == "greedy":
+        assert model.recognize_blocks([wave.astype(">f4")]).nbest[0][:3] == expected
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "2", None, True])

@@ -139,6 +139,7 @@ def test_bash_completes(tmp_path, capsys):
         (PermissionError(13, "Permission denied", "x"), 2, "Permission denied: 'x'"),
         (ImportError("No module named 'kenlm'"), 2, "No module named 'kenlm'"),
         (MemoryError(), 2, "not enough memory"),
+        (RuntimeError("Symlink loop from 'x'"), 2, "Symlink loop from 'x'"),
     ],
 )
 def test_what_cannot_go_on_is_said_in_one_line(monkeypatch, capsys, error, status, message):

@@ -1,6 +1,8 @@
 """Where `transcribe` writes to: nothing is lost, and no option is without effect."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,10 +29,41 @@ def test_subtitles_of_several_files(models, corpus, capsys, tmp_path):
     transcribe(models, paths[0], "--format", "srt")
     assert capsys.readouterr().out == (folder / "x_talk.srt").read_text() != ""
     table, stats = tmp_path / "wav.scp", tmp_path / "s.json"
-    table.write_text(f"{'n' * 250} {paths[0]}\nu {paths[0]}\n")
+    ids = ["n" * 252, "m" * 251, "dir", "lost", "loop", "u"]
+    (folder / "dir.srt").mkdir()
+    (folder / "lost.srt").symlink_to("gone/x")
+    (folder / "loop.srt").symlink_to("loop.srt")
+    table.write_text("".join(f"{name} {paths[0]}\n" for name in ids))
     assert transcribe(models, "--wav-scp", table, *options, "--stats", stats) == 1
-    assert capsys.readouterr().out == f"{folder}/u.srt\n"
-    assert "its name is too long for a file" in json.loads(stats.read_text())["errors"]["n" * 250]
+    written = [f"{folder}/{name}.srt" for name in ("m" * 251, "loop", "u")]
+    assert capsys.readouterr().out.splitlines() == written
+    errors = json.loads(stats.read_text())["errors"]
+    assert "its name is too long for a file" in errors.pop("n" * 252)
+    assert "dir.srt, where its transcript should go, is a directory" in errors.pop("dir")
+    assert "lost.srt is a link to where there is no directory" in errors.pop("lost")
+    assert not errors
+
+
+def test_outputs_of_odd_names(models, corpus, capsys, monkeypatch, tmp_path):
+    """A link to itself is replaced; the partial file of a long name has a name too."""
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    name = "s" * 235 + ".ctm"
+    assert transcribe(models, corpus.files[0], "--stats", "loop", "--times", name) == 0
+    assert json.loads(Path("loop").read_text())["read"] == 1
+    assert Path(name).read_text()
+    assert transcribe(models, corpus.files[0], "--output-dir", ".", "--stats", "loop") == 0
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_any_name_comes_out_whatever_the_encoding_of_stdout(
+    models, corpus, capsysbinary, monkeypatch, tmp_path, encoding
+):
+    path = tmp_path / "\u65e5\u672c.wav"
+    path.symlink_to(corpus.files[0])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(sys.stdout.buffer, encoding))
+    assert transcribe(models, path) == 0
+    assert capsysbinary.readouterr().out.startswith("\u65e5\u672c ".encode())
 
 
 @pytest.mark.parametrize(

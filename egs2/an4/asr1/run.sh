@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # CMU AN4 with ESPnet's splits: ./run.sh [--an4_root DIR] [any option of asr.sh]
 set -e -u -o pipefail
-[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 
 an4_root=  # directory of AN4 (GitHub WAV or official sphere layout); empty: it is downloaded
 an4_url=http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz  # official archive
 parse_known_options=true
+[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 . utils/parse_options.sh
 
 ./asr.sh \

@@ -2,7 +2,6 @@
 # A small OWSM-CTC on CMU AN4, by ESPnet's own S2T task, and skipping in it:
 # ./run.sh --python .../python3.12 [--an4_root DIR]; it needs ESPnet 202611.
 set -e -u -o pipefail
-[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 
 an4_root=       # directory of AN4 (GitHub WAV or official sphere layout); empty: it is downloaded
 stage=1         # the first stage to run
@@ -15,6 +14,7 @@ s2t_tag=train_s2t_ctc                   # name of the experiment after s2t_
 s2t_args=                               # arguments that win over the configuration, e.g. "--seed 2"
 window=10                               # seconds of a window; the configuration's speech_length
 inference_s2t_model=valid.cer_ctc.ave_5best.pth  # parameters to decode with
+[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 . utils/parse_options.sh
 . utils/stages.sh
 export python

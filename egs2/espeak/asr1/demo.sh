@@ -3,7 +3,6 @@
 # CPU cores. Each step is a call that you can make yourself; what it prints is in exp/demo/*.log.
 # Stopped, it goes on where it was when it is started again; steps that are done are left alone.
 set -e -u -o pipefail
-[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 
 size=demo             # of the corpus: smoke, demo, medium or large
 trunk_epochs=4        # epochs that both systems share
@@ -12,6 +11,7 @@ max_wer_increase=10   # percent by which skipping may raise the WER of dev2
 max_wer_points=1      # points by which it may raise that of test
 repeats=5             # timed passes of the comparison
 python=python3        # the Python to use
+[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 . utils/parse_options.sh
 . utils/stages.sh
 . ./path.sh

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Synthetic speech, made here by espeak-ng: ./run.sh [--size demo] [any option of asr.sh]
 set -e -u -o pipefail
-[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 
 size=demo      # of the corpus: smoke (5 minutes), demo (2 h), medium (4 h), large (8 h)
 corpus_seed=1  # another one: other sentences, other manners of the same voices
 parse_known_options=true
+[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 . utils/parse_options.sh
 
 ./asr.sh \

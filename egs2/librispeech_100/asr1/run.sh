@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # LibriSpeech, its 100 h of clean speech: ./run.sh [--librispeech_root DIR] [any option of asr.sh]
 set -e -u -o pipefail
-[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 
 librispeech_root=  # directory of LibriSpeech; empty: it is downloaded
 librispeech_url=https://www.openslr.org/resources/12  # where its archives are
 check_counts=true  # each part must have as many utterances as LibriSpeech has
 parse_known_options=true
+[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 . utils/parse_options.sh
 
 ./asr.sh \

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # speechocean762: ./run.sh [--so762_root DIR] [any option of asr.sh]
 set -e -u -o pipefail
-[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 
 so762_root=    # directory of speechocean762; empty: it is downloaded
 so762_url=https://www.openslr.org/resources/101/speechocean762.tar.gz  # its archive
 so762_scores=  # directory with the expert scores train_utt2score and test_utt2score; empty: those of the corpus
 an4_root=      # a copy of AN4: data/train_an4 is train with its training set; empty: not made
 parse_known_options=true
+[ -f utils/parse_options.sh ] || { echo "$0: run this from its directory: cd '${0%/*}'" >&2; exit 2; }
 . utils/parse_options.sh
 
 ./asr.sh \
