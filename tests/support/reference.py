@@ -35,7 +35,6 @@ def masked_reference(ours, settings, x, ctc, prompt=None):
     h, pos_emb, _ = call.subsample(x[None], torch.tensor([len(x)]))
     length = h.size(1) - num_prefix
     active = torch.ones(h.shape[:2], dtype=torch.bool)
-    seen = torch.zeros(length, dtype=h.dtype)
     raw = prompt is not None  # its heads take the state as it is
     thresholds = settings.thresholds(ours.gate_layer_idx)
     least = settings.min_skipped_frames or 0
@@ -46,11 +45,10 @@ def masked_reference(ours, settings, x, ctc, prompt=None):
         if layer_idx in ours.gate_layer_idx and thresholds.get(layer_idx, 1.0) < 1.0:
             blank = head_blank_prob(ctc, said, layer_idx).detach()[0, num_prefix:]
             arrived = active[0, num_prefix:]
-            seen = torch.where(arrived, blank.to(seen.dtype), seen)
+            there = torch.where(arrived, blank.float(), torch.inf)  # what is gone is no spike
             keep = kept_by_definition(
-                seen.float(), thresholds[layer_idx], *settings.spike_extension,
-                settings.min_spike_ratio,
-            )  # fmt: skip
+                there, thresholds[layer_idx], *settings.spike_extension, settings.min_spike_ratio
+            )
             keep = torch.tensor(keep) & arrived
             if int((arrived & ~keep).sum()) < least or 4 * length < 5 * least:
                 keep = arrived

@@ -326,7 +326,7 @@ def test_a_copy_in_which_nothing_is_recognised_is_a_condition_too(
     assert "| data, telephone | 600 | 100.00 | 100.00 |" in capsys.readouterr().out
     sweep.silent = "all"
     assert calibrate(exp, large, 5, *options) == 2
-    assert "empty" in capsys.readouterr().err
+    assert "wrote nothing" in capsys.readouterr().err
 
 
 def test_several_sets(sweep, copies, exp, large, tmp_path, capsys):
