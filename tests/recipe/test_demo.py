@@ -32,7 +32,9 @@ PYTHON = """#!/usr/bin/env bash
 set -e
 case "$*" in
     *espnet_layerskip.recipe.*) exec PYTHON "$@" ;;
-    *" calibrate "*) echo calibrate >> calls; touch exp/asr_layerskip/calibration.json; exit 3 ;;
+    *" retrofit "*) echo "retrofit $*" >> calls; mkdir -p exp/asr_retrofit
+        touch exp/asr_retrofit/{retrofit.json,calibration.json} ;;
+    *" calibrate "*) echo calibrate >> calls; echo another > exp/asr_retrofit/calibration.json; exit 3 ;;
     *compare_exps*) echo compare >> calls; mkdir -p exp/compare
         echo 'row: stock'; cp compare.json exp/compare ;;
     *" benchmark "*) echo runtimes >> calls; mkdir -p exp/benchmark
@@ -41,7 +43,7 @@ case "$*" in
     *) exec PYTHON "$@" ;;
 esac
 """
-STEPS = ["--stop_stage 5", "--stage 10", *["--stage 11"] * 3, "calibrate"]
+STEPS = ["--stop_stage 5", "--stage 10", "--stage 11", "retrofit", "calibrate"]
 STEPS += ["--stage 12", "--stage 12", "compare", "runtimes", "report"]
 
 pytestmark = pytest.mark.slow  # starts a process for each step
@@ -81,9 +83,15 @@ def test_it_runs_through_and_a_second_run_does_nothing_again(demo: Path) -> None
     first = run(demo)
     assert first.returncode == 0, first.stdout + first.stderr
     assert all(step in call for step, call in zip(STEPS, calls(demo), strict=True)), calls(demo)
-    trained = sorted(calls(demo)[3:5])
-    assert "--asr_config conf/train_asr_conformer.yaml --asr_tag conformer" in trained[0]
-    assert "--asr_config conf/train_asr_layerskip.yaml --asr_tag layerskip" in trained[1]
+    train, retrofit = calls(demo)[2:4]
+    assert "--asr_config conf/train_asr_conformer.yaml --asr_tag conformer" in train
+    assert "--model exp/asr_conformer" in retrofit
+    assert "--force" not in retrofit, "one that was interrupted goes on"
+    decoded = sorted(call.split("--asr_tag ")[1] for call in calls(demo)[5:7])
+    assert decoded == [
+        "conformer --inference_nj 1 --inference_asr_model valid.cer_ctc.ave.pth",
+        "retrofit --inference_nj 1 --inference_asr_model valid.loss.best.pth",
+    ]
     assert "[demo]" in first.stdout
     assert "    measuring: stock" in first.stdout
     assert "ours, skipping on" in first.stdout
@@ -99,17 +107,17 @@ def test_it_runs_through_and_a_second_run_does_nothing_again(demo: Path) -> None
 
 
 def test_a_step_that_fails_says_why_and_the_next_run_goes_on_there(demo: Path) -> None:
-    failed = run(demo, FAIL="--stage 11 --stop_stage 11 --asr_config conf/train_asr_layerskip.yaml")
+    failed = run(demo, FAIL="--asr_tag retrofit")
     assert failed.returncode == 1
     assert "the reason" in failed.stderr
-    assert "full log: exp/demo/train.layerskip.log" in failed.stderr
-    assert "stopped in step 4/9; 'make demo' goes on from here" in failed.stderr
-    assert len(calls(demo)) == 5
+    assert "full log: exp/demo/decode.retrofit.log" in failed.stderr
+    assert "stopped in step 6/9; 'make demo' goes on from here" in failed.stderr
+    assert len(calls(demo)) == 7
     again = run(demo)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert [c for c in calls(demo)[5:] if "--stage 11" in c] == [
-        c for c in calls(demo)[3:5] if "layerskip" in c
-    ], "what was trained is not trained again"
+    assert [c for c in calls(demo)[7:] if "--stage" in c] == [
+        c for c in calls(demo)[5:7] if "retrofit" in c
+    ], "what was decoded is not decoded again"
     assert len(calls(demo)) == len(STEPS) + 1
 
 
@@ -118,13 +126,14 @@ def test_what_is_gone_or_changed_is_made_again(demo: Path) -> None:
     (demo / "exp/report/index.html").unlink()
     assert run(demo).returncode == 0
     assert calls(demo)[len(STEPS) :] == ["report"]
-    (demo / "exp/asr_layerskip/calibration.json").write_text("another setting")
+    (demo / "exp/asr_retrofit/calibration.json").write_text("another setting")
     assert run(demo).returncode == 0
     assert len(calls(demo)) == len(STEPS) + 1 + 5, "what comes after the calibration"
-    config = demo / "conf/train_asr_layerskip.yaml"
+    config = demo / "conf/train_asr_conformer.yaml"
     config.write_text(config.read_text() + "\n")
     assert run(demo).returncode == 0
     assert len(calls(demo)) == 2 * len(STEPS) + 1 + 5
+    assert "--force" in calls(demo)[len(STEPS) + 1 + 5 + 3], "the old retrofit is replaced"
 
 
 def test_two_at_a_time_are_refused(demo: Path) -> None:
