@@ -65,7 +65,7 @@ endif
 endif
 
 # Again: steps that are done are left alone.
-demo: setup  ## 8 to 13 minutes: make a corpus, train ESPnet's Conformer and ours, compare, report
+demo: setup  ## 10 minutes: make a corpus, train ESPnet's Conformer, distil ours from it, compare, report
 	@cd egs2/espeak/asr1 && ./demo.sh --python '$(abspath $(PY))' $(DEMO_ARGS)
 
 # One thread a process, or the processes of the tests fight for the cores.

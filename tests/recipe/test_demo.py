@@ -34,7 +34,8 @@ case "$*" in
     *espnet_layerskip.recipe.*) exec PYTHON "$@" ;;
     *" retrofit "*) echo "retrofit $*" >> calls; mkdir -p exp/asr_retrofit
         touch exp/asr_retrofit/{retrofit.json,calibration.json} ;;
-    *" calibrate "*) echo calibrate >> calls; echo another > exp/asr_retrofit/calibration.json; exit 3 ;;
+    *" calibrate "*) echo calibrate >> calls
+        echo another > exp/asr_retrofit/calibration.json; exit 3 ;;
     *compare_exps*) echo compare >> calls; mkdir -p exp/compare
         echo 'row: stock'; cp compare.json exp/compare ;;
     *" benchmark "*) echo runtimes >> calls; mkdir -p exp/benchmark

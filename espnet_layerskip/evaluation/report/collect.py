@@ -142,7 +142,9 @@ def collect(
         examples=examples,
         points=points,
         failures=[f"{r.row.name}: {r.failure}" for r in results if not r.seeds],
-        history=load_history(Path(exp), config.get("max_epoch")),
+        history=load_history(
+            Path(exp), config.get("max_epoch"), [Path(one) for row in rows for one in row.exps]
+        ),
         environment=finish_record(environment),
         num_timed=min(NUM_TIMED, len(traces)),
         num_threads=num_threads,

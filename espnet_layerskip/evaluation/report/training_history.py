@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import math
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class History:
     Attributes:
         curves: {"train" or "valid": {name: {epoch: value}}}; numbers that are not finite are
             left out.
-        source: File that they come from.
+        source: File that they come from, in words.
         max_epoch: Epochs that the training was to have; None = not known.
     """
 
@@ -61,13 +61,30 @@ class History:
         )
 
 
-def load_history(exp: Path, max_epoch: int | None = None) -> History:
+def load_history(exp: Path, max_epoch: int | None = None, others: Sequence[Path] = ()) -> History:
     """Return the history of an experiment; without curves if nothing can be read.
 
     The reporter's state in ``checkpoint.pth`` comes first: it has every epoch however often
     the training was started. Logs (every one that the starts left) are for experiments
     whose checkpoint was removed.
+
+    Args:
+        exp: The experiment.
+        max_epoch: Epochs that it was to have; None = not known.
+        others: Experiments beside it, of which the first with numbers stands in for one without
+            (a retrofitted model has the training of its stock model).
     """
+    own = _history(exp, max_epoch)
+    if own.last_epoch:
+        return own
+    for other in others:
+        if (found := _history(other, None)).last_epoch:
+            whose = f"{found.source} of {other.name}, since {exp.name} has none of its own"
+            return replace(found, source=whose)
+    return own
+
+
+def _history(exp: Path, max_epoch: int | None) -> History:
     stats = _reporter_stats(exp / "checkpoint.pth")
     if stats:
         return History(_curves(stats), "checkpoint.pth", max_epoch)

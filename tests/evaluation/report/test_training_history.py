@@ -69,6 +69,19 @@ def test_checkpoint_with_code_in_it_is_refused(tmp_path):
     assert not (tmp_path / "evil").exists()
 
 
+def test_another_experiment_stands_in_for_one_without_numbers(tmp_path):
+    ours, empty, stock = (tmp_path / name for name in ("asr_retrofit", "asr_empty", "asr_stock"))
+    for folder in (ours, empty, stock):
+        folder.mkdir()
+    (stock / "train.log").write_text(LINE.format(epoch=1, loss=9.0))
+    history = load_history(ours, 4, [ours, empty, stock])
+    assert history.curves["train"]["loss_ctc"] == {1: 9.0}
+    assert history.source == "train.log of asr_stock, since asr_retrofit has none of its own"
+    assert history.incomplete == "", "the other one's length is not known"
+    (ours / "train.log").write_text(LINE.format(epoch=1, loss=8.0))
+    assert load_history(ours, 4, [stock]).curves["train"]["loss_ctc"] == {1: 8.0}
+
+
 def test_nothing_to_read(tmp_path):
     history = load_history(tmp_path, 5)
     assert history.last_epoch == 0
