@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Give the recipe's stock models gates in three ways, and write RETROFIT.md. Resumable; what is done
+# Give the recipe's stock models gates in three ways, and write a page. Resumable; what is done
 # is skipped, and so is a stock model that is not trained yet.
-#   local/retrofit.sh [--seeds "1 2 3"] [--kinds "conformer transformer e_branchformer"]
+#   local/retrofit.sh [--seeds "1 2 3"] [--kinds "conformer transformer e_branchformer"] [--output RETROFIT.md]
 # untrained: as they are. unlabelled: distilled without any transcript. labelled: with transcripts.
 set -e -u -o pipefail
 
@@ -10,7 +10,8 @@ kinds="conformer transformer e_branchformer"    # stock networks, exp/asr_<kind>
 ways="untrained unlabelled labelled"            # how to retrofit
 train=dump/raw/train_nodev_sp                   # audio to learn from
 dev=dump/raw/train_dev                          # where the setting is chosen
-test=dump/raw/test                              # what RETROFIT.md shows
+tests=dump/raw/test                             # the sets that the page shows
+output=RETROFIT.md                              # the page
 budget=3                                        # percent of the stock model's WER, where dev has transcripts
 page_only=false                                 # only write the page of what is there
 python=python3                                  # Python with the package installed
@@ -69,11 +70,14 @@ for kind in ${kinds}; do
             --row "${way}, extension 0" "${exps}" threshold=0.9 "extension=0,0"
             --row "${way}, extension 1" "${exps}" threshold=0.9 "extension=1,1")
     done
-    "${python}" -m espnet_layerskip.bin.compare_exps --data "${test}" --repeats 0 \
-        --output "exp/compare/retrofit_${kind}" --cache exp/compare/cache \
-        --exp "stock=$(IFS=,; echo "${stock[*]}")" "${rows[@]}"
-    pages+=("exp/compare/retrofit_${kind}/compare.json")
+    for test in ${tests}; do
+        name=exp/compare/retrofit_${kind}_${test##*/}
+        "${python}" -m espnet_layerskip.bin.compare_exps --data "${test}" --repeats 0 \
+            --output "${name}" --cache exp/compare/cache \
+            --exp "stock=$(IFS=,; echo "${stock[*]}")" "${rows[@]}"
+        pages+=("${name}/compare.json")
+    done
 done
 [ ${#pages[@]} -gt 0 ] || { echo "$0: no stock model is trained yet: run local/study.sh first" >&2; exit 1; }
-"${python}" local/retrofit_page.py --output RETROFIT.md "${pages[@]}"
-echo "$0: see RETROFIT.md"
+"${python}" local/retrofit_page.py --output "${output}" "${pages[@]}"
+echo "$0: see ${output}"

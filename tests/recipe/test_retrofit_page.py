@@ -1,0 +1,50 @@
+"""The page of AN4's local/retrofit.sh."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retrofit_page
+
+
+def report(data: str, *exps: str) -> dict[str, Any]:
+    return {"data": {"dir": data}, "experiments": [{"exp": exp} for exp in exps]}
+
+
+def test_each_retrofit_is_listed_once_and_each_set_has_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(retrofit_page, "compare_page", lambda report: f"# T\n{report['data']}")
+    stock = "exp/asr_conformer_seed1"
+    made = (f"{stock}_retrofit_labelled", f"{stock}_retrofit_unlabelled/rejected")
+    for exp in made:
+        Path(exp).mkdir(parents=True)
+        record = {
+            "training": {"epochs": 4, "seconds": 60.0, "cpu_seconds": 50.0},
+            "found": {
+                "kept_by": "nothing" if "rejected" in exp else "point estimate",
+                "chosen": {
+                    "increase": {"difference": 0.5, "low": -0.1, "high": 1.1},
+                    "skip_ratio": 0.42,
+                },
+            },
+        }
+        (Path(exp) / "retrofit.json").write_text(json.dumps(record))
+    sets = "dump/raw/test", "dump/raw/train_dev"
+    page = retrofit_page.retrofit_results([report(data, stock, *made) for data in sets])
+    rows = [line for line in page.splitlines() if line.startswith("| asr_")]
+    assert rows == [
+        "| asr_conformer_seed1 | labelled |  | 60 | 50 | +0.50 [-0.10, +1.10] | 42.0 "
+        "| point estimate |",
+        "| asr_conformer_seed1 | unlabelled |  | 60 | 50 | +0.50 [-0.10, +1.10] | 42.0 "
+        "| rejected |",
+    ]
+    assert [line for line in page.splitlines() if line.startswith("## On")] == [
+        "## On test: conformer",
+        "## On train_dev: conformer",
+    ]
