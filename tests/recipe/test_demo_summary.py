@@ -106,7 +106,7 @@ def test_what_to_try_next_is_made_from_what_was_found() -> None:
     """Each case has its own command; none writes to what the demo wrote."""
     pays = "transcribe --model exp/ours "
     does_not = "docs/when_does_it_pay.md"
-    costs = "--row stricter exp/ours threshold=0.99 extension=1,1 --output exp/compare_stricter"
+    costs = "--row stricter exp/ours threshold=0.999 extension=1,1 --output exp/compare_stricter"
     commands = [pays, does_not, costs]
     for found, expected in (
         (found_by_the_demo(1.0), pays),

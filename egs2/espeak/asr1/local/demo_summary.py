@@ -106,7 +106,7 @@ def next_steps(report: Mapping[str, Any], benchmark: Mapping[str, Any] | None) -
             steps.append(
                 "Skipping costs too much. Where fewer frames skip:\n"
                 f"espnet-layerskip compare --data {data} --exp ours={exp} --row stricter {exp} "
-                "threshold=0.99 extension=1,1 --output exp/compare_stricter"
+                "threshold=0.999 extension=1,1 --output exp/compare_stricter"
             )
         elif len(slower) < len(speeds):
             options = f"{_options(on['settings'])} " if off_because else ""
