@@ -5,7 +5,7 @@
 # Stopped, it goes on where it was when it is started again; steps that are done are left alone.
 set -e -u -o pipefail
 
-size=demo             # of the corpus: smoke, demo, medium or large
+size=demo             # of the corpus: demo, medium or large; smoke is too small to learn from
 asr_args=             # arguments for ESPnet's training, e.g. "--optim_conf lr=0.001"
 retrofit_epochs=6     # of the distillation
 max_wer_increase=10   # percent by which skipping may raise the WER of dev2
@@ -52,6 +52,7 @@ stock=exp/asr_conformer
 ours=exp/asr_retrofit
 common=(--python "${python}" --size "${size}")
 cores=$(getconf _NPROCESSORS_ONLN)
+cores=$((cores < 4 ? cores : 4))  # more do not help networks this small
 export OMP_NUM_THREADS=${cores}
 
 step corpus "espeak-ng speaks the corpus (half a minute)" dump/raw/test/wav.scp \
