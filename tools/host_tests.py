@@ -9,7 +9,8 @@
 
 The tests are read where they lie; nothing of them is copied. ESPnet itself is the installed one of
 each Python: the source archive of 202511 has no tests of ``espnet2``, so those of 202611 are run
-with both. Those of alignment need the package ctc-segmentation. host_tests_plugin.py puts our classes in, in the process that runs the tests.
+with both. Those of alignment need the package ctc-segmentation. host_tests_plugin.py puts our
+classes in, in the process that runs the tests.
 """
 
 from __future__ import annotations
