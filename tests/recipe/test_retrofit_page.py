@@ -48,3 +48,16 @@ def test_each_retrofit_is_listed_once_and_each_set_has_its_table(
         "## On test: conformer",
         "## On train_dev: conformer",
     ]
+
+
+def test_the_time_of_a_training_that_another_one_has_begun_is_not_known(tmp_path: Path) -> None:
+    line = "[host] 2026-11-27 21:{:02}:00,000 (trainer:1) INFO: {}"
+    ends = [line.format(9, "20epoch results: [train] a=1")]
+    (tmp_path / "train.log").write_text("\n".join([line.format(3, "11/20epoch started"), *ends]))
+    assert retrofit_page.training_seconds(tmp_path) == 0.0
+    (tmp_path / "train.1.log").write_text(
+        "\n".join(
+            [line.format(0, "1/20epoch started"), line.format(2, "10epoch results: [train] a=1")]
+        )
+    )
+    assert retrofit_page.training_seconds(tmp_path) == 480.0

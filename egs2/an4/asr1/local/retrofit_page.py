@@ -29,13 +29,17 @@ unlabelled: words that differ from its transcripts) with its 95 % interval, and 
 
 
 def training_seconds(exp: Path) -> float:
-    """Return how long a training took by its logs, each from its first epoch to its end."""
-    total = 0.0
+    """Return how long a training took by its logs, each from its first epoch to its end.
+
+    0 if they do not begin with the first epoch: the rest is in another experiment, its trunk.
+    """
+    total, first = 0.0, 0
     for path in exp.glob("train*.log"):
         log = parse_log(path.read_text(encoding="utf-8"))
         if log.began is not None and log.last is not None:
             total += (log.last - log.began).total_seconds()
-    return total
+            first = min(first or log.first_epoch, log.first_epoch)
+    return total if first == 1 else 0.0
 
 
 def cost_row(exp: Path, record: dict[str, Any]) -> list[str]:
