@@ -267,6 +267,23 @@ def test_no_machine_paths():
     assert not found, "paths of one machine:\n" + "\n".join(found)
 
 
+def texts_of_png(path):
+    """Text chunks of a PNG: matplotlib writes what a figure was made by into them."""
+    content, start = path.read_bytes(), 8
+    while start < len(content):
+        length, kind = int.from_bytes(content[start : start + 4]), content[start + 4 : start + 8]
+        if kind in (b"tEXt", b"iTXt"):
+            yield content[start + 8 : start + 8 + length].decode("latin-1")
+        start += length + 12
+
+
+def test_no_machine_paths_in_figures():
+    figures = list(ROOT.glob("docs/*.png"))
+    texts = {path.name: " ".join(texts_of_png(path)) for path in figures}
+    assert any("Made by" in text for text in texts.values()), "the chunks are read"
+    assert [name for name, text in texts.items() if MACHINE_PATH.search(text)] == []
+
+
 def test_machine_path_is_seen():
     home = "/".join(["", "home", "someone", "data"])
     assert MACHINE_PATH.search(f"wav={home}/a.wav")
