@@ -29,7 +29,7 @@ DOCUMENTS = [
 PAGES = [path for path in [*DOCUMENTS, ROOT / "CHANGELOG.md", RESULTS] if path.exists()]
 BLOCK = re.compile(r"^```(?:sh|bash|shell|console)\n(.*?)^```", re.M | re.S)
 FENCED = re.compile(r"^```.*?^```", re.M | re.S)
-LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)[^)]*\)")
+LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)")  # also that of an image which is a link itself
 # What a recipe or a user makes: not in a fresh checkout.
 MADE = re.compile(r"(^|/)(data|dump|exp|downloads|\.venv\w*)(/|$)")
 

@@ -128,6 +128,8 @@ def test_links_are_turned_to_pages_of_the_site(tool):
     )
     inside = ROOT / "egs2/an4/asr1/pretrained/README.md"
     assert tool.adapt("[a](../../../../docs/speed.md)", inside) == "[a](../../../../speed.md)"
+    image = "[![a](docs/skipping.png)](docs/speed.md)"
+    assert tool.adapt(image, ROOT / "README.md") == "[![a](skipping.png)](speed.md)"
 
 
 def shape(cell):

@@ -25,7 +25,7 @@ from pygments.formatters import HtmlFormatter
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "docs/notebook.ipynb"
 TEXT = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".conf": "text", ".in": "text", "": "text"}
-LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
+LINK = re.compile(r"(\]\()([^)\s]+)(\))")  # also that of an image which is a link itself
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
 
 # The public names: heading, text, objects and the members shown of each.
