@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 SEED = 0
+CONVOLUTIONS = ("conv1d", "conv1d-linear")
 
 
 class _Renamed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -57,7 +58,7 @@ def put_ours(put: Sequence[str], threshold: str) -> None:
 
     Args:
         put: "encoders", "model", "speech2text", "plain", "factorized" (heads); "conformer": it is
-            the encoder where a test names none.
+            the encoder where a test names none; "alone": the tests are those of encoders.
         threshold: Of the gate in the middle of each encoder; "" = no gates.
     """
     from espnet_layerskip._compat import CTC, ESPnetASRModel, asr_task, inference_module
@@ -71,7 +72,7 @@ def put_ours(put: Sequence[str], threshold: str) -> None:
             tasks.append(importlib.import_module("espnet2.tasks.s2t_ctc"))
         for ours in ENCODERS.values():
             stock = ours.STOCK
-            variant = gated(ours, float(threshold)) if threshold else ours
+            variant = gated(ours, float(threshold), "alone" in put) if threshold else ours
             setattr(sys.modules[stock.__module__], stock.__name__, variant)
             for task in tasks:
                 classes = task.encoder_choices.classes  # type: ignore[union-attr]
@@ -93,8 +94,16 @@ def put_ours(put: Sequence[str], threshold: str) -> None:
         inference_module().Speech2Text = Speech2Text
 
 
-def gated(ours: Any, threshold: float) -> Any:
-    """Return an encoder class with a gate in the middle, and a head for it where none is given."""
+def gated(ours: Any, threshold: float, alone: bool) -> Any:
+    """Return an encoder class with a gate in the middle, and a head for it where none is given.
+
+    Args:
+        ours: Encoder class.
+        threshold: Of the gate.
+        alone: Nobody wants the states at the gate, which come with the output in training. And
+            feed-forward layers with convolutions, which gates refuse, are made linear: nearly all
+            tests of ESPnet's Conformer and Transformer ask for them.
+    """
     import torch
 
     from espnet_layerskip._compat import CTC
@@ -103,9 +112,12 @@ def gated(ours: Any, threshold: float) -> Any:
 
     class Gated(ours):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any):
+            given = self.__signature__.bind(*args, **kwargs)
             values = self.__signature__.bind(*args, **kwargs)
             values.apply_defaults()
             middle = values.arguments["num_blocks"] // 2
+            if alone and values.arguments.get("positionwise_layer_type") in CONVOLUTIONS:
+                given.arguments["positionwise_layer_type"] = "linear"
             gates = (
                 {}
                 if middle == 0 or values.arguments.get("ctc_trim")
@@ -118,10 +130,16 @@ def gated(ours: Any, threshold: float) -> Any:
                     "train_skip_prob": float(skipping),
                 }
             )
-            super().__init__(*args, **{**gates, **kwargs})
+            super().__init__(*given.args, **{**gates, **given.kwargs})
             with torch.random.fork_rng(devices=[]):  # the weights stay those of the other passes
                 head = CTC(odim=5, encoder_output_size=self.output_size())
             vars(self)["host_test_head"] = head  # no part of the state
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            out, *rest = super().forward(*args, **kwargs)
+            if alone and isinstance(out, tuple) and not self.interctc_layer_idx:
+                out = out[0]
+            return (out, *rest)
 
     def with_head(name: str) -> Any:
         def run(
