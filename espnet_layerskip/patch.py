@@ -77,8 +77,12 @@ def add_skipping(
         found = None
     if asked.blank_threshold is None and model_file is not None:
         found, problem = find_calibration(model_file, gates)
+    if found is not None and asked.gates_in_use is None and (new := set(gates) - found.gates):
+        problem = f"it was calibrated without gates after layers {sorted(new)}"
+        found = None
     wanted = asked if found is None else asked.over(found.settings)
     told = {name: value for name, value in asdict(wanted).items() if value is not None}
+    fast = getattr(encoder, "fast_form", lambda: None)()
     make_ours(encoder, gates, **told, **settings)
     log_choice(encoder.settings, found, asked != SkipSettings(), problem)
     if untrained := sorted(set(gates) - trained):
@@ -90,7 +94,7 @@ def add_skipping(
         )
     if optimize and not encoder.training:
         with suppress(ValueError):  # no fast form: it runs in the plain one
-            encoder.optimize_for_inference()
+            encoder.optimize_for_inference("float32" if fast is None else fast.precision)
     return model
 
 

@@ -94,8 +94,18 @@ def test_gates_are_as_calibrated_unless_a_threshold_is_given(exps, tmp_path):
         assert encoder.settings.describe() == calibrated.replace("packed", "full")
         add_skipping(model, [1], blank_threshold=0.8, **known)
         assert encoder.settings.describe() == "threshold=0.8 extension=1,1 context=full gates=1"
-        add_skipping(model, [2], **known)
-        assert encoder.settings.blank_threshold == 0.9
+        for other in ([2], [1, 2]):  # gates that nobody calibrated
+            add_skipping(model, other, **known)
+            assert encoder.settings.blank_threshold == 0.9
+            assert encoder.settings.gates_in_use == tuple(other)
+
+
+@pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+def test_the_precision_stays(models, precision):
+    model = load_model(models["skip"], decoder_type="greedy", precision=precision)
+    for gates in ([1], [2]):
+        encoder = add_skipping(model, gates, blank_threshold=0.5).asr_model.encoder
+        assert encoder.fast_form().precision == precision
 
 
 def test_our_object_and_its_batches(models, waves):

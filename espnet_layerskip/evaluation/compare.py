@@ -285,6 +285,8 @@ class Comparison:
     def _key(self, system: System) -> str:
         experiment = system.experiment
         config = repr(sorted(vars(experiment.speech2text.asr_train_args).items()))
+        if (files := experiment.speech2text.model_files) is not None:
+            config = config.replace(files.tmpdir.name, "")  # of a zip, another one each time
         how = repr(system.settings), system.precision
         parts = (experiment.sha256, config, *how, *self._fixed_key)
         return digest(part.encode() for part in parts)[:32]

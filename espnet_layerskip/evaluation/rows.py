@@ -50,7 +50,7 @@ def experiment_rows(spec: str) -> list[Row]:
         ValueError: For what is no experiment, or seeds with differing gates.
     """
     label, sign, found = spec.partition("=")
-    if not sign:
+    if not sign or Path(spec).exists():  # a name may have this sign in it
         label, found = Path(spec.split(",")[0]).name, spec
     exps = tuple(found.split(","))
     gates = {_gate_layers(exp) for exp in exps}

@@ -79,8 +79,9 @@ def load_trial_data(
     utterances = [utt for utt in utterances if not utt.problem]
     if wrong:
         notes.append(f"{len(wrong)} lines of the tables cannot be used ({wrong[0]})")
-    if texts:
-        known = [utt for utt in utterances if utt.utt_id in texts]
+    if texts:  # none whose path is not certain
+        certain, _ = read_usable(directory / "wav.scp", allow_empty_value=True)
+        known = [utt for utt in utterances if utt.utt_id in texts.keys() & certain.keys()]
         if not known:
             raise ValueError(
                 f"{directory}: text has no transcript of any utterance of wav.scp "
@@ -89,7 +90,7 @@ def load_trial_data(
         if without := len(utterances) - len(known):
             notes.append(f"{without} utterances have no transcript and are left out")
         utterances = known
-    step = max(1.0, len(utterances) / LOOKED_AT)
+    step = max(1.0, len(utterances) / max(LOOKED_AT, max_utts or 0))
     looked_at = [utterances[int(i * step)] for i in range(int(len(utterances) / step))]
     opened, unread = _open(looked_at, directory.resolve(), sample_rate)
     short = [audio for audio in opened if audio.seconds <= LONGEST]

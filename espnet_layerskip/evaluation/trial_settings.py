@@ -55,6 +55,8 @@ def settings_to_try(opened: OpenedModel, forced: bool = False) -> list[SkipSetti
     ]
     found += [SkipSettings(*how, contexts[0], gates) for gates in pairs for how in CASCADE]
     own = opened.own_settings
+    if own is not None and not set(own.gates_in_use or ()) <= set(opened.gates):
+        own = None  # other gates were asked for
     if own is not None and own.exit_layer is None and not own.full_depth:
         one_each = isinstance(own.blank_threshold, tuple)
         if not one_each or len(own.blank_threshold or ()) == len(opened.gates):  # type: ignore[arg-type]

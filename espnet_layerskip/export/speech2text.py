@@ -168,7 +168,7 @@ class Speech2Text:
                 )
             return STOPPED, {}
         if not found.gates:
-            if not asked.over(OFF).full_depth:
+            if asked.spike_extension is not None or not asked.over(OFF).full_depth:
                 raise ValueError(f"{asked.describe()} needs gates, and the model has none")
             return MODEL, {}
         how = asked.over(found.settings).checked(found.gates)

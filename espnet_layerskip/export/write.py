@@ -29,6 +29,7 @@ from espnet_layerskip.export.model import Exporter, check_exportable, encoder_na
 from espnet_layerskip.export.quantize import quantized
 from espnet_layerskip.files import write_bytes, write_text
 from espnet_layerskip.inference.calibration import FILE_NAME
+from espnet_layerskip.inference.segments import MIN_OVERLAP
 from espnet_layerskip.inference.times import SPACE, SUBSAMPLING, WORD_START
 from espnet_layerskip.method.settings import check_choice
 
@@ -73,6 +74,11 @@ def export_model(
     subsampling = SUBSAMPLING[args.encoder_conf.get("input_layer", "conv2d")]
     frame = model.frontend.hop_length * subsampling
     rate = speech2text.sample_rate
+    if longest < (least := 4 * MIN_OVERLAP * frame / rate):
+        raise ValueError(
+            f"longest must be at least {least:g} s for this model, but got {longest:g} s: longer "
+            "audio is cut into segments of half of it"
+        )
     exporter = Exporter(model, settings, int(longest * rate / frame) + 1)
     gates, exit_layer = sorted(exporter.gates), settings.exit_layer
     graphs: dict[str, Any] = {MODEL: exporter.graph(gates)}

@@ -90,6 +90,12 @@ class Calibration:
         """Return whether a model with these gates has all that decide."""
         return set(self.settings.gates_in_use or ()) <= set(gate_layer_idx)
 
+    @property
+    def gates(self) -> set[int]:
+        """Layers of the gates that were tried, alone or together."""
+        tried = [row["settings"].get("gates_in_use") for row in self.sweep]
+        return {layer for gates in [self.settings.gates_in_use, *tried] for layer in gates or ()}
+
     def describe(self) -> str:
         """Return the setting and what it was chosen by, in one line."""
         found = f"on {self.data['utterances']} utterances of {self.data['name']}"
@@ -205,6 +211,24 @@ def choose_skipping(
     encoder.settings = wanted
     log_choice(wanted, found, settings != SkipSettings(), problem)
     return found
+
+
+def calibrated_temperature(
+    used: Calibration | None, model_file: Path | str | None, encoder: Any
+) -> float:
+    """Return the temperature of the confidences, which belongs to the weights; 1 = not known.
+
+    Args:
+        used: The calibration whose setting is used; None: look beside the checkpoint.
+        model_file: The checkpoint, if any.
+        encoder: Of the model.
+
+    Raises:
+        ValueError: If the calibration is damaged.
+    """
+    if used is None and model_file is not None and can_skip(encoder):
+        used, _ = find_calibration(model_file, encoder.gate_layer_idx)
+    return 1.0 if used is None else used.temperature
 
 
 def log_choice(

@@ -19,7 +19,7 @@ from espnet_layerskip.decoding import CTCDecoder, Hypothesis, make_decoder
 from espnet_layerskip.decoding.confidence import check_temperature
 from espnet_layerskip.decoding.frame_drop import DROP_NOTHING, choose_drop_threshold
 from espnet_layerskip.inference import espnet_search
-from espnet_layerskip.inference.calibration import choose_skipping
+from espnet_layerskip.inference.calibration import calibrated_temperature, choose_skipping
 from espnet_layerskip.inference.entry import Entry, make_entry
 from espnet_layerskip.inference.espnet_arguments import (
     buildable,
@@ -150,8 +150,9 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
                 exit_layer=exit_layer,  # type: ignore[arg-type]
             ),
         )
-        found = 1.0 if self.calibration is None else self.calibration.temperature
-        self.confidence_temperature = confidence_temperature or found
+        self.confidence_temperature = confidence_temperature or calibrated_temperature(
+            self.calibration, asr_model_file, self.asr_model.encoder
+        )
         if quantize:
             quantize_dynamic(self.asr_model, kwargs)
         fast, convert = optimize and not quantize, decoder_type != "espnet"

@@ -52,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=5,
         metavar="N",
-        help="timed passes, 0 = no timing (default: 5)",
+        help="timed passes, at least 5, 0 = no timing (default: 5)",
     )
     add(
         "--max-timed",
@@ -114,16 +114,20 @@ def compare(args: argparse.Namespace, command: Sequence[str]) -> int:
     """
     if args.max_timed is not None and args.max_timed < 1:
         raise ValueError(f"--max_timed {args.max_timed}: at least 1 is needed")
-    if args.repeats < 0 or args.num_threads < 1:
+    start()
+    from espnet_layerskip.evaluation.timing import MIN_REPEATS
+
+    if args.num_threads < 1 or (args.repeats != 0 and args.repeats < MIN_REPEATS):
         raise ValueError(
-            "--repeats must be 0 or more, and --num_threads at least 1, but got "
-            f"{args.repeats} and {args.num_threads}"
+            f"--repeats must be 0 (no timing) or at least {MIN_REPEATS}, and --num_threads at "
+            f"least 1, but got {args.repeats} and {args.num_threads}"
         )
+    if args.max_timed is not None and args.seconds:
+        raise ValueError("--max_timed and --seconds cannot go together: all inputs are timed")
     make_folder("--output", args.output, "compare.json", "compare.md")
     make_folder("--cache", args.cache or args.output / "cache")
     if any(not seconds > 0.0 for seconds in args.seconds):
         raise ValueError(f"--seconds must be above 0, but got {args.seconds}")
-    start()
     from espnet_layerskip.evaluation.cache import DecodingCache
     from espnet_layerskip.evaluation.compare import Comparison, too_short
     from espnet_layerskip.evaluation.compare_report import compare_page, compare_records

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from espnet_layerskip.files import write_text
 from espnet_layerskip.inference.quiet import start
-from espnet_layerskip.method.settings import SKIP_CONTEXTS
+from espnet_layerskip.method.settings import SKIP_CONTEXTS, read_gates
 from espnet_layerskip.parallel import add_worker_options, workers_from
 from espnet_layerskip.verbs.command_line import held, make_folder
 
@@ -135,20 +135,6 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError("--labels dev needs --dev DIR, the set whose transcripts are used")
 
 
-def read_gates(text: str | None) -> list[int] | None:
-    """Return the layers of ``--gates``; None = as usual.
-
-    Raises:
-        ValueError: If it is no list of numbers.
-    """
-    if text is None:
-        return None
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError as e:
-        raise ValueError(f"--gates must be layer numbers K,K,..., but got {text!r}") from e
-
-
 def _retrofit(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     """Return the record, and where the model is."""
     import torch
@@ -170,9 +156,11 @@ def _retrofit(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         retrofit_config,
         write_model,
     )
+    from espnet_layerskip.training.device import check_device
 
+    check_device(args.device)
     output, environment = Path(args.output), environment_record()
-    opened = open_model(args.model, args.model_file, read_gates(args.gates))
+    opened = open_model(args.model, args.model_file, read_gates(args.gates, "--gates"))
     if opened.no_gates:
         raise ValueError(f"{args.model} cannot have gates: {opened.no_gates}")
     gates = opened.gates if args.gates else default_gates(opened)
@@ -276,6 +264,8 @@ def begin(
                 for name in read_record(path)["files"]:
                     (path.parent / Path(name).name).unlink(missing_ok=True)
                 path.unlink()
+        with contextlib.suppress(OSError):  # not there, or something else is in it
+            (output / "rejected").rmdir()
         shutil.rmtree(output / "work", ignore_errors=True)
     elif done is not None:
         record = read_record(done)
@@ -370,7 +360,6 @@ def _finish(
     where = output / "rejected" if judgement.kept_by == "nothing" else output
     config, copies = with_own_files(config, where)
     where.mkdir(parents=True, exist_ok=True)
-    write_text(where / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
     shutil.copyfile(output / "work" / CHECKPOINT, where / f".{CHECKPOINT}.partial")
     os.replace(where / f".{CHECKPOINT}.partial", where / CHECKPOINT)
     reference = {} if budget.labels else {"reference": "the stock model at full depth"}
@@ -389,6 +378,8 @@ def _finish(
         environment=record["environment"],
         command=record["command"],
     ).save(where / FILE_NAME)
+    # last: without it nothing takes the folder for a model, which so is never one uncalibrated
+    write_text(where / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
     packed = pack(where, copies)
     files = [CHECKPOINT, FILE_NAME, "config.yaml", PAGE, packed.name, *(c.name for c in copies)]
     record["files"] = files

@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="gates after these layers, all together, trained heads or not; default: each trained "
         "intermediate CTC layer that is not too deep, and pairs of them",
     )
-    add("--metric", choices=("wer", "cer"), default="wer", help="default: wer")
+    add("--metric", choices=("wer", "cer"), default="wer", help="of transcripts; default: wer")
     add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")
     add("--output", metavar="F.json", help="write all figures to this file")
 

@@ -16,7 +16,9 @@ from espnet_layerskip.evaluation.compare_report import (
     compare_table,
 )
 from espnet_layerskip.evaluation.decode import decode
+from espnet_layerskip.evaluation.experiment import load_experiment
 from espnet_layerskip.evaluation.rows import custom_row, experiment_rows
+from espnet_layerskip.evaluation.systems import System
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,18 @@ def test_second_run_decodes_only_what_is_new(data_dir, cache, rows, measured, ex
     assert comparison.num_decoded == 1
     for fresh, before in zip(results, measured[1], strict=False):
         assert fresh.utterance_errors() == before.utterance_errors() if before.seeds else True
+
+
+def test_a_packed_model_is_known_again(data_dir, cache, exps):
+    """Wherever it was unpacked to: its configuration names files there."""
+    comparison, keys = Comparison(data_dir, cache, log=lambda line: None), set()
+    for _ in range(2):
+        experiment = load_experiment(exps["ours"])
+        unpacked = experiment.speech2text.model_files.tmpdir.name
+        stats = {"stats_file": f"{unpacked}/model/feats_stats.npz"}
+        experiment.speech2text.asr_train_args.normalize_conf = stats
+        keys.add(comparison._key(System(experiment)))
+    assert len(keys) == 1
 
 
 def test_changed_weights_are_decoded_again(data_dir, cache, rows, measured, exps, tmp_path):

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def test_standard_rows(exps):
     ]
     stock = str(exps["stock"])
     assert experiment_rows(stock) == [Row("stock", (stock,))]
+
+
+def test_a_name_with_the_sign_of_a_label(exps, tmp_path):
+    shutil.copytree(exps["stock"], tmp_path / "asr_lr=0.1")
+    found = str(tmp_path / "asr_lr=0.1")
+    assert experiment_rows(found) == [Row("asr_lr=0.1", (found,))]
+    assert experiment_rows(f"mine={found}") == [Row("mine", (found,))]
 
 
 def test_a_packed_model_has_the_rows_of_its_gates():

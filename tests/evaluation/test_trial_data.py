@@ -35,6 +35,13 @@ def test_so_many_utterances_over_all_durations(tmp_path):
     assert data.describe() == ("3 of 9 utterances, 2 s of audio (0.2 to 0.8 s each, median 0.5 s)")
 
 
+def test_as_many_as_asked_for_of_a_large_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_data, "LOOKED_AT", 2)
+    directory = write(tmp_path / "d", [0.1] * 5)
+    assert len(names(load_trial_data(directory, RATE))) == 2
+    assert len(names(load_trial_data(directory, RATE, max_utts=4))) == 4
+
+
 def test_about_so_much_audio_where_no_number_is_asked_for(tmp_path, monkeypatch):
     directory = write(tmp_path / "d", [0.5] * 10)
     assert len(names(load_trial_data(directory, RATE))) == 10
@@ -50,6 +57,15 @@ def test_transcripts_say_what_is_used(tmp_path):
     assert data.test.text == {"u0": "A B", "u2": "C"}
     assert data.labelled
     assert data.notes == ("1 utterances have no transcript and are left out",)
+
+
+def test_a_transcript_of_two_paths_is_left_out(tmp_path):
+    directory = write(tmp_path / "d", [0.1] * 2, {"u0": "A B", "u1": "B"})
+    with (directory / "wav.scp").open("a") as table:
+        table.write("u1 other.wav\n")
+    data = load_trial_data(directory, RATE)
+    assert names(data) == ["u0"]
+    assert data.unusable == 1
 
 
 def test_wrong_lines_are_left_out_and_said(tmp_path):

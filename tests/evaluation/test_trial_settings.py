@@ -61,6 +61,7 @@ def test_the_models_own_setting_is_tried_too():
     assert len(settings_to_try(opened([2, 4], own=own))) == len(settings_to_try(opened([2, 4]))) + 1
     of_other_gates = SkipSettings((0.7, 0.8, 0.9), (3, 0), "full", (2,), 1.0, 0.02)
     assert of_other_gates not in settings_to_try(opened([2, 4], own=of_other_gates))
+    assert settings_to_try(opened([4], own=own)) == settings_to_try(opened([4])), "it has gate 2"
 
 
 def test_few_layers_of_many():

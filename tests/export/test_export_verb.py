@@ -112,14 +112,16 @@ def test_a_model_without_gates(models, tmp_path, waves):
     eager = load_model(models["stock"], decoder_type="greedy")
     found = Speech2Text(output, blank_threshold="off").recognize(waves)
     assert [f.nbest[0][:3] for f in found] == [e.nbest[0][:3] for e in eager.recognize(waves)]
-    with pytest.raises(ValueError, match=r"threshold=0\.5 needs gates, and the model has none"):
-        Speech2Text(output, blank_threshold=0.5)
+    for option in ({"blank_threshold": 0.5}, {"spike_extension": "1,1"}):
+        with pytest.raises(ValueError, match=r"=\S+ needs gates, and the model has none"):
+            Speech2Text(output, **option)
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["--longest", "0"], "--longest must be from 1 to 3600"),
+        (["--longest", "1"], "longest must be at least 1.024 s for this model, but got 1 s"),
         (["--model-file", "none.pth"], "no checkpoint none.pth"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from espnet_layerskip.evaluation.calibration_page import calibration_page
 from espnet_layerskip.inference.calibration import (
     Calibration,
+    calibrated_temperature,
     calibration_file,
     choose_skipping,
     read_calibration,
@@ -83,6 +84,20 @@ def test_it_is_used_where_it_fits(calibration, weights):
     assert use_calibration(SimpleNamespace(), weights) is None
     assert choose_skipping(model, weights, 0.5, SkipSettings(0.5)) is None, "it was not asked for"
     assert model.settings.blank_threshold == 0.5
+
+
+def test_the_temperature_belongs_to_the_weights(calibration, weights):
+    """However they skip: a threshold of one's own, or none."""
+    assert calibrated_temperature(None, weights, encoder()) == 1.0, "there is none yet"
+    known = dataclasses.replace(
+        calibration, confidence={"temperature": 1.5, "words": 9, "right": 8}
+    )
+    known.save(calibration_file(weights))
+    assert choose_skipping(encoder(), weights, "off", SkipSettings("off")) is None
+    for used in (None, known):
+        assert calibrated_temperature(used, weights, encoder()) == 1.5
+    assert calibrated_temperature(None, None, encoder()) == 1.0
+    assert calibrated_temperature(None, weights, SimpleNamespace()) == 1.0, "it cannot skip"
 
 
 def test_an_option_beside_auto_wins(calibration, weights, caplog):

@@ -124,6 +124,14 @@ def test_compare_exps_without_a_result(data_dir, tmp_path):
                 *("--row", "x", "y", "--max_timed", "0"),
             ]
         )
+    for options, message in (
+        (("--repeats", "4"), r"--repeats must be 0 \(no timing\) or at least 5, .*got 4 and"),
+        (("--max_timed", "3", "--seconds", "5"), "--max_timed and --seconds cannot go together"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare_exps.main(
+                ["--data", str(data_dir), "--output", str(tmp_path), "--row", "x", "y", *options]
+            )
     with pytest.raises(ValueError, match="nothing to compare"):
         compare_exps.main(["--data", str(data_dir), "--output", str(tmp_path)])
 
@@ -136,7 +144,7 @@ def test_an_output_that_cannot_be_is_refused_at_once(data_dir, tmp_path, capsys)
         (tmp_path / "new", ("--cache", str(tmp_path / "file")), "--cache"),
         ("", (), "--output: a value is needed, but it is empty"),
         (tmp_path / "file", (), "file cannot be made (File exists)"),
-        (tmp_path / "new", ("--repeats", "-1"), "--repeats must be 0 or more"),
+        (tmp_path / "new", ("--repeats", "-1"), "--repeats must be 0 (no timing) or"),
     ):
         command = [
             "compare",

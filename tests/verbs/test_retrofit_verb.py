@@ -15,7 +15,7 @@ from espnet_layerskip.evaluation import retrofit as judge
 from espnet_layerskip.evaluation import retrofit_model, retrofit_teacher
 from espnet_layerskip.evaluation.retrofit_model import CHECKPOINT
 from espnet_layerskip.files import write_text
-from espnet_layerskip.inference.calibration import read_calibration
+from espnet_layerskip.inference.calibration import Calibration, read_calibration
 from espnet_layerskip.inference.speech2text import load_model
 from espnet_layerskip.method.settings import OFF, SkipSettings
 from espnet_layerskip.parallel import map_chunks
@@ -247,11 +247,12 @@ def stop_at(step, rate):
     ("options", "message"),
     [
         (("--gates", "4"), "gates must be layers between 1 and 3 (the encoder has 4"),
-        (("--gates", "two"), "--gates must be layer numbers K,K,..., but got 'two'"),
+        (("--gates", "two"), "--gates must be layer numbers 'K' or 'K,K,...', but got 'two'"),
         (
             ("--gates", "1", "--epochs", 0),
             "needs gates at layers with a trained CTC ([2]), but got [1]",
         ),
+        (("--device", "none"), "device must be cpu, cuda or cuda:N, but got 'none'"),
         (("--epochs", -1), "--epochs must be 0 or more"),
         (("--lr", 0), "--lr must be above 0"),
         (("--dev-share", 1), "--dev-share must be between 0 and 1"),
@@ -370,6 +371,30 @@ def test_a_damaged_record_is_named(tmp_path, content):
     for force in (False, True):
         with pytest.raises(ValueError, match=r"retrofit.json is damaged"):
             begin(tmp_path, {}, force)
+
+
+def test_what_is_not_calibrated_is_no_model(stock, data_dir, tmp_path, quick, capsys, monkeypatch):
+    """However it ends, nobody takes weights for one whose setting was not judged."""
+
+    def killed(self, path):
+        raise KeyboardInterrupt
+
+    output, options = tmp_path / "out", ("--dev", data_dir, "--epochs", 0, *ANYTHING)
+    with monkeypatch.context() as patch:
+        patch.setattr(Calibration, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            retrofit(stock, data_dir, output, *options)
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        load_model(output)
+    assert retrofit(stock, data_dir, output, *options) == 0
+    assert load_model(output).calibration is not None
+
+
+def test_a_rejected_result_that_is_replaced_leaves_no_folder(tmp_path):
+    write_text(tmp_path / "rejected/retrofit.json", '{"question": {}, "files": []}')
+    assert begin(tmp_path, {}, force=True) is None
+    assert not (tmp_path / "rejected").exists()
+    assert begin(tmp_path, {}, force=False) is None
 
 
 def test_a_record_removes_nothing_elsewhere(tmp_path):
