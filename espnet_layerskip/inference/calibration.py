@@ -214,20 +214,22 @@ def choose_skipping(
 
 
 def calibrated_temperature(
-    used: Calibration | None, model_file: Path | str | None, encoder: Any
+    used: Calibration | None, model_file: Path | str | None, encoder: Any, blank_threshold: Any
 ) -> float:
     """Return the temperature of the confidences, which belongs to the weights; 1 = not known.
 
     Args:
-        used: The calibration whose setting is used; None: look beside the checkpoint.
-        model_file: The checkpoint, if any.
+        used: The calibration whose setting is used, if any.
+        model_file: The checkpoint, if any: where a threshold of one's own is used, or "off", it
+            leads to the calibration all the same.
         encoder: Of the model.
-
-    Raises:
-        ValueError: If the calibration is damaged.
+        blank_threshold: As it was asked for; None (as configured): no calibration is looked at.
     """
-    if used is None and model_file is not None and can_skip(encoder):
-        used, _ = find_calibration(model_file, encoder.gate_layer_idx)
+    if used is None and None not in (model_file, blank_threshold) and can_skip(encoder):
+        try:
+            used, _ = find_calibration(model_file, encoder.gate_layer_idx)  # type: ignore[arg-type]
+        except ValueError as e:
+            logger.warning("%s; confidences are not corrected", e)
     return 1.0 if used is None else used.temperature
 
 

@@ -151,7 +151,7 @@ class Speech2Text(ESPnetSpeech2Text):  # type: ignore[misc]
             ),
         )
         self.confidence_temperature = confidence_temperature or calibrated_temperature(
-            self.calibration, asr_model_file, self.asr_model.encoder
+            self.calibration, asr_model_file, self.asr_model.encoder, blank_threshold
         )
         if quantize:
             quantize_dynamic(self.asr_model, kwargs)

@@ -86,18 +86,22 @@ def test_it_is_used_where_it_fits(calibration, weights):
     assert model.settings.blank_threshold == 0.5
 
 
-def test_the_temperature_belongs_to_the_weights(calibration, weights):
+def test_the_temperature_belongs_to_the_weights(calibration, weights, caplog):
     """However they skip: a threshold of one's own, or none."""
-    assert calibrated_temperature(None, weights, encoder()) == 1.0, "there is none yet"
+    assert calibrated_temperature(None, weights, encoder(), 0.5) == 1.0, "there is none yet"
     known = dataclasses.replace(
         calibration, confidence={"temperature": 1.5, "words": 9, "right": 8}
     )
     known.save(calibration_file(weights))
     assert choose_skipping(encoder(), weights, "off", SkipSettings("off")) is None
-    for used in (None, known):
-        assert calibrated_temperature(used, weights, encoder()) == 1.5
-    assert calibrated_temperature(None, None, encoder()) == 1.0
-    assert calibrated_temperature(None, weights, SimpleNamespace()) == 1.0, "it cannot skip"
+    for used, asked in ((known, "auto"), (None, "off"), (None, 0.5)):
+        assert calibrated_temperature(used, weights, encoder(), asked) == 1.5
+    assert calibrated_temperature(None, weights, encoder(), None) == 1.0, "as configured"
+    assert calibrated_temperature(None, None, encoder(), 0.5) == 1.0
+    assert calibrated_temperature(None, weights, SimpleNamespace(), 0.5) == 1.0, "it cannot skip"
+    calibration_file(weights).write_text("{}")
+    assert calibrated_temperature(None, weights, encoder(), 0.5) == 1.0
+    assert "confidences are not corrected" in caplog.text
 
 
 def test_an_option_beside_auto_wins(calibration, weights, caplog):
