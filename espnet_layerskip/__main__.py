@@ -24,6 +24,7 @@ from espnet_layerskip.method.settings import KEYS, SkipSettings
 VARIABLE = "ESPNET_LAYERSKIP"
 # Run in the place of ESPnet's: a training that was stopped in the middle of a write goes on.
 OURS = {"espnet2.bin.asr_train": "espnet_layerskip.bin.asr_train"}
+TRUE = ("true", "t", "yes", "y", "1", "on")  # to ESPnet's str2bool
 USAGE = f"""\
 usage: python -m espnet_layerskip [--skip SETTINGS] -m MODULE [ARG ...]
        python -m espnet_layerskip [--skip SETTINGS] SCRIPT.py [ARG ...]
@@ -124,8 +125,9 @@ def _safe(module: str, args: Sequence[str]) -> AbstractContextManager[None]:
         return nullcontext()
     from espnet_layerskip.training.resume import going_on
 
-    told = dict(pairwise(args))
-    again = told.get("--resume") == "true" and "--output_dir" in told
+    words = [part for arg in args for part in (arg.split("=", 1) if arg[:2] == "--" else [arg])]
+    told = dict(pairwise(words))
+    again = told.get("--resume", "").lower() in TRUE and "--output_dir" in told
     return going_on(Path(told["--output_dir"]) if again else None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,10 @@ def choose_skipping(model: Any, settings: SkipSettings) -> Any:
             f"the {type(encoder).__name__} has no gates and no interctc_layer_idx, so that no CTC "
             "head is known to be trained for one of its layers: name the layers (gates=K,K)"
         )
+    if own:  # what it was trained with stays, but for what belongs to its gates
+        now = encoder.settings
+        threshold = None if isinstance(now.blank_threshold, tuple) else now.blank_threshold
+        settings = settings.over(replace(now, gates_in_use=None, blank_threshold=threshold))
     wanted = {k: v for k, v in asdict(settings).items() if v is not None and k != "gates_in_use"}
     return add_skipping(model, gates, **wanted)
 

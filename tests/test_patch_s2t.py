@@ -163,6 +163,9 @@ def test_gates_are_chosen_from_what_the_model_has(model, caplog):
         choose_skipping(model, SkipSettings(gates_in_use=(1, 2), skip_context="packed"))
     assert "not known to be trained for layers [1]" in caplog.text
     assert model.encoder.gate_layer_idx == [1, 2]
+    assert model.encoder.settings.describe() == (
+        "threshold=0.5 extension=2,1 context=packed gates=1,2"  # the rest is the model's
+    )
     remove_skipping(model)
     model.encoder.interctc_layer_idx = []
     with pytest.raises(ValueError, match=r"no gates and no interctc_layer_idx.*gates=K,K"):

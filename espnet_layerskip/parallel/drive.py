@@ -48,10 +48,22 @@ class Call:
         with contextlib.redirect_stdout(sys.stderr):
             with _LOADING:
                 function = _load(self)
-            results = list(function(chunk))
+            try:
+                results = list(function(chunk))
+            except Exception as error:
+                raise _on_its_way(error) from None
         if len(results) != len(chunk):
             raise ValueError(f"{function}: {len(results)} results for {len(chunk)} items")
         return results
+
+
+def _on_its_way(error: Exception) -> Exception:
+    """Return an error that can be sent; one that cannot would be taken for a worker's death."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 @functools.lru_cache(maxsize=1)

@@ -234,13 +234,17 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
     if args.config:
         given = {name: getattr(args, name) for name in RESOURCES}
         launcher = srun_words(args.config, {k: v for k, v in given.items() if v is not None})
+
+    def fill(word: str, name: str) -> str:
+        return word.replace("JOB", name) if match else word  # as Kaldi's run.pl
+
     jobs = []
     for name in names:
-        log, *command = (word.replace("JOB", name) for word in words)
-        done = Path(args.done.replace("JOB", name)) if args.done else None
-        depends = [Path(p.replace("JOB", name)) for p in args.depends]
-        fresh = Path(args.fresh.replace("JOB", name)) if args.fresh else None
-        makes = Path(args.makes.replace("JOB", name)) if args.makes else None
+        log, *command = (fill(word, name) for word in words)
+        done = Path(fill(args.done, name)) if args.done else None
+        depends = [Path(fill(p, name)) for p in args.depends]
+        fresh = Path(fill(args.fresh, name)) if args.fresh else None
+        makes = Path(fill(args.makes, name)) if args.makes else None
         jobs.append(Job(name, command, Path(log), done, fresh, depends, makes, launcher))
     return jobs
 

@@ -188,7 +188,7 @@ def _numbers(option: str, text: str, kind: Callable[[str], Number]) -> list[Numb
 def _twins(specs: Sequence[str]) -> dict[str, str]:
     twins: dict[str, str] = {}
     for spec in specs:
-        label, _, exp = spec.rpartition("=")
+        label, _, exp = ("", "", spec) if Path(spec).exists() else spec.rpartition("=")
         label = label or Path(exp).name
         if label in twins:
             raise ValueError(f"--twin: two are named {label!r}: give each a LABEL=EXP of its own")

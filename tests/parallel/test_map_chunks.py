@@ -108,6 +108,8 @@ def test_an_exception_ends_all(tmp_path):
     assert not any(alive(path.name) for path in tmp_path.iterdir())
     with pytest.raises(ValueError, match="too_few.*: 1 results for 2 items"):
         list(map_chunks(functions.too_few, [[1, 2]], TWO))
+    with pytest.raises(RuntimeError, match="Odd: no 7"):  # not taken for a death
+        list(map_chunks(functions.fail_oddly, [[1], [2]], TWO, lost=lambda item: None))
 
 
 def test_workers_end_when_nobody_wants_their_results(tmp_path):

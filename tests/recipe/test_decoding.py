@@ -103,6 +103,21 @@ def test_decoding_goes_on_and_is_scored(run: RunRecipe, recipe_dir: Path) -> Non
     assert len(calls.read_text().split()) == 9 + 3, "other audio of the same length too"
 
 
+@pytest.mark.parametrize("told", ["argument", "configuration"])
+def test_another_lexicon_is_decoded_anew(run: RunRecipe, recipe_dir: Path, told: str) -> None:
+    lexicon, calls, config = recipe_dir / "lex.txt", recipe_dir / "calls", recipe_dir / "dec.yaml"
+    config.write_text("lexicon: lex.txt\n" if told == "configuration" else "beam_size: 5\n")
+    options = ["--stage", "12", "--stop_stage", "12", "--asr_tag", "x", "--inference_tag", "inf"]
+    options += ["--inference_config", "dec.yaml"]
+    options += ["--inference_args", "--lexicon lex.txt"] if told == "argument" else []
+    for content, number in (("A A\n", 3), ("A A\n", 3), ("A A\nB B\n", 6)):
+        if not lexicon.exists() or lexicon.read_text() != content:
+            lexicon.write_text(content)
+        done = run(*options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(calls.read_text().split()) == number
+
+
 def test_a_model_file_that_is_not_there_lists_those_that_are(run: RunRecipe) -> None:
     done = run(
         *("--stage", "12", "--stop_stage", "12", "--asr_tag", "x"),

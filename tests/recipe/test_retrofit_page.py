@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import retrofit_page
+
+RECIPE = Path(retrofit_page.__file__).parents[1]
 
 
 def report(data: str, *exps: str) -> dict[str, Any]:
@@ -61,3 +64,43 @@ def test_the_time_of_a_training_that_another_one_has_begun_is_not_known(tmp_path
         )
     )
     assert retrofit_page.training_seconds(tmp_path) == 480.0
+
+
+STAND_IN = """#!/bin/sh
+# In the place of Python: notes what it is asked for; a retrofit ends with the status $STATUS.
+[ "$1" = -m ] || [ "$1" = local/retrofit_page.py ] || exit 0
+echo "$*" >> calls.txt
+case "$*" in *.cli*) exit "${STATUS:-0}" ;; esac
+"""
+
+
+def test_the_script_goes_on_where_some_data_could_not_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("path.sh", "utils", "local"):
+        (tmp_path / name).symlink_to((RECIPE / name).resolve())
+    (tmp_path / "python").write_text(STAND_IN)
+    (tmp_path / "python").chmod(0o755)
+    stock = tmp_path / "exp/asr_conformer_seed1"
+    stock.mkdir(parents=True)
+    (stock / "valid.cer_ctc.ave.pth").touch()
+    made = [Path(f"{stock}_retrofit_{way}") for way in ("untrained", "unlabelled", "labelled")]
+
+    def run(status: int) -> int:
+        monkeypatch.setenv("STATUS", str(status))
+        command = ["local/retrofit.sh", "--python", "./python", "--kinds", "conformer"]
+        command += ["--tests", "dump/raw/test other/test"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert "not found" not in done.stderr
+        assert "No such file" not in done.stderr
+        return done.returncode
+
+    assert run(1) == 1, "nothing was made"
+    for folder in made:
+        folder.mkdir()
+        (folder / "retrofit.json").touch()
+    assert run(2) == 2
+    (tmp_path / "calls.txt").unlink()
+    assert run(1) == 0
+    pages = (tmp_path / "calls.txt").read_text().splitlines()[-1].split()[-2:]
+    assert len(set(pages)) == 2, "sets of one name"

@@ -32,6 +32,13 @@ def test_job_is_replaced_in_the_log_and_the_command(tmp_path: Path) -> None:
         assert f"part {n}\n" in (tmp_path / f"x.{n}.log").read_text()
 
 
+def test_without_a_range_job_is_no_more_than_three_letters(tmp_path: Path) -> None:
+    done = start("--done", f"{tmp_path}/JOB.json", f"{tmp_path}/JOB.log", "echo", "/JOB42/x")
+    assert done.returncode == 0, done.stderr
+    assert "/JOB42/x\n" in (tmp_path / "JOB.log").read_text()
+    assert (tmp_path / "JOB.json").exists()
+
+
 def test_jobs_may_have_names(tmp_path: Path) -> None:
     done = start("JOB=stock,ours", f"{tmp_path}/x.JOB.log", "echo", "system JOB")
     assert done.returncode == 0, done.stderr

@@ -168,6 +168,7 @@ STAND_IN = """#!/bin/sh
 # In the place of Python: notes its arguments, writes the page that is asked for.
 case "$2" in *.cli|*.compare_exps) ;; *) exit 0 ;; esac
 echo "$*" >> calls.txt
+case "$*" in *calibrate*) exit "${STATUS:-0}" ;; esac
 while [ $# -gt 0 ]; do
     [ "$1" = --output ] && mkdir -p "$2" && printf '# Title\\n\\n## Rows\\n' > "$2/compare.md"
     shift
@@ -175,7 +176,7 @@ done
 """
 
 
-def test_results_of_what_was_trained(tmp_path: Path) -> None:
+def test_results_of_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("path.sh", "utils", "local"):
         (tmp_path / name).symlink_to((RECIPE / name).resolve())
     stand_in = tmp_path / "python"
@@ -183,7 +184,7 @@ def test_results_of_what_was_trained(tmp_path: Path) -> None:
     stand_in.chmod(0o755)
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        command = ["local/results.sh", "--python", str(stand_in), *options]
+        command = ["local/results.sh", "--python", "./python", *options]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     def trained(name: str, checkpoint: str = "valid.cer_ctc.ave.pth") -> None:
@@ -200,6 +201,13 @@ def test_results_of_what_was_trained(tmp_path: Path) -> None:
     assert run("--seeds", "2", "--output", "SEED2.md").returncode == 0
     page = (tmp_path / "SEED2.md").read_text()
     assert "## Test set\n\n### Rows\n" in page
+    for status, there, expected in ((3, False, 0), (1, False, 1), (1, True, 0), (2, True, 2)):
+        monkeypatch.setenv("STATUS", str(status))
+        if there:
+            (tmp_path / "exp/asr_retrofit_seed2/calibration.json").touch()
+        found = run("--seeds", "2", "--output", "SEED2.md")
+        assert (found.returncode, found.stderr) == (expected, "")
+    monkeypatch.delenv("STATUS")
     assert "# Title" not in page
     calls = (tmp_path / "calls.txt").read_text()
     assert "--exp stock=exp/asr_conformer_seed2 retrofitted=exp/asr_retrofit_seed2 --row" in calls

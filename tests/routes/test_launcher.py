@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import espnet_layerskip
-from espnet_layerskip.__main__ import main
+from espnet_layerskip.__main__ import _safe, main
+from espnet_layerskip.training import resume
 
 
 @pytest.mark.slow
@@ -142,3 +143,19 @@ def test_skipping_by_option_or_variable(variable, args, expected, script, monkey
 def test_help(capsys):
     assert main(["--help"]) == 0
     assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--resume", "true", "--output_dir", "exp"], Path("exp")),
+        (["--resume=true", "--output_dir=exp"], Path("exp")),
+        (["--resume", "True", "--output_dir", "exp"], Path("exp")),
+        (["--resume", "1", "--output_dir", "exp"], Path("exp")),
+        (["--resume", "false", "--output_dir", "exp"], None),
+        (["--output_dir", "exp"], None),
+    ],
+)
+def test_other_trainings_go_on_however_it_is_spelled(args, expected, monkeypatch):
+    monkeypatch.setattr(resume, "going_on", lambda path: path)
+    assert _safe("espnet2.bin.lm_train", args) == expected

@@ -69,3 +69,14 @@ class Loader:
 
 def no_result(item):
     return f"no {item}"
+
+
+class Odd(Exception):
+    """Can be sent to another process, but not be read there."""
+
+    def __init__(self, what, number):
+        super().__init__(f"{what} {number}")
+
+
+def fail_oddly(items):
+    raise Odd("no", 7)

@@ -29,6 +29,8 @@ def test_values(tmp_path):
     assert options.twins == {"small": "exp/s", "t": "exp/t", "u": "v"}
     assert options.skip.blank_threshold == 0.7
     assert options.ngram == {"ngram_file": tmp_path / "x.arpa"}
+    (tmp_path / "lr=0.1").mkdir()
+    assert read("--twin", tmp_path / "lr=0.1").twins == {"lr=0.1": str(tmp_path / "lr=0.1")}
 
 
 def test_a_neural_language_model(tmp_path):

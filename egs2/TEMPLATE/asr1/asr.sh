@@ -435,8 +435,13 @@ if ! "${skip_eval}"; then
                 # "auto", which is the default too, reads it
                 [ "${threshold:-auto}" = auto ] && [ -f "${asr_exp}/calibration.json" ] \
                     && resume+=(--depends "${asr_exp}/calibration.json")
-                "${decode_lm}" && resume+=(--depends "${lm_exp}/${inference_lm}")
+                for name in lexicon ngram_file lm_file lm_train_config; do
+                    file=$(told "${name}" "${inference_config}" "${inference_args}")
+                    [ -z "${file}" ] || resume+=(--depends "${file}")
+                done
+                "${decode_lm}" && resume+=(--depends "${lm_exp}/${inference_lm}" --depends "${lm_exp}/config.yaml")
                 "${decode_ngram}" && resume+=(--depends "${ngram_exp}/${inference_ngram}")
+                "${decode_ngram}" && [ "${ngram_unit}" = word ] && resume+=(--depends "${ngram_exp}/words.txt")
             fi
             log "Decoding of ${dset} started... log: '${logdir}/asr_inference.*.log'"
             words "${inference_args}"

@@ -6,6 +6,10 @@ MAIN_ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "${MAIN_ROOT}/.venv/bin/python3" ]; then
     export PATH="${MAIN_ROOT}/.venv/bin:${PATH}"
 fi
+case ${python:-} in  # of a path that is not absolute the scripts look from elsewhere, too
+    /*) ;;
+    */*) python=$(cd "$(dirname "${python}")" && pwd)/$(basename "${python}") ;;
+esac
 if ! (cd / && "${python:-python3}" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("espnet_layerskip") is None)'); then
     export PYTHONPATH="${MAIN_ROOT}${PYTHONPATH:+:${PYTHONPATH}}"
 fi

@@ -18,6 +18,13 @@ python=python3                                  # Python with the package instal
 . utils/parse_options.sh
 . ./path.sh
 
+made() {  # <experiment> <way>: where the retrofitted model is
+    local dir
+    for dir in "$1_retrofit_$2" "$1_retrofit_$2/rejected"; do
+        [ ! -e "${dir}/retrofit.json" ] || echo "${dir}"
+    done
+}
+
 retrofit() {  # <stock experiment> <way>
     local options=() status=0
     case $2 in
@@ -28,7 +35,11 @@ retrofit() {  # <stock experiment> <way>
     esac
     "${python}" -m espnet_layerskip.cli retrofit --model "$1" --data "${train}" --dev "${dev}" \
         --max-wer-increase "${budget}" --output "$1_retrofit_$2" --num-threads 1 ${options[@]+"${options[@]}"} || status=$?
-    [ "${status}" -eq 0 ] || [ "${status}" -eq 4 ] || exit "${status}"  # 4: rejected, and kept apart
+    case ${status} in
+        0|4) ;;  # 4: rejected, and kept apart
+        1) [ -n "$(made "$1" "$2")" ] || exit 1 ;;  # some of the data could not be used
+        *) exit "${status}" ;;
+    esac
 }
 
 for kind in ${kinds}; do
@@ -43,12 +54,6 @@ for kind in ${kinds}; do
     done
 done
 
-made() {  # <experiment> <way>: where the retrofitted model is
-    local dir
-    for dir in "$1_retrofit_$2" "$1_retrofit_$2/rejected"; do
-        [ ! -e "${dir}/retrofit.json" ] || echo "${dir}"
-    done
-}
 pages=()
 for kind in ${kinds}; do
     stock=() rows=()
@@ -71,7 +76,7 @@ for kind in ${kinds}; do
             --row "${way}, extension 1" "${exps}" threshold=0.9 "extension=1,1")
     done
     for test in ${tests}; do
-        name=exp/compare/retrofit_${kind}_${test##*/}
+        name=exp/compare/retrofit_${kind}_${test//\//_}
         "${python}" -m espnet_layerskip.bin.compare_exps --data "${test}" --repeats 0 \
             --output "${name}" --cache exp/compare/cache \
             --exp "stock=$(IFS=,; echo "${stock[*]}")" "${rows[@]}"

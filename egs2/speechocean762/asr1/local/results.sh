@@ -20,9 +20,15 @@ if [ -z "${ours}${retrofit}" ]; then
     exit 1
 fi
 
-for exp in ${ours//,/ } ${retrofit//,/ }; do  # status 3: nothing is shown to keep the budget
+for exp in ${ours//,/ } ${retrofit//,/ }; do
+    status=0
     "${python}" -m espnet_layerskip.cli calibrate --exp "${exp}" --if-needed \
-        --data dump/raw/calib --max-wer-increase "${max_wer_increase}" || [ $? -eq 3 ]
+        --data dump/raw/calib --max-wer-increase "${max_wer_increase}" || status=$?
+    case ${status} in
+        0|3) ;;  # 3: nothing is shown to keep the budget
+        1) [ -f "${exp}/calibration.json" ] || exit 1 ;;  # some of the data could not be used
+        *) exit "${status}" ;;
+    esac
 done
 rows=()
 for settings in "threshold=0.9 extension=0,0" "threshold=0.95 extension=0,0" "threshold=0.9 extension=1,1" \
