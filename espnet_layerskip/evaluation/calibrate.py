@@ -36,7 +36,10 @@ from espnet_layerskip.training.checkpoint import file_digest
 
 COPIES = 2.0  # times the budget is what a shifted copy may take
 # how a setting is shown to keep the budget
-RULE = "limit 97.5 %, fixed sequence, savings of 1 %, each condition, copies twice the budget"
+RULE = (
+    "limit 97.5 %, fixed sequence, savings of 1 %, each condition, copies twice the budget, "
+    "neighbours where nothing is shown"
+)
 
 
 def calibrate(
@@ -100,7 +103,7 @@ def calibrate(
     full_depth, *tried = (
         over_conditions(trials, conditions) for trials in zip(*by_condition, strict=True)
     )
-    chosen, kept_by = choose(tried, full_depth, point_estimate)
+    chosen, kept_by = choose(tried, full_depth, point_estimate, extensions is not None)
     utterances = sum(len(data.speech) for data in sets.values())
     speakers = len({spk for data in sets.values() for spk in data.utt2spk.values()})
     refused = {utt: why for data in sets.values() for utt, why in data.refused.items()}

@@ -228,7 +228,10 @@ def over_conditions(trials: Sequence[Trial], conditions: Sequence[Condition]) ->
 
 
 def choose(
-    trials: Sequence[Trial], full_depth: Trial, point_estimate: bool = False
+    trials: Sequence[Trial],
+    full_depth: Trial,
+    point_estimate: bool = False,
+    any_extension: bool = False,
 ) -> tuple[Trial, str]:
     """Return the cheapest setting that keeps the budget, and what of it does.
 
@@ -240,13 +243,18 @@ def choose(
     Args:
         trials: Settings tried.
         full_depth: Is returned, with "nothing", if none of them fits and saves measurably.
-        point_estimate: Where no upper bound keeps the budget, go by the rate as measured.
+        point_estimate: Where no upper bound keeps the budget, go by the rate as measured. So few
+            words cannot tell whether a kept frame needs its neighbours, which other speech needs
+            more: only settings with one on each side are taken.
+        any_extension: Take others by the rate as measured, too.
     """
     tests = {"upper bound": attrgetter("fits")}
     if point_estimate:
         tests["point estimate"] = attrgetter("seems_to_fit")
     for name, fits in tests.items():
         kept = list(takewhile(fits, in_order(trials, full_depth)))
+        if name == "point estimate" and not any_extension:
+            kept = [t for t in kept if min(t.settings.spike_extension or (0, 0)) > 0]
         if kept:
             limit = kept[-1].encoder_flops + MEASURABLE * full_depth.encoder_flops
             return min((t for t in kept if t.encoder_flops <= limit), key=_cost), name

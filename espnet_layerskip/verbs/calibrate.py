@@ -77,8 +77,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--allow-point-estimate",
         action="store_true",
-        help="where no upper limit keeps the budget, go by the rates as measured; what is stored "
-        "then says that it is not shown",
+        help="where no upper limit keeps the budget, go by the rates as measured, of settings with "
+        "a neighbour on each side unless --extensions names others; what is stored then says that "
+        "it is not shown",
     )
     add(
         "--allow-seen-data",

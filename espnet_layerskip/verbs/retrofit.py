@@ -84,7 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help="accept a setting only if the upper limit of its 95 %% interval keeps the budget; "
-        "default: where none does, go by what was measured, with a warning",
+        "default: where none does, go by what was measured, with neighbours and a warning",
     )
     add("--seed", type=int, default=0)
     add("--num-threads", type=int, metavar="N", help="CPU threads; default: PyTorch's choice")

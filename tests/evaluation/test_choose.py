@@ -154,6 +154,20 @@ def test_a_point_estimate_only_where_it_is_allowed(full):
     assert choose([other, fitting], off, point_estimate=True) == (fitting, "upper bound")
 
 
+def test_what_is_not_shown_has_neighbours(full):
+    full = full[:100]
+    off = trial(full, full, 1.0, 100)
+    alone, left = (trial(noisy(full, 1), full, 1.0, 40, extension=e) for e in ((0, 0), (1, 0)))
+    beside = trial(noisy(full, 1), full, 1.0, 60)
+    tried = [alone, left, beside]
+    assert not any(one.fits for one in tried)
+    assert choose(tried, off, point_estimate=True) == (beside, "point estimate")
+    assert choose(tried, off, True, any_extension=True)[0] in (alone, left)
+    assert choose([alone], off, point_estimate=True) == (off, "nothing")
+    shown = trial(full * 5, full * 5, 30.0, 40, extension=(0, 0))
+    assert choose([shown], off, point_estimate=True) == (shown, "upper bound")
+
+
 def test_no_change_on_a_small_set_is_no_proof():
     """Nothing seen in 20 utterances: as many errors as the budget has may hide there."""
     full = [1] * 20

@@ -152,6 +152,8 @@ def test_the_same_on_few_utterances_is_not_shown(sweep, exp, data_dir, capsys, c
     model = load_model(exp, blank_threshold="auto")
     assert model.asr_model.encoder.blank_threshold == 1.0
     assert calibrate(exp, data_dir, 5, "--allow-point-estimate") == 0
+    assert "1,1 context=full gates=1: not shown: only its point" in capsys.readouterr().out
+    assert calibrate(exp, data_dir, 5, "--allow-point-estimate", "--extensions", "0,0", "1,1") == 0
     assert "0,0 context=full gates=1: not shown: only its point" in capsys.readouterr().out
     found = read_calibration(exp / "calibration.json")
     assert (found.kept_by, found.shown) == ("point estimate", False)
@@ -366,7 +368,7 @@ def test_a_real_sweep_of_a_real_model(exp, data_dir, capsys, monkeypatch):
     monkeypatch.setattr("espnet_layerskip.evaluation.grid.THRESHOLDS", (0.3,))
     monkeypatch.setattr("espnet_layerskip.evaluation.grid.EXTENSIONS", ((0, 0),))
     options = ("--allow-point-estimate", "--metric", "cer", "--num-threads", 1)
-    assert calibrate(exp, data_dir, 1000, *options) == 0
+    assert calibrate(exp, data_dir, 1000, *options, "--extensions", "0,0") == 0
     assert "decoding 8 utterances of" in capsys.readouterr().err
     found = json.loads((exp / "calibration.json").read_text())
     flops = [row["encoder_flops"] for row in found["sweep"]]

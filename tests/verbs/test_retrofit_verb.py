@@ -54,7 +54,7 @@ def quick(monkeypatch):
         return directory / "model.zip"
 
     monkeypatch.setattr(retrofit_model, "pack", pack)
-    grid = [OFF, SkipSettings(0.5, (0, 0)), SkipSettings(0.9, (0, 0))]
+    grid = [OFF, SkipSettings(0.5, (1, 1)), SkipSettings(0.9, (1, 1))]
     monkeypatch.setattr(
         judge, "settings_to_try", lambda found: [one.resolved(found.encoder) for one in grid]
     )
