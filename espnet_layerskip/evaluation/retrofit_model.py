@@ -52,7 +52,7 @@ def retrofit_config(
     Raises:
         ValueError: If the encoder cannot have these gates or this context.
     """
-    config = read_yaml(opened.speech2text.model_files.train_config)
+    config = _as_typed(read_yaml(opened.speech2text.model_files.train_config))
     [name] = [name for name, ours in ENCODERS.items() if type(opened.encoder) is ours]
     gated = from_stock(opened.encoder, gates, skip_context="packed")
     skipping = {
@@ -80,6 +80,15 @@ def retrofit_config(
             "kd_label_weight": 1.0,
         }
     return config
+
+
+def _as_typed(value: Any) -> Any:
+    """Return a configuration with relative paths below the current folder, as recipes have."""
+    if isinstance(value, dict):
+        return {k: _as_typed(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_as_typed(v) for v in value]
+    return relative(value) if isinstance(value, str) else value
 
 
 def build_student(opened: OpenedModel, config: dict[str, Any]) -> Any:

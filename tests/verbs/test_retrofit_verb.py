@@ -171,6 +171,21 @@ def test_a_hybrid_model_keeps_its_decoder(stock, data_dir, tmp_path, quick):
     assert all(value.equal(after[name]) for name, value in decoder.items())
 
 
+def test_the_configuration_names_no_place_of_this_machine(
+    stock, data_dir, tmp_path, quick, monkeypatch
+):
+    shutil.copytree(stock, tmp_path / "exp/stock")
+    shutil.copytree(data_dir, tmp_path / "dump/train")
+    config = yaml.safe_load((stock / "config.yaml").read_text())
+    config["train_data_path_and_name_and_type"] = [["dump/train/wav.scp", "speech", "sound"]]
+    (tmp_path / "exp/stock/config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
+    assert retrofit("exp/stock", "dump/train", "exp/gated", "--epochs", 0, *ANYTHING) == 0
+    made = (tmp_path / "exp/gated/config.yaml").read_text()
+    assert "- dump/train/wav.scp" in made
+    assert str(tmp_path) not in made
+
+
 def test_the_rate_is_taken_from_the_training():
     def rate(**conf):
         return default_rate(argparse.Namespace(**conf))
