@@ -19,6 +19,7 @@ from espnet_layerskip.evaluation.environment import relative
 from espnet_layerskip.evaluation.open_model import OpenedModel, contexts_of
 from espnet_layerskip.files import read_yaml, write_text
 from espnet_layerskip.inference.calibration import FILE_NAME
+from espnet_layerskip.inference.pretrained import map_files
 from espnet_layerskip.training.checkpoint import load_state
 from espnet_layerskip.training.resume import save_whole
 from espnet_layerskip.training.task import LayerSkipASRTask
@@ -122,13 +123,7 @@ def with_own_files(config: dict[str, Any], directory: Path) -> tuple[dict[str, A
     """
     copies: dict[str, Path] = {}
 
-    def moved(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: v if k == "token_list" else moved(v) for k, v in value.items()}
-        if isinstance(value, list):
-            return [moved(v) for v in value]
-        if not isinstance(value, str) or "/" not in value or not Path(value).is_file():
-            return value
+    def moved(value: str) -> str:
         if value not in copies:
             taken = {path.name for path in copies.values()}
             name = Path(value).name
@@ -138,12 +133,7 @@ def with_own_files(config: dict[str, Any], directory: Path) -> tuple[dict[str, A
             copies[value] = target
         return relative(copies[value].absolute())
 
-    needed = (
-        *("normalize_conf", "bpemodel", "non_linguistic_symbols", "preprocessor_conf"),
-        *("frontend_conf", "preencoder_conf", "token_list"),
-    )
-    config = {key: moved(value) if key in needed else value for key, value in config.items()}
-    return config, list(copies.values())
+    return map_files(config, moved), list(copies.values())
 
 
 def pack(directory: Path, files: Sequence[Path]) -> Path:

@@ -6,7 +6,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -35,6 +35,11 @@ SINGLE_FILES = ("*.ckpt", "*epoch.pth")
 MAX_GROWTH = 100
 MIN_SIZE = 100_000_000
 MAX_MEMBERS = 10_000
+# parts of a training configuration that name files which the model needs
+FILE_KEYS = (
+    *("normalize_conf", "bpemodel", "non_linguistic_symbols", "preprocessor_conf"),
+    *("frontend_conf", "preencoder_conf", "token_list"),
+)
 MAX_VALUES = 1_000_000  # in a configuration; aliases in YAML can stand for any number of them
 
 
@@ -118,7 +123,7 @@ def _find(
             "espnet2.bin.pack, nor a tag of espnet_model_zoo (name/of_model)"
         )
     config = _resolve(read_yaml(config_file), roots, config_file)
-    _check_files(config, path)
+    check_files(config, path)
     resolved = Path(tmpdir.name) / "config.yaml"
     resolved.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     return ModelFiles(resolved, checkpoint, tmpdir)
@@ -285,7 +290,31 @@ def _resolve(config: dict[str, Any], roots: list[Path], source: Path) -> dict[st
     return resolved
 
 
-def _check_files(config: dict[str, Any], path: Path) -> None:
+def map_files(config: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return a configuration with ``change(name)`` for each file that its model needs."""
+
+    def mapped(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: v if k == "token_list" else mapped(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [mapped(v) for v in value]
+        if not isinstance(value, str) or "/" not in value or not Path(value).is_file():
+            return value
+        return change(value)
+
+    return {key: mapped(value) if key in FILE_KEYS else value for key, value in config.items()}
+
+
+def check_files(config: dict[str, Any], path: Path) -> None:
+    """Look for the statistics and the SentencePiece model that a configuration names.
+
+    Args:
+        config: The configuration.
+        path: Whose it is, for the message.
+
+    Raises:
+        ValueError: If one is missing.
+    """
     normalize = config.get("normalize_conf")
     stats_file = normalize.get("stats_file") if isinstance(normalize, dict) else None
     wanted = {"normalize_conf: stats_file": stats_file}

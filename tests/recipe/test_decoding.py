@@ -240,10 +240,23 @@ def test_which_threshold_a_decoding_is_told(
     assert done.stdout.splitlines() == expected
 
 
-def test_stage_14_packs_the_calibration(run: RunRecipe, recipe_dir: Path) -> None:
-    (recipe_dir / "exp/asr_x/calibration.json").write_text("{}", encoding="utf-8")
+def test_stage_14_packs_the_calibration_and_what_the_model_needs(
+    run: RunRecipe, recipe_dir: Path
+) -> None:
+    exp = recipe_dir / "exp/asr_x"
+    (exp / "calibration.json").write_text("{}", encoding="utf-8")
+    (exp / "my stats.npz").touch()  # not where stage 10 has it: the model was retrofitted
+    config = exp / "config.yaml"
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    config.write_text(text + "\nnormalize_conf:\n    stats_file: exp/asr_x/my stats.npz\n")
     options = ["--stage", "14", "--stop_stage", "14", "--asr_tag", "x", "--feats_normalize", "none"]
     done = run(*options)
     assert done.returncode == 0, done.stdout + done.stderr
-    with zipfile.ZipFile(recipe_dir / "exp/asr_x/asr_x_valid.cer_ctc.ave.zip") as packed:
-        assert "exp/asr_x/calibration.json" in packed.namelist()
+    with zipfile.ZipFile(exp / "asr_x_valid.cer_ctc.ave.zip") as packed:
+        assert {"exp/asr_x/calibration.json", "exp/asr_x/my stats.npz"} <= set(packed.namelist())
+    (exp / "my stats.npz").unlink()
+    done = run(*options)
+    assert done.returncode != 0
+    assert "its configuration names normalize_conf: stats_file: exp/asr_x/my stats.npz" in (
+        done.stdout + done.stderr
+    )

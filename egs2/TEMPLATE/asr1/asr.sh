@@ -488,13 +488,11 @@ if wants 14 && ! "${skip_packing}"; then
     begin "Stage 14: Pack model: ${asr_exp} -> ${packed_model}"
     need_model
     pack_opts=()
-    for extra in "${asr_exp}/RESULTS.md" "${asr_exp}/calibration.json" "${asr_exp}/images" "${token_list}" "${bpemodel}" "${nlsyms_txt}"; do
+    named=$(recipe named_files "${asr_exp}/config.yaml")
+    mapfile -t named <<< "${named}"
+    for extra in "${asr_exp}/RESULTS.md" "${asr_exp}/calibration.json" "${asr_exp}/images" "${token_list}" "${named[@]}"; do
         [ -e "${extra}" ] && pack_opts+=(--option "${extra}")
     done
-    if [ "${feats_normalize}" = global_mvn ]; then
-        need_file "${asr_stats_dir}/train/feats_stats.npz" "stage 10 makes it; --asr_stats_dir names another place"
-        pack_opts+=(--option "${asr_stats_dir}/train/feats_stats.npz")
-    fi
     ${train_cmd} "${asr_exp}/pack.log" "${python}" -m espnet2.bin.pack asr \
         --asr_train_config "${asr_exp}/config.yaml" --asr_model_file "${asr_exp}/${inference_asr_model}" \
         ${pack_opts[@]+"${pack_opts[@]}"} --outpath "${packed_model%.zip}.partial.zip"
