@@ -215,11 +215,14 @@ def test_results_of_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     trained("retrofit_char_seed2", "valid.loss.best.pth")
     (tmp_path / "data/an4/test").mkdir(parents=True)
-    assert run("--variant", "char", "--output", "CHAR.md").returncode == 0
+    options = ("--variant", "char", "--parts", "false", "--output", "CHAR.md")
+    assert run(*options).returncode == 0
     calls = (tmp_path / "calls.txt").read_text()
     assert "--exp retrofitted=exp/asr_retrofit_char_seed2" in calls
     assert "--data data/an4/test" in calls
-    assert "## AN4\n" in (tmp_path / "CHAR.md").read_text()
+    page = (tmp_path / "CHAR.md").read_text()
+    assert "## AN4\n" in page
+    assert "## Adults" not in page
 
     trained("layerskip_seed1")
     assert run().returncode == 0
