@@ -46,7 +46,7 @@ done
 pages=() titles=()
 compare() {  # <title> <data directory> <option>...
     local dir
-    dir=exp/compare/$(basename "${output}" .md)/$(basename "$2")
+    dir=exp/compare/$(basename "${output}" .md)/${2//\//_}
     titles+=("$1") pages+=("${dir}/compare.md")
     "${python}" -m espnet_layerskip.bin.compare_exps --data "$2" --output "${dir}" \
         --cache exp/compare/cache --max_wer_points "${max_wer_points}" "${@:3}"
