@@ -11,6 +11,7 @@ output=RESULTS.md
 python=python3      # Python with the package installed
 repeats=5           # timed passes; 0 = none
 parts=true          # the parts of the test set too
+extra=              # one more setting to show, such as "threshold=0.93 extension=0,0"
 max_wer_increase=2  # budget of the calibration, in percent of the full-depth WER
 max_wer_points=1.3  # a row above that is not shown as fast: 2 % of a WER of some 67 %
 . utils/parse_options.sh
@@ -36,7 +37,8 @@ done
 rows=()
 for settings in "threshold=0.9 extension=0,0" "threshold=0.95 extension=0,0" "threshold=0.9 extension=1,1" \
     "threshold=0.99 extension=0,0" "threshold=0.99 extension=1,1" \
-    "threshold=0.9 extension=0,0 context=packed_original" "threshold=0.9 extension=0,0 context=packed"; do
+    "threshold=0.9 extension=0,0 context=packed_original" "threshold=0.9 extension=0,0 context=packed" \
+    ${extra:+"${extra}"}; do
     read -r -a options <<< "${settings} min_skipped=0"
     [ -z "${ours}" ] || rows+=(--row "ours, ${settings}" "${ours}" "${options[@]}")
     if [ -n "${retrofit}" ] && [[ ${settings} != *packed* ]]; then
