@@ -250,6 +250,14 @@ def test_numbers_of_the_readme_are_in_the_results():
     assert ("69.4", "9.99") not in known
 
 
+def test_differences_in_the_speechocean762_readme_are_in_its_pages():
+    recipe = ROOT / "egs2/speechocean762/asr1"
+    pages = "".join(path.read_text(encoding="utf-8") for path in recipe.glob("RE[ST]*.md"))
+    shown = re.findall(r"[-+][\d.]+ \[.*?\]", (recipe / "README.md").read_text(encoding="utf-8"))
+    assert len(shown) > 60
+    assert [number for number in shown if number not in pages] == []
+
+
 def test_tables_of_the_results_fit_a_screen():
     found = tables(RESULTS.read_text(encoding="utf-8"))
     assert len(found) > 50
