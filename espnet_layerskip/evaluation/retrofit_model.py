@@ -53,7 +53,7 @@ def retrofit_config(
     Raises:
         ValueError: If the encoder cannot have these gates or this context.
     """
-    config = _as_typed(read_yaml(opened.speech2text.model_files.train_config))
+    config: dict[str, Any] = _as_typed(read_yaml(opened.speech2text.model_files.train_config))
     [name] = [name for name, ours in ENCODERS.items() if type(opened.encoder) is ours]
     gated = from_stock(opened.encoder, gates, skip_context="packed")
     skipping = {
