@@ -219,7 +219,8 @@ def test_results_of_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert run(*options).returncode == 0
     calls = (tmp_path / "calls.txt").read_text()
     assert "--exp retrofitted=exp/asr_retrofit_char_seed2" in calls
-    assert "--data data/an4/test" in calls
+    assert "--data dump/raw/test --output exp/compare/CHAR/dump_raw_test" in calls
+    assert "--data data/an4/test --output exp/compare/CHAR/data_an4_test" in calls
     page = (tmp_path / "CHAR.md").read_text()
     assert "## AN4\n" in page
     assert "## Adults" not in page
