@@ -6,6 +6,7 @@
 set -e -u -o pipefail
 
 seeds="1 2 3"       # those of them that were trained
+network=conformer   # or e_branchformer: tags e_branchformer_seedN, layerskip_e_branchformer_seedN, retrofit_e_branchformer_seedN
 variant=            # of the tags, for other units or data: char is conformer_char_seedN, ...
 output=RESULTS.md
 python=python3      # Python with the package installed
@@ -17,10 +18,12 @@ max_wer_points=1.3  # a row above that is not shown as fast: 2 % of a WER of som
 . utils/parse_options.sh
 . ./path.sh
 . utils/seeds.sh
-variant=${variant:+_${variant}}
-stock=$(all "conformer${variant}") ours=$(all "layerskip${variant}") retrofit=$(all "retrofit${variant}" valid.loss.best.pth)
+variant=${variant:+_${variant}} named=
+[ "${network}" = conformer ] || named=_${network}
+stock=$(all "${network}${variant}") ours=$(all "layerskip${named}${variant}")
+retrofit=$(all "retrofit${named}${variant}" valid.loss.best.pth)
 if [ -z "${ours}${retrofit}" ]; then
-    echo "$0: none of exp/asr_{layerskip,retrofit}${variant}_seedN was trained (seeds: ${seeds}): see README.md" >&2
+    echo "$0: none of exp/asr_{layerskip,retrofit}${named}${variant}_seedN was trained (seeds: ${seeds}): see README.md" >&2
     exit 1
 fi
 
