@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from os.path import commonprefix
+from string import ascii_letters, digits
 from typing import Any
 
 from espnet_layerskip.evaluation.compare import RowResult
@@ -117,12 +118,14 @@ def braced(names: Sequence[str]) -> str:
 
     >>> braced(["exp/a_seed1", "exp/a_seed2"])
     'exp/a_seed{1,2}'
+    >>> braced(["exp/a1_trained", "exp/a2_trained/rejected"])
+    'exp/a{1_trained,2_trained/rejected}'
     """
     if len(names) < 2:
         return "".join(names)
     start = commonprefix(names)  # noqa: RUF071 (letters are meant)
     ends = [name.removeprefix(start)[::-1] for name in names]
-    end = commonprefix(ends)[::-1]  # noqa: RUF071
+    end = commonprefix(ends)[::-1].lstrip(ascii_letters + digits)  # noqa: RUF071 (whole words)
     return f"{start}{{{','.join(e[len(end) :][::-1] for e in ends)}}}{end}"
 
 
