@@ -235,7 +235,11 @@ def test_readme_is_short():
 def test_numbers_of_the_readme_are_in_the_results():
     [[_, *rows]] = tables(README.read_text(encoding="utf-8"))
     second = ("RESULTS", "RESULTS_SEED2", "SPEED_202611")
-    pages = ("an4/asr1/RESULTS", "an4/asr1/RESULTS_ENGLISH", *(f"speechocean762/asr1/{name}" for name in second))
+    pages = (
+        "an4/asr1/RESULTS",
+        "an4/asr1/RESULTS_ENGLISH",
+        *(f"speechocean762/asr1/{name}" for name in second),
+    )
     results = "".join((ROOT / f"egs2/{page}.md").read_text(encoding="utf-8") for page in pages)
     shown = " ".join(cell for row in rows for cell in row)
     exact = re.findall(r"[\d.]+ % \([\d.]+ to [\d.]+\)|[-+][\d.]+ points \[.*?\]", shown)

@@ -229,7 +229,9 @@ def test_results_of_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyP
     trained("retrofit_e_branchformer_seed2", "valid.loss.best.pth")
     assert run("--network", "e_branchformer", "--output", "E.md").returncode == 0
     calls = (tmp_path / "calls.txt").read_text()
-    expected = "stock=exp/asr_e_branchformer_seed2 retrofitted=exp/asr_retrofit_e_branchformer_seed2"
+    expected = (
+        "stock=exp/asr_e_branchformer_seed2 retrofitted=exp/asr_retrofit_e_branchformer_seed2"
+    )
     assert f"--exp {expected} --row" in calls
 
     trained("layerskip_seed1")
